@@ -1,0 +1,1 @@
+"""unmask: an open NPU stack for diffusion language models."""

@@ -1,0 +1,1 @@
+"""Machine configuration, functional and cycle readings, memory timing."""

@@ -1,0 +1,1 @@
+"""dLLM networks in plain PyTorch, checkpoints, tokenizers; one file per family."""

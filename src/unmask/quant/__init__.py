@@ -1,0 +1,1 @@
+"""Networks in the machine's number formats, and the calibrations that turn a checkpoint into a machine checkpoint."""
