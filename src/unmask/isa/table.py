@@ -1,0 +1,384 @@
+"""The instruction table: the only place where an instruction is described.
+
+The encoder, the assembler, the disassembler, the manual page, the functional semantics and the timing are all keyed by the rows of
+`INSTRUCTIONS`. A row says what an instruction is called, which engine runs it, how its time is computed, which operands it has and what it
+does.
+
+An instruction word has 128 bits: the opcode (8), four semaphore names (two to wait for, two to signal; 6 bits each, 63 for none) and 96 bits
+of operands, packed from the least significant bit in the order of the row's fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+class Engine(IntEnum):
+    """The engines, each with a queue of its own; the sequencer runs its instructions itself, in program order."""
+
+    SEQUENCER = 0
+    LOAD = 1
+    STORE = 2
+    MATRIX = 3
+    VECTOR = 4
+
+
+class Cost(IntEnum):
+    """Cost classes: how the timing readings derive the cycles of an instruction from its operands."""
+
+    SEQUENCER = 0
+    SYNC = 1
+    DMA = 2
+    GATHER = 3
+    MATRIX = 4
+    LANES = 5
+    FUNCTION = 6
+    REDUCE = 7
+    SCALAR = 8
+    SCALAR_FUNCTION = 9
+    INTEGER = 10
+    TOPK = 11
+
+
+class Kind(StrEnum):
+    """What the bits of an operand mean."""
+
+    REGISTER = "register"
+    UNSIGNED = "unsigned"
+    SIGNED = "signed"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One operand: its name, its width in bits, what the bits mean, and what the operand is for."""
+
+    name: str
+    bits: int
+    kind: Kind
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One row of the table."""
+
+    name: str
+    opcode: int
+    engine: Engine
+    cost: Cost
+    fields: tuple[Field, ...]
+    effect: str
+
+
+NO_SEMAPHORE = 63
+OPERAND_BITS = 96
+REGISTER_COUNT = 32
+STRIDE_UNIT = 32
+"""Row strides in the vector SRAM are counted in units of this many elements, the size of an MX block."""
+
+
+def _reg(name: str, meaning: str) -> Field:
+    return Field(name, 5, Kind.REGISTER, meaning)
+
+
+def _imm(name: str, bits: int, meaning: str) -> Field:
+    return Field(name, bits, Kind.UNSIGNED, meaning)
+
+
+_ROWS = _imm("rows", 14, "rows")
+_COLS = _imm("cols", 20, "columns")
+_COUNT = _imm("count", 14, "entries")
+_FORMAT = _imm("format", 2, "0 weights, 1 KV cache: which of the machine's MX formats")
+_RUNNING = _imm("running", 1, "1 continues from the values already there")
+
+
+def _stride(operand: str) -> Field:
+    return _imm(f"{operand}_stride", 12, f"row stride of {operand}, in units of {STRIDE_UNIT} elements")
+
+
+def _vector(meaning: str = "vector SRAM address of the result") -> Field:
+    return _reg("dst", meaning)
+
+
+_A = _reg("a", "vector SRAM address of the first operand")
+_TILE2 = (_vector(), _A, _reg("b", "vector SRAM address of the second operand"), _ROWS, _COLS, _stride("dst"), _stride("a"), _stride("b"))
+_TILE1 = (_vector(), _A, _ROWS, _COLS, _stride("dst"), _stride("a"))
+_TILE_F = (_vector(), _A, _reg("f", "float SRAM address of one scalar per row"), _ROWS, _COLS, _stride("dst"), _stride("a"))
+_F_DST, _F_A = _reg("dst", "float SRAM address of the result"), _reg("a", "float SRAM address of the first operand")
+_F2 = (_F_DST, _F_A, _reg("b", "float SRAM address of the second operand"), _COUNT)
+_F1 = (_F_DST, _F_A, _COUNT)
+_I_DST, _I_A = _reg("dst", "integer SRAM address of the result"), _reg("a", "integer SRAM address of the first operand")
+_RD, _RS = _reg("rd", "register written"), _reg("rs", "register read")
+_HBM = "HBM byte address of "
+_NOISE = (_reg("seed", "seed of the noise"), _reg("step", "denoising step"), _reg("position", "canvas position of the first row"))
+
+_S, _L, _ST, _M, _V = Engine.SEQUENCER, Engine.LOAD, Engine.STORE, Engine.MATRIX, Engine.VECTOR
+
+INSTRUCTIONS: tuple[Instruction, ...] = (
+    # Sequencer
+    Instruction("HALT", 0x00, _S, Cost.SEQUENCER, (), "Stop once every engine has drained."),
+    Instruction("S_LI", 0x01, _S, Cost.SEQUENCER, (_RD, Field("value", 48, Kind.SIGNED, "constant")), "rd = value"),
+    Instruction("S_ADDI", 0x02, _S, Cost.SEQUENCER, (_RD, _RS, Field("value", 48, Kind.SIGNED, "constant")), "rd = rs + value"),
+    Instruction("S_ADD", 0x03, _S, Cost.SEQUENCER, (_RD, _RS, _reg("rt", "register read")), "rd = rs + rt"),
+    Instruction("S_MULI", 0x04, _S, Cost.SEQUENCER, (_RD, _RS, Field("value", 32, Kind.SIGNED, "constant")), "rd = rs * value"),
+    Instruction("S_XORI", 0x05, _S, Cost.SEQUENCER, (_RD, _RS, _imm("value", 48, "constant")), "rd = rs ^ value"),
+    Instruction("S_LD", 0x06, _S, Cost.SEQUENCER, (_RD, _reg("a", "integer SRAM address")), "rd = int_sram[a]"),
+    Instruction(
+        "LOOP",
+        0x07,
+        _S,
+        Cost.SEQUENCER,
+        (_imm("count", 32, "iterations, at least 1"),),
+        "Run the instructions up to the matching END `count` times.",
+    ),
+    Instruction("END", 0x08, _S, Cost.SEQUENCER, (), "Close the innermost LOOP; the jump back costs no extra cycle."),
+    Instruction(
+        "SEM_SET",
+        0x09,
+        _S,
+        Cost.SEQUENCER,
+        (_imm("semaphore", 6, "semaphore"), _imm("value", 16, "count")),
+        "Set a semaphore's count: the credits that a ring of buffers starts with.",
+    ),
+    Instruction(
+        "SYNC",
+        0x0A,
+        _S,
+        Cost.SYNC,
+        (_imm("engine", 3, "engine that runs this instruction, in its own order"),),
+        "Do nothing but wait and signal.",
+    ),
+    # Load engine
+    Instruction(
+        "L_VEC",
+        0x10,
+        _L,
+        Cost.DMA,
+        (_vector(), _reg("src", _HBM + "the tile"), _ROWS, _COLS, _stride("dst"), _imm("src_stride", 24, "row stride in HBM, bytes")),
+        "vector[dst] = hbm[src], BF16, rows x cols",
+    ),
+    Instruction(
+        "L_MAT",
+        0x11,
+        _L,
+        Cost.DMA,
+        (
+            _reg("dst", "matrix SRAM address, in MX blocks"),
+            _reg("src", _HBM + "the elements"),
+            _reg("scales", _HBM + "the scales"),
+            _ROWS,
+            _COLS,
+            _imm("src_stride", 20, "row stride in HBM, MX blocks"),
+            _FORMAT,
+        ),
+        "matrix[dst] = hbm[src], MX elements and scales, rows x cols; columns are padded with zeros to whole blocks",
+    ),
+    Instruction(
+        "L_INT",
+        0x12,
+        _L,
+        Cost.DMA,
+        (_reg("dst", "integer SRAM address"), _reg("src", _HBM + "INT32 words"), _COUNT),
+        "int_sram[dst] = hbm[src], INT32, count words",
+    ),
+    Instruction(
+        "L_GATHER",
+        0x13,
+        _L,
+        Cost.GATHER,
+        (
+            _vector(),
+            _reg("table", _HBM + "the table"),
+            _reg("ids", "integer SRAM address of one row number per row"),
+            _ROWS,
+            _imm("cols", 16, "columns"),
+            _stride("dst"),
+            _imm("table_stride", 20, "row stride of the table, bytes"),
+            _imm("limit", 18, "rows in the table; a larger or negative id is a fault"),
+        ),
+        "row r of vector[dst] = row int_sram[ids + r] of the BF16 table",
+    ),
+    # Store engine
+    Instruction(
+        "ST_VEC",
+        0x20,
+        _ST,
+        Cost.DMA,
+        (
+            _reg("src", "vector SRAM address of the tile"),
+            _reg("dst", _HBM + "the result"),
+            _ROWS,
+            _COLS,
+            _stride("src"),
+            _imm("dst_stride", 24, "row stride in HBM, bytes"),
+        ),
+        "hbm[dst] = vector[src], BF16, rows x cols",
+    ),
+    Instruction(
+        "ST_MX",
+        0x21,
+        _ST,
+        Cost.DMA,
+        (
+            _reg("src", "vector SRAM address of the tile"),
+            _reg("dst", _HBM + "the elements"),
+            _reg("scales", _HBM + "the scales"),
+            _ROWS,
+            _COLS,
+            _stride("src"),
+            _imm("dst_stride", 20, "row stride in HBM, MX blocks"),
+            _FORMAT,
+        ),
+        "hbm[dst] = vector[src] packed to MX blocks of 32 along the columns",
+    ),
+    Instruction(
+        "ST_INT",
+        0x22,
+        _ST,
+        Cost.DMA,
+        (_reg("src", "integer SRAM address"), _reg("dst", _HBM + "INT32 words"), _COUNT),
+        "hbm[dst] = int_sram[src], INT32, count words",
+    ),
+    # Matrix engine
+    Instruction(
+        "M_MM",
+        0x30,
+        _M,
+        Cost.MATRIX,
+        (
+            _vector("vector SRAM address of the result, BF16 [m, n]"),
+            _reg("a", "vector SRAM address of the left operand, BF16 [m, k]"),
+            _reg("b", "matrix SRAM address of the right operand, MX [n, k], or [k, n] with transposed = 1"),
+            _imm("m", 14, "rows of the result"),
+            _imm("n", 16, "columns of the result"),
+            _imm("k", 20, "length of the dot products"),
+            _stride("dst"),
+            _stride("a"),
+            _imm("transposed", 1, "1 reads b down its columns; each 32 x 32 tile is re-blocked to one scale"),
+            _FORMAT,
+        ),
+        "dst = a b^T: rows of a quantized to the activation format, exact 64-bit accumulation, one rounding to BF16",
+    ),
+    # Vector engine: tiles of BF16
+    Instruction("V_ADD", 0x40, _V, Cost.LANES, _TILE2, "dst = a + b; a stride of 0 repeats one row"),
+    Instruction("V_SUB", 0x41, _V, Cost.LANES, _TILE2, "dst = a - b; a stride of 0 repeats one row"),
+    Instruction("V_MUL", 0x42, _V, Cost.LANES, _TILE2, "dst = a * b; a stride of 0 repeats one row"),
+    Instruction("V_SUB_F", 0x43, _V, Cost.LANES, _TILE_F, "row r of dst = row r of a - bf16(float_sram[f + r])"),
+    Instruction("V_MUL_F", 0x44, _V, Cost.LANES, _TILE_F, "row r of dst = row r of a * bf16(float_sram[f + r])"),
+    Instruction("V_MUL_I", 0x45, _V, Cost.LANES, (*_TILE1, Field("value", 16, Kind.BF16, "factor")), "dst = a * value"),
+    Instruction(
+        "V_FILL",
+        0x46,
+        _V,
+        Cost.LANES,
+        (_vector(), _ROWS, _COLS, _stride("dst"), Field("value", 16, Kind.BF16, "constant")),
+        "dst = value",
+    ),
+    Instruction("V_EXP", 0x47, _V, Cost.FUNCTION, _TILE1, "dst = exp(a)"),
+    Instruction("V_SILU", 0x48, _V, Cost.FUNCTION, _TILE1, "dst = a / (1 + exp(-a))"),
+    Instruction(
+        "V_GUMBEL",
+        0x49,
+        _V,
+        Cost.FUNCTION,
+        (
+            _vector(),
+            _A,
+            *_NOISE,
+            _reg("token", "vocabulary index of the first column"),
+            _reg("temperature", "BF16 bits of the temperature"),
+            _ROWS,
+            _COLS,
+            _stride("dst"),
+            _stride("a"),
+        ),
+        "dst = a + temperature * Gumbel noise of (seed, step, position + row, token + column)",
+    ),
+    # Vector engine: reductions along rows
+    Instruction(
+        "V_RED_SUM",
+        0x50,
+        _V,
+        Cost.REDUCE,
+        (_F_DST, _A, _ROWS, _COLS, _stride("a"), _RUNNING),
+        "float_sram[dst + r] = fp32(exact sum of row r); with running = 1 the row accumulators keep their previous content",
+    ),
+    Instruction(
+        "V_RED_MAX",
+        0x51,
+        _V,
+        Cost.REDUCE,
+        (_F_DST, _A, _ROWS, _COLS, _stride("a"), _RUNNING),
+        "float_sram[dst + r] = maximum of row r, and of its previous value with running = 1",
+    ),
+    Instruction(
+        "V_RED_MAX_IDX",
+        0x52,
+        _V,
+        Cost.REDUCE,
+        (
+            _F_DST,
+            _reg("index", "integer SRAM address of the index of the maximum"),
+            _reg("picked", "float SRAM address of the companion's value at the maximum"),
+            _A,
+            _reg("b", "vector SRAM address of the companion"),
+            _reg("base", "index of the first column"),
+            _ROWS,
+            _COLS,
+            _stride("a"),
+            _stride("b"),
+            _RUNNING,
+        ),
+        "per row: maximum of a to float_sram[dst], base + its lowest column to int_sram[index], b at that column to float_sram[picked]; "
+        "with running = 1 only a strictly larger maximum replaces what is there",
+    ),
+    # Vector engine: scalars in the float SRAM
+    Instruction("F_FILL", 0x60, _V, Cost.SCALAR, (_F_DST, _COUNT, Field("value", 32, Kind.FP32, "constant")), "dst = value"),
+    Instruction("F_ADD_I", 0x61, _V, Cost.SCALAR, (*_F1, Field("value", 32, Kind.FP32, "addend")), "dst = a + value, FP32"),
+    Instruction("F_MUL_I", 0x62, _V, Cost.SCALAR, (*_F1, Field("value", 32, Kind.FP32, "factor")), "dst = a * value, FP32"),
+    Instruction("F_SUB", 0x63, _V, Cost.SCALAR, _F2, "dst = a - b, FP32"),
+    Instruction("F_MUL", 0x64, _V, Cost.SCALAR, _F2, "dst = a * b, FP32"),
+    Instruction("F_EXP", 0x65, _V, Cost.SCALAR_FUNCTION, _F1, "dst = exp(bf16(a)), a BF16 value"),
+    Instruction("F_RECIP", 0x66, _V, Cost.SCALAR_FUNCTION, _F1, "dst = 1 / a, FP32, correctly rounded"),
+    Instruction("F_RSQRT", 0x67, _V, Cost.SCALAR_FUNCTION, _F1, "dst = 1 / sqrt(a), FP32, correctly rounded"),
+    Instruction(
+        "F_UNIFORM",
+        0x68,
+        _V,
+        Cost.SCALAR_FUNCTION,
+        (_F_DST, *_NOISE, _COUNT),
+        "dst = uniform draw in [0, 1) of (seed, step, position + entry)",
+    ),
+    # Vector engine: integers
+    Instruction(
+        "I_EQ_I", 0x70, _V, Cost.INTEGER, (_I_DST, _I_A, _COUNT, Field("value", 32, Kind.SIGNED, "constant")), "dst = 1 where a = value, else 0"
+    ),
+    Instruction(
+        "V_TOPK_MASK",
+        0x71,
+        _V,
+        Cost.TOPK,
+        (
+            _I_DST,
+            _reg("f", "float SRAM address of the scores"),
+            _reg("eligible", "integer SRAM address of the eligibility, 0 or 1"),
+            _reg("k", "how many to choose"),
+            _COUNT,
+        ),
+        "dst = 1 at the k eligible entries of highest score (all, if fewer are eligible), ties to the lowest index; else 0",
+    ),
+    Instruction(
+        "V_SELECT_INT",
+        0x72,
+        _V,
+        Cost.INTEGER,
+        (_I_DST, _reg("mask", "integer SRAM address of the mask"), _I_A, _reg("b", "integer SRAM address of the second operand"), _COUNT),
+        "dst = a where mask is not 0, else b",
+    ),
+)
+
+BY_NAME: dict[str, Instruction] = {row.name: row for row in INSTRUCTIONS}
+BY_OPCODE: dict[int, Instruction] = {row.opcode: row for row in INSTRUCTIONS}

@@ -1,0 +1,152 @@
+"""The machine: one configuration object that compiler, simulators and RTL read."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unmask.errors import UnmaskError
+
+Positive = Annotated[int, Field(gt=0)]
+MxName = Literal["mxint8", "mxint4", "mxfp8", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MatrixEngine(_Part):
+    """Flattened systolic array: `rows` rows of `mlen / blen` output-stationary sub-arrays of `blen` x `blen`.
+
+    A row of sub-arrays takes one `mlen`-wide vector from either side per cycle and finishes a `blen` x `blen` tile over `mlen` values of K
+    in `blen` cycles; K is split across its sub-arrays and one adder tree sums them.
+    """
+
+    blen: Positive
+    mlen: Positive
+    rows: Positive
+    latency: Positive = Field(description="cycles from the last operand to the last result: skew of the sub-arrays excluded")
+
+    @model_validator(mode="after")
+    def _divides(self) -> MatrixEngine:
+        if self.mlen % self.blen:
+            raise ValueError(f"mlen {self.mlen} is not a multiple of blen {self.blen}")
+        return self
+
+
+class VectorEngine(_Part):
+    """`vlen` BF16 lanes; latencies in cycles."""
+
+    vlen: Positive
+    latency: Positive = Field(description="add, subtract, multiply, fill, integer operations")
+    function_latency: Positive = Field(description="exp, SiLU, noise")
+    reduce_latency: Positive = Field(description="reduction trees")
+    scalar_latency: Positive = Field(description="FP32 add, subtract, multiply")
+    scalar_function_latency: Positive = Field(description="FP32 reciprocal, reciprocal square root, exp")
+    scalar_interval: Positive = Field(description="cycles between two scalar functions: the divider is not pipelined")
+    accumulators: Positive = Field(description="row accumulators, the most rows that one reduction may have")
+
+
+class Sram(_Part):
+    """Capacities of the on-chip memories."""
+
+    vector_kib: Positive = Field(description="BF16 activations")
+    matrix_kib: Positive = Field(description="MX elements and scales together")
+    float_words: Positive = Field(description="FP32 scalars")
+    integer_words: Positive = Field(description="INT32 words")
+
+
+class Hbm(_Part):
+    """Memory behind the DMA engines: bandwidth and latency; the load and the store engine have a port each."""
+
+    gib: Positive
+    bytes_per_cycle: Positive = Field(description="of each port, at the machine's clock")
+    latency: Positive = Field(description="cycles from request to first beat")
+    beat_bytes: Positive = Field(description="a row segment is rounded up to whole beats")
+
+
+class Sequencer(_Part):
+    """Queues and loops."""
+
+    queue_depth: Positive = Field(description="instructions that wait before each engine")
+    loop_depth: Positive = Field(description="nested hardware loops")
+
+
+class Formats(_Part):
+    """Element formats of the matrix engine's operands; everything else is BF16, FP32 scalars, INT32."""
+
+    weights: MxName
+    activations: MxName
+    kv: MxName
+
+
+class Machine(_Part):
+    """A complete machine description."""
+
+    name: str
+    clock_ghz: Annotated[float, Field(gt=0)]
+    matrix: MatrixEngine
+    vector: VectorEngine
+    sram: Sram
+    hbm: Hbm
+    sequencer: Sequencer
+    formats: Formats
+
+    @property
+    def vector_elements(self) -> int:
+        """Capacity of the vector SRAM, BF16 elements."""
+        return self.sram.vector_kib * 1024 // 2
+
+    def matrix_blocks(self, element_bits: int) -> int:
+        """Capacity of the matrix SRAM, MX blocks of 32 elements of `element_bits` bits and one scale byte."""
+        return self.sram.matrix_kib * 1024 // (4 * element_bits + 1)
+
+    @classmethod
+    def preset(cls, name: str) -> Machine:
+        """A machine that ships with unmask.
+
+        Raises:
+            UnmaskError: no such preset; the message lists those there are.
+        """
+        if name not in presets():
+            raise UnmaskError(f"unknown machine {name!r}: expected one of {', '.join(presets())}, or the path of a .toml file")
+        return _parse((_preset_folder() / f"{name}.toml").read_text("utf-8"), f"preset {name}")
+
+    @classmethod
+    def load(cls, name: str) -> Machine:
+        """A preset by its name, or a machine file by its path.
+
+        Raises:
+            UnmaskError: no such preset or file, or a file that does not describe a machine.
+        """
+        if not name.endswith(".toml"):
+            return cls.preset(name)
+        try:
+            return _parse(Path(name).read_text("utf-8"), name)
+        except OSError as error:
+            raise UnmaskError(f"{name}: cannot read the machine file: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise UnmaskError(f"{name}: not a text file") from None
+
+
+def _preset_folder() -> resources.abc.Traversable:
+    return resources.files("unmask.machine") / "presets"
+
+
+def presets() -> list[str]:
+    """Names of the machines that ship with unmask."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _preset_folder().iterdir() if entry.name.endswith(".toml"))
+
+
+def _parse(text: str, source: str) -> Machine:
+    try:
+        return Machine.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UnmaskError(f"{source}: not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UnmaskError(f"{source}: {'.'.join(map(str, first['loc'])) or 'machine'}: {first['msg']}") from None
