@@ -1,0 +1,214 @@
+"""What an instruction reads and writes: ranges of the memories, from its operands and the registers at dispatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from unmask.errors import UnmaskError
+from unmask.isa.encoding import Op
+from unmask.isa.table import STRIDE_UNIT, Engine, Kind
+from unmask.machine.config import Machine
+from unmask.numerics import mx
+
+_BF16_BYTES = 2
+_INT32_BYTES = 4
+
+Space = Literal["vector", "matrix", "float", "integer", "accumulators", "hbm"]
+
+
+class Access(NamedTuple):
+    """`rows` ranges of `cols` locations, `row_stride` apart, in the units of the memory.
+
+    Units: vector SRAM, BF16 elements; matrix SRAM, MX blocks; float and integer SRAM, words; row accumulators, rows; HBM, bytes. A stride
+    of 0 is one row, touched `rows` times.
+    """
+
+    space: Space
+    start: int
+    rows: int
+    cols: int
+    row_stride: int
+    write: bool
+
+
+class _Operands:
+    """An instruction's operands by name, registers replaced by their values."""
+
+    def __init__(self, op: Op, regs: Sequence[int], machine: Machine) -> None:
+        registers = {spec.name for spec in op.row.fields if spec.kind is Kind.REGISTER}
+        self._values = {name: int(regs[int(value)]) if name in registers else int(value) for name, value in _integers(op).items()}
+        self._op, self._machine = op, machine
+
+    def __getitem__(self, name: str) -> int:
+        return self._values[name]
+
+    def tile(self, name: str, write: bool = False, rows: str = "rows", cols: str = "cols") -> Access:
+        """A tile of the vector SRAM whose address is operand `name` and whose stride is operand `name`_stride."""
+        return Access("vector", self[name], self[rows], self[cols], self[f"{name}_stride"] * STRIDE_UNIT, write)
+
+    def words(self, space: Space, name: str, count: str, write: bool = False) -> Access:
+        """`count` consecutive words of the float or the integer SRAM."""
+        return Access(space, self[name], 1, self[count], self[count], write)
+
+    def matrix(self, name: str, rows: int, cols: int, write: bool = False) -> Access:
+        """`rows` rows of `cols` elements in the matrix SRAM; rows are whole blocks and follow each other."""
+        blocks = -(-cols // mx.BLOCK)
+        return Access("matrix", self[name], rows, blocks, blocks, write)
+
+    def hbm_rows(self, name: str, write: bool = False) -> Access:
+        """BF16 rows in HBM."""
+        return Access("hbm", self[name], self["rows"], self["cols"] * _BF16_BYTES, self[f"{name}_stride"], write)
+
+    def hbm_words(self, name: str, write: bool = False) -> Access:
+        """INT32 words in HBM."""
+        size = self["count"] * _INT32_BYTES
+        return Access("hbm", self[name], 1, size, size, write)
+
+    def hbm_mx(self, name: str, write: bool = False) -> list[Access]:
+        """MX rows in HBM: the elements at operand `name`, the scales at operand `scales`."""
+        blocks, stride = -(-self["cols"] // mx.BLOCK), self[f"{name}_stride"]
+        size = mx.BLOCK * mx.format_named(operand_format(self._op, self._machine)).element.bits // 8
+        return [
+            Access("hbm", self[name], self["rows"], blocks * size, stride * size, write),
+            Access("hbm", self["scales"], self["rows"], blocks, stride, write),
+        ]
+
+
+def _integers(op: Op) -> dict[str, float]:
+    """Operands but the floating-point constants, which address nothing."""
+    return {spec.name: op.operands[spec.name] for spec in op.row.fields if spec.kind not in (Kind.FP32, Kind.BF16)}
+
+
+def operand_format(op: Op, machine: Machine) -> str:
+    """Name of the MX format that the operand `format` chooses.
+
+    Raises:
+        UnmaskError: the operand is neither 0 nor 1.
+    """
+    number = int(op.operands["format"])
+    names = (machine.formats.weights, machine.formats.kv)
+    if number >= len(names):
+        raise UnmaskError(f"{op.name}: format {number}: expected 0 (weights) or 1 (KV cache)")
+    return names[number]
+
+
+def _load_gather(o: _Operands) -> list[Access]:
+    # Which rows the ids choose is a matter of values; any row of the table may be read.
+    table = Access("hbm", o["table"], o["limit"], o["cols"] * _BF16_BYTES, o["table_stride"], False)
+    return [table, o.words("integer", "ids", "rows"), o.tile("dst", write=True)]
+
+
+def _matmul(o: _Operands) -> list[Access]:
+    right = o.matrix("b", o["k"], o["n"]) if o["transposed"] else o.matrix("b", o["n"], o["k"])
+    return [o.tile("a", rows="m", cols="k"), right, o.tile("dst", write=True, rows="m", cols="n")]
+
+
+def _reduce_sum(o: _Operands) -> list[Access]:
+    sums = Access("accumulators", 0, 1, o["rows"], o["rows"], False)
+    return [o.tile("a"), *([sums] if o["running"] else []), sums._replace(write=True), o.words("float", "dst", "rows", write=True)]
+
+
+def _reduce_max(o: _Operands) -> list[Access]:
+    return [o.tile("a"), *_results(o, o.words("float", "dst", "rows"))]
+
+
+def _reduce_max_index(o: _Operands) -> list[Access]:
+    results = (o.words("float", "dst", "rows"), o.words("integer", "index", "rows"), o.words("float", "picked", "rows"))
+    return [o.tile("a"), o.tile("b"), *_results(o, *results)]
+
+
+def _results(o: _Operands, *results: Access) -> list[Access]:
+    """Results of a reduction, which also reads them when it continues from them."""
+    return [*(results if o["running"] else ()), *(result._replace(write=True) for result in results)]
+
+
+def _tile1(o: _Operands) -> list[Access]:
+    return [o.tile("a"), o.tile("dst", write=True)]
+
+
+def _tile2(o: _Operands) -> list[Access]:
+    return [o.tile("a"), o.tile("b"), o.tile("dst", write=True)]
+
+
+def _tile_scalar(o: _Operands) -> list[Access]:
+    return [o.tile("a"), o.words("float", "f", "rows"), o.tile("dst", write=True)]
+
+
+def _float1(o: _Operands) -> list[Access]:
+    return [o.words("float", "a", "count"), o.words("float", "dst", "count", write=True)]
+
+
+def _float2(o: _Operands) -> list[Access]:
+    return [o.words("float", "a", "count"), o.words("float", "b", "count"), o.words("float", "dst", "count", write=True)]
+
+
+def _float_result(o: _Operands) -> list[Access]:
+    return [o.words("float", "dst", "count", write=True)]
+
+
+def _top_k(o: _Operands) -> list[Access]:
+    return [o.words("float", "f", "count"), o.words("integer", "eligible", "count"), o.words("integer", "dst", "count", write=True)]
+
+
+def _select(o: _Operands) -> list[Access]:
+    reads = [o.words("integer", name, "count") for name in ("mask", "a", "b")]
+    return [*reads, o.words("integer", "dst", "count", write=True)]
+
+
+_RULES: dict[str, Callable[[_Operands], list[Access]]] = {
+    "S_LD": lambda o: [Access("integer", o["a"], 1, 1, 1, False)],
+    "SYNC": lambda o: [],
+    "L_VEC": lambda o: [o.hbm_rows("src"), o.tile("dst", write=True)],
+    "L_MAT": lambda o: [*o.hbm_mx("src"), o.matrix("dst", o["rows"], o["cols"], write=True)],
+    "L_INT": lambda o: [o.hbm_words("src"), o.words("integer", "dst", "count", write=True)],
+    "L_GATHER": _load_gather,
+    "ST_VEC": lambda o: [o.tile("src"), o.hbm_rows("dst", write=True)],
+    "ST_MX": lambda o: [o.tile("src"), *o.hbm_mx("dst", write=True)],
+    "ST_INT": lambda o: [o.words("integer", "src", "count"), o.hbm_words("dst", write=True)],
+    "M_MM": _matmul,
+    "V_ADD": _tile2,
+    "V_SUB": _tile2,
+    "V_MUL": _tile2,
+    "V_SUB_F": _tile_scalar,
+    "V_MUL_F": _tile_scalar,
+    "V_MUL_I": _tile1,
+    "V_FILL": lambda o: [o.tile("dst", write=True)],
+    "V_EXP": _tile1,
+    "V_SILU": _tile1,
+    "V_GUMBEL": _tile1,
+    "V_RED_SUM": _reduce_sum,
+    "V_RED_MAX": _reduce_max,
+    "V_RED_MAX_IDX": _reduce_max_index,
+    "F_FILL": _float_result,
+    "F_ADD_I": _float1,
+    "F_MUL_I": _float1,
+    "F_SUB": _float2,
+    "F_MUL": _float2,
+    "F_EXP": _float1,
+    "F_RECIP": _float1,
+    "F_RSQRT": _float1,
+    "F_UNIFORM": _float_result,
+    "I_EQ_I": lambda o: [o.words("integer", "a", "count"), o.words("integer", "dst", "count", write=True)],
+    "V_TOPK_MASK": _top_k,
+    "V_SELECT_INT": _select,
+}
+
+
+def accesses(op: Op, regs: Sequence[int], machine: Machine) -> list[Access]:
+    """Every location that an instruction reads or writes, reads first.
+
+    Args:
+        op: any instruction of the table; those of the sequencer other than S_LD touch no memory.
+        regs: the values of the 32 registers when the sequencer dispatches the instruction.
+        machine: gives the element formats.
+
+    Raises:
+        UnmaskError: no rule for the instruction, or a format that the machine has not.
+    """
+    rule = _RULES.get(op.name)
+    if rule is None:
+        if op.row.engine is Engine.SEQUENCER:
+            return []
+        raise UnmaskError(f"{op.name}: no rule says what it reads and writes")
+    return rule(_Operands(op, regs, machine))

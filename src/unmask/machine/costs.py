@@ -1,0 +1,138 @@
+"""Cycles of an instruction, by its cost class: the one place where operands become time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from unmask.errors import UnmaskError
+from unmask.isa.encoding import Op
+from unmask.isa.table import REGISTER_COUNT, Cost
+from unmask.machine.access import Access, accesses
+from unmask.machine.config import Machine
+
+_NO_REGISTERS = (0,) * REGISTER_COUNT
+_SIZES = ("rows", "cols", "count", "m", "n", "k", "limit")
+
+
+class Cycles(NamedTuple):
+    """Time and traffic of one instruction.
+
+    Attributes:
+        occupancy: cycles during which its engine takes no other instruction.
+        latency: further cycles until its last result is in place.
+        hbm_bytes: bytes moved over the HBM port, whole beats.
+    """
+
+    occupancy: int
+    latency: int
+    hbm_bytes: int = 0
+
+
+def _ceil(value: int, divisor: int) -> int:
+    return -(-value // divisor)
+
+
+def _operand(op: Op, name: str) -> int:
+    return int(op.operands[name])
+
+
+def _sequencer(op: Op, machine: Machine) -> Cycles:
+    return Cycles(0 if op.name == "END" else 1, 0)
+
+
+def _sync(op: Op, machine: Machine) -> Cycles:
+    return Cycles(1, 0)
+
+
+def _matrix(op: Op, machine: Machine) -> Cycles:
+    array = machine.matrix
+    tiles = _ceil(_operand(op, "m"), array.blen) * _ceil(_operand(op, "n"), array.blen)
+    occupancy = _ceil(tiles, array.rows) * _ceil(_operand(op, "k"), array.mlen) * array.blen
+    skew = 2 * array.blen
+    adder_tree = (array.mlen // array.blen - 1).bit_length()
+    return Cycles(occupancy, skew + adder_tree + array.latency)
+
+
+def _transfer(beats: int, machine: Machine) -> Cycles:
+    size = beats * machine.hbm.beat_bytes
+    return Cycles(max(1, _ceil(size, machine.hbm.bytes_per_cycle)), machine.hbm.latency, size)
+
+
+def _beats(access: Access, machine: Machine) -> int:
+    if access.row_stride == access.cols:
+        return _ceil(access.rows * access.cols, machine.hbm.beat_bytes)
+    return access.rows * _ceil(access.cols, machine.hbm.beat_bytes)
+
+
+def _dma(op: Op, machine: Machine) -> Cycles:
+    return _transfer(sum(_beats(a, machine) for a in accesses(op, _NO_REGISTERS, machine) if a.space == "hbm"), machine)
+
+
+def _gather(op: Op, machine: Machine) -> Cycles:
+    row = next(a for a in accesses(op, _NO_REGISTERS, machine) if a.space == "hbm").cols
+    return _transfer(_operand(op, "rows") * _ceil(row, machine.hbm.beat_bytes), machine)
+
+
+def _tile(op: Op, machine: Machine) -> int:
+    return _operand(op, "rows") * _ceil(_operand(op, "cols"), machine.vector.vlen)
+
+
+def _lanes(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_tile(op, machine), machine.vector.latency)
+
+
+def _function(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_tile(op, machine), machine.vector.function_latency)
+
+
+def _reduce(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_tile(op, machine), machine.vector.reduce_latency)
+
+
+def _scalar(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_operand(op, "count"), machine.vector.scalar_latency)
+
+
+def _scalar_function(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_operand(op, "count") * machine.vector.scalar_interval, machine.vector.scalar_function_latency)
+
+
+def _integer(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_ceil(_operand(op, "count"), machine.vector.vlen), machine.vector.latency)
+
+
+def _top_k(op: Op, machine: Machine) -> Cycles:
+    # The scores stream in through an insertion sorter, one per cycle; then the mask streams out.
+    return Cycles(2 * _operand(op, "count"), machine.vector.latency)
+
+
+_RULES: dict[Cost, Callable[[Op, Machine], Cycles]] = {
+    Cost.SEQUENCER: _sequencer,
+    Cost.SYNC: _sync,
+    Cost.DMA: _dma,
+    Cost.GATHER: _gather,
+    Cost.MATRIX: _matrix,
+    Cost.LANES: _lanes,
+    Cost.FUNCTION: _function,
+    Cost.REDUCE: _reduce,
+    Cost.SCALAR: _scalar,
+    Cost.SCALAR_FUNCTION: _scalar_function,
+    Cost.INTEGER: _integer,
+    Cost.TOPK: _top_k,
+}
+
+
+def cost_of(op: Op, machine: Machine) -> Cycles:
+    """Cycles and HBM traffic of one instruction on a machine; they depend on its operands alone, never on values.
+
+    Raises:
+        UnmaskError: no rule for its cost class, or an operand that makes it do nothing.
+    """
+    rule = _RULES.get(op.row.cost)
+    if rule is None:
+        raise UnmaskError(f"{op.name}: cost class {op.row.cost.name} has no rule")
+    for name in _SIZES:
+        if op.operands.get(name) == 0:
+            raise UnmaskError(f"{op.name}: {name} is 0: expected at least 1")
+    return rule(op, machine)
