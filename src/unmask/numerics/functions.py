@@ -1,0 +1,139 @@
+"""The functions of the vector lanes (BF16 to BF16) and of the scalar unit (FP32 to FP32).
+
+A lane function is an integer algorithm of one multiplier, one shifter and a small ROM, named `*_bits`. It has 65 536 possible inputs, so
+the simulators run it once over all of them and look values up.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from functools import cache
+
+import numpy as np
+
+from unmask.numerics import bf16
+from unmask.numerics._arrays import Bool, Float32, Int64, Uint16
+
+#: log2(e) times x, the argument of exp, has EXP_ARGUMENT_FRACTION fraction bits; their top EXP_INDEX_BITS select a segment of the ROM.
+EXP_ARGUMENT_FRACTION = 16
+EXP_INDEX_BITS = 5
+#: Fraction bits of the ROM, whose entries lie in [1, 2], and of the constant log2(e).
+EXP_ROM_FRACTION = 16
+LOG2E_FRACTION = 22
+
+
+def _exp_constants() -> tuple[int, Int64]:
+    # Decimal arithmetic is correctly rounded and the same on every platform; libm is neither.
+    with localcontext() as context:
+        context.prec = 40
+        log2e = round(2**LOG2E_FRACTION / Decimal(2).ln())
+        segments = 2**EXP_INDEX_BITS
+        rom = [round(Decimal(2) ** (Decimal(i) / segments) * 2**EXP_ROM_FRACTION) for i in range(segments + 1)]
+    return log2e, np.array(rom, dtype=np.int64)
+
+
+#: The constant log2(e), and the ROM: 2^(i / 32) for i = 0..32. A segment's slope is the difference of neighbours.
+LOG2E, EXP_ROM = _exp_constants()
+
+
+def _fields(bits: Uint16) -> tuple[Int64, Int64, Int64]:
+    """Sign, significand and exponent field of BF16 patterns; a finite value is +-significand * 2^(exponent - 134)."""
+    b = np.asarray(bits, dtype=np.uint16).astype(np.int64)
+    exponent = (b >> 7) & 0xFF
+    significand = (b & 0x7F) | ((exponent > 0).astype(np.int64) << 7)
+    return b >> 15, significand, np.maximum(exponent, 1)
+
+
+def _is_nan(bits: Uint16) -> Bool:
+    return (bits & 0x7FFF) > bf16.INFINITY_BITS
+
+
+def exp_bits(bits: Uint16) -> Uint16:
+    """e^x on BF16 patterns (uint16, any shape).
+
+    t = x log2(e) in fixed point; its integer part is the exponent of the result, its fraction is interpolated linearly between ROM entries.
+    Overflow gives infinity, underflow is gradual, exp(-inf) is 0.
+    """
+    sign, significand, exponent = _fields(bits)
+    # |x| >= 128 is beyond overflow and underflow alike; capping the exponent keeps such x beyond them.
+    shift = 134 - np.minimum(exponent, 134) + LOG2E_FRACTION - EXP_ARGUMENT_FRACTION
+    magnitude = (significand * LOG2E) >> np.minimum(shift, 62)
+    t = np.where(sign == 1, -magnitude, magnitude)
+    low_bits = EXP_ARGUMENT_FRACTION - EXP_INDEX_BITS
+    segment = (t >> low_bits) & (2**EXP_INDEX_BITS - 1)
+    slope = EXP_ROM[segment + 1] - EXP_ROM[segment]
+    mantissa = EXP_ROM[segment] + ((slope * (t & (2**low_bits - 1))) >> low_bits)
+    result = bf16.round_scaled(mantissa, (t >> EXP_ARGUMENT_FRACTION) - EXP_ROM_FRACTION)
+    return np.where(_is_nan(bits), bf16.NAN_BITS, result).astype(np.uint16)
+
+
+def reciprocal_bits(bits: Uint16) -> Uint16:
+    """1 / x on BF16 patterns (uint16, any shape), correctly rounded: one integer division by an 8-bit significand.
+
+    1 / +-0 is +-inf and 1 / +-inf is +-0.
+    """
+    sign, significand, exponent = _fields(bits)
+    normalize = 8 - np.frexp(significand.astype(np.float64))[1].astype(np.int64)
+    divisor = np.where(significand == 0, 128, significand << normalize)
+    quotient, remainder = np.divmod(np.int64(1 << 24), divisor)
+    # One bit below the quotient says whether the division left anything.
+    result = bf16.round_scaled((quotient << 1) | (remainder != 0), 109 - (exponent - normalize)).astype(np.int64)
+    magnitude = np.asarray(bits) & 0x7FFF
+    result = np.where(magnitude == 0, bf16.INFINITY_BITS, np.where(magnitude == bf16.INFINITY_BITS, 0, result))
+    return np.where(_is_nan(bits), bf16.NAN_BITS, result | (sign << 15)).astype(np.uint16)
+
+
+def silu_bits(bits: Uint16) -> Uint16:
+    """x / (1 + e^-x) on BF16 patterns (uint16, any shape): x * reciprocal(1 + exp(-x)), each of the four operations rounded to BF16.
+
+    silu(-inf) is -0, the limit, as for every x below -88.7 (where exp(-x) overflows); silu(inf) is inf.
+    """
+    bits = np.asarray(bits, dtype=np.uint16)
+    denominator = bf16.add(np.ones(1, dtype=np.float32), bf16.from_bits(exp_bits(bits ^ np.uint16(bf16.SIGN_BIT))))
+    result = bf16.to_bits(bf16.multiply(bf16.from_bits(bits), bf16.from_bits(reciprocal_bits(bf16.to_bits(denominator)))))
+    minus_infinity = bf16.SIGN_BIT | bf16.INFINITY_BITS
+    return np.where(bits == minus_infinity, np.uint16(bf16.SIGN_BIT), result)
+
+
+@cache
+def _table(algorithm: Callable[[Uint16], Uint16]) -> Float32:
+    return bf16.from_bits(algorithm(np.arange(1 << 16, dtype=np.uint16)))
+
+
+def exp(x: Float32) -> Float32:
+    """e^x, bf16-valued float32 in and out, any shape; see `exp_bits`. ERR_EXP."""
+    return np.take(_table(exp_bits), bf16.to_bits(x))
+
+
+def reciprocal(x: Float32) -> Float32:
+    """1 / x correctly rounded, bf16-valued float32 in and out, any shape; see `reciprocal_bits`."""
+    return np.take(_table(reciprocal_bits), bf16.to_bits(x))
+
+
+def silu(x: Float32) -> Float32:
+    """x / (1 + e^-x), bf16-valued float32 in and out, any shape; see `silu_bits`. ERR_SILU."""
+    return np.take(_table(silu_bits), bf16.to_bits(x))
+
+
+def _canonical(x: Float32) -> Float32:
+    return np.where(np.isnan(x), np.uint32(0x7FC00000), x.view(np.uint32)).astype(np.uint32).view(np.float32)
+
+
+def reciprocal_fp32(x: Float32) -> Float32:
+    """1 / x, float32 in and out, any shape, correctly rounded; 1 / +-0 is +-inf.
+
+    Rounding first to float64 is innocuous: a quotient 1 / x of a 24-bit x is exactly halfway between FP32 numbers, or at least 2^-49 away
+    from halfway relative to its size; with a subnormal result too, whose halfway points have fewer bits.
+    """
+    with np.errstate(all="ignore"):
+        return _canonical((1.0 / np.asarray(x, dtype=np.float64)).astype(np.float32))
+
+
+def rsqrt_fp32(x: Float32) -> Float32:
+    """1 / sqrt(x), float32 in and out, any shape, correctly rounded; NaN for x < 0, +inf for either zero, 0 for +inf.
+
+    Two float64 roundings stay within 2 units of the last place of float64. Of all 2^24 significands (an even and an odd exponent each) one
+    comes that close to halfway between FP32 numbers, and falls on its right side; a test scans them all.
+    """
+    with np.errstate(all="ignore"):
+        # Adding +0 turns -0 into +0.
+        return _canonical((1.0 / np.sqrt(np.asarray(x, dtype=np.float64) + 0.0)).astype(np.float32))
