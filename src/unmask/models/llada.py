@@ -1,31 +1,31 @@
 """LLaDA: a bidirectional Llama block with RMSNorm, RoPE, SwiGLU and no biases.
 
 Nie et al., "Large Language Diffusion Models" (arXiv 2502.09992). Tensor names are those of the published checkpoints, so that a
-LLaDA folder loads as it is. The arithmetic follows the published module operation by operation: norm and rotary embedding in
-float32, everything else in the dtype of the weights.
+LLaDA folder loads as it is. The modules hold the parameters and say what is computed; an `Arithmetic` says how.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import LladaConfig
+from unmask.models.family import Family
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, computed in float32 and scaled in the dtype of the weight."""
+    """The weight of a root-mean-square norm over the last axis."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
+    def forward(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        return arithmetic.norm(x, self.weight, self.eps)
 
 
 def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -39,15 +39,12 @@ def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Ten
     return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of `x` [..., positions, head_dim], computed in float32, returned in the dtype of `x`."""
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
-
-
 class LladaBlock(nn.Module):
-    """One transformer block: attention over the whole canvas, then a gated feed-forward."""
+    """One transformer block: attention over the whole canvas, then a gated feed-forward.
+
+    It runs in two halves, `project` and `attend`, so that a cache can stand between the keys and values of the rows that are fed
+    and those that the queries look at.
+    """
 
     def __init__(self, config: LladaConfig) -> None:
         super().__init__()
@@ -64,17 +61,27 @@ class LladaBlock(nn.Module):
         self.ff_out = nn.Linear(ffn, width, bias=False)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:-1], -1, self.config.head_dim).transpose(1, 2)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention_bias: Tensor | None) -> Tensor:
-        h = self.attn_norm(x)
-        q, k, v = self._heads(self.q_proj(h)), self._heads(self.k_proj(h)), self._heads(self.v_proj(h))
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        grouped = self.config.kv_heads != self.config.n_heads
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_bias, enable_gqa=grouped)
-        x = x + self.attn_out(attended.transpose(1, 2).flatten(-2))
-        h = self.ff_norm(x)
-        return x + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor, arithmetic: Arithmetic) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries [batch, heads, positions, head_dim], rotated keys and values [batch, kv_heads, positions, head_dim]."""
+        h = self.attn_norm(x, arithmetic)
+        q = self._heads(arithmetic.linear(h, self.q_proj.weight))
+        k = self._heads(arithmetic.linear(h, self.k_proj.weight))
+        v = self._heads(arithmetic.linear(h, self.v_proj.weight))
+        return arithmetic.rotate(q, cos, sin), arithmetic.rotate(k, cos, sin), v
+
+    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
+        """The rest of the block: the residual stream `x` [batch, positions, d_model] after attention and feed-forward."""
+        attended = arithmetic.attention(q, k, v, attention_bias).transpose(1, 2).flatten(-2)
+        x = arithmetic.add(x, arithmetic.linear(attended, self.attn_out.weight))
+        h = self.ff_norm(x, arithmetic)
+        gate, up = arithmetic.linear(h, self.ff_proj.weight), arithmetic.linear(h, self.up_proj.weight)
+        return arithmetic.add(x, arithmetic.linear(arithmetic.gated(gate, up), self.ff_out.weight))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
+        q, k, v = self.project(x, cos, sin, arithmetic)
+        return self.attend(x, q, k, v, attention_bias, arithmetic)
 
 
 class _Transformer(nn.Module):
@@ -83,7 +90,8 @@ class _Transformer(nn.Module):
         self.wte = nn.Embedding(config.embedding_size, config.d_model)
         self.blocks = nn.ModuleList(LladaBlock(config) for _ in range(config.n_layers))
         self.ln_f = RMSNorm(config.d_model, config.rms_norm_eps)
-        self.ff_out = nn.Linear(config.d_model, config.embedding_size, bias=False)
+        if not config.weight_tying:
+            self.ff_out = nn.Linear(config.d_model, config.embedding_size, bias=False)
 
 
 class _Model(nn.Module):
@@ -95,18 +103,26 @@ class _Model(nn.Module):
 class Llada(nn.Module):
     """LLaDA's network: token ids in, one row of logits per position out.
 
-    The nesting `model.transformer` exists for the tensor names of the published checkpoints.
+    The nesting `model.transformer` exists for the tensor names of the published checkpoints. `arithmetic` may be replaced to run
+    the same network in other number formats.
     """
 
     def __init__(self, config: LladaConfig) -> None:
         super().__init__()
         self.config = config
+        self.arithmetic: Arithmetic = FloatArithmetic()
         self.model = _Model(config)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, which is that of the logits."""
         return self.model.transformer.wte.weight.dtype
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The LM head [embedding_size, d_model]: the embedding table itself where the checkpoint ties them."""
+        transformer = self.model.transformer
+        return transformer.wte.weight if self.config.weight_tying else transformer.ff_out.weight
 
     def hidden(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The final, normalised hidden states.
@@ -127,15 +143,23 @@ class Llada(nn.Module):
         cos, sin = rotary_tables(length, self.config.head_dim, self.config.rope_theta)
         cos, sin = cos.to(ids.device), sin.to(ids.device)
         bias = None if attention_mask is None else attention_mask[:, None, None, :].bool()
-        x = self.model.transformer.wte(ids)
+        x = self.arithmetic.embed(ids, self.model.transformer.wte.weight)
         for block in self.model.transformer.blocks:
-            x = block(x, cos, sin, bias)
-        return self.model.transformer.ln_f(x)
+            x = block(x, cos, sin, bias, self.arithmetic)
+        normalised: Tensor = self.model.transformer.ln_f(x, self.arithmetic)
+        return normalised
 
     def logits(self, hidden: Tensor) -> Tensor:
         """LM head: [..., d_model] to [..., vocab_size]; rows that only pad the embedding table are dropped."""
-        return self.model.transformer.ff_out(hidden)[..., : self.config.vocab_size]
+        return self.arithmetic.logits(hidden, self.head_weight)[..., : self.config.vocab_size]
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits [batch, positions, vocab_size] of every position of `ids` [batch, positions]."""
         return self.logits(self.hidden(ids, attention_mask))
+
+
+def _recognises(keys: Iterable[str], model_type: object) -> bool:
+    return str(model_type).lower() == "llada" or (model_type is None and "d_model" in keys)
+
+
+FAMILY = Family(name="llada", recognises=_recognises, read_config=LladaConfig.from_json, build=Llada)

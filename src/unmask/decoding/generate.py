@@ -1,0 +1,185 @@
+"""Denoising a canvas, block by block and step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmask.decoding.commit import Committer, TopK
+from unmask.decoding.evaluate import FullCanvas, MaskPredictor
+from unmask.decoding.noise import NoiseSource, TorchNoise
+from unmask.decoding.policy import Policy
+from unmask.decoding.sampler import FloatSampler, Sampler, Sampling
+from unmask.decoding.schedule import transfer_counts
+from unmask.errors import UnmaskError
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one denoising step did. Tensors are over the whole canvas, [batch, positions], and nobody modifies them later.
+
+    Attributes:
+        step: counted over the whole generation.
+        block: counted from 0.
+        start, end: canvas positions [start, end) of the block.
+        fed: int64, the ids that went through the network (twice the batch under guidance).
+        candidates: int64, the sampler's token where a position was eligible, the canvas elsewhere.
+        confidence: floating point, -inf where a position was not eligible.
+        committed: bool, the positions that took their candidate.
+        canvas: int64, after the step.
+    """
+
+    step: int
+    block: int
+    start: int
+    end: int
+    fed: Tensor
+    candidates: Tensor
+    confidence: Tensor
+    committed: Tensor
+    canvas: Tensor
+
+    def positions(self, row: int = 0) -> list[int]:
+        """The canvas positions committed in one row of the batch, ascending."""
+        return [int(position) for position in self.committed[row].nonzero()[:, 0]]
+
+    def tokens(self, row: int = 0) -> list[int]:
+        """The tokens committed at `positions(row)`."""
+        return [int(token) for token in self.candidates[row][self.committed[row]]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The result of `generate`.
+
+    Attributes:
+        ids: int64 [batch, prompt + gen_length], the prompt and what followed; nothing is cut.
+        prompt_length: where the new tokens begin.
+        n_forward: forward passes of the network.
+        steps: one record per denoising step.
+    """
+
+    ids: Tensor
+    prompt_length: int
+    n_forward: int
+    steps: tuple[StepRecord, ...]
+
+    def new_tokens(self, row: int = 0, eos_token_id: int | None = None) -> list[int]:
+        """The generated tokens of one row, cut before the first `eos_token_id` if one is given."""
+        tokens = [int(token) for token in self.ids[row, self.prompt_length :]]
+        return tokens[: tokens.index(eos_token_id)] if eos_token_id in tokens else tokens
+
+
+@torch.no_grad()
+def generate(
+    model: MaskPredictor,
+    prompt_ids: Tensor | Sequence[Sequence[int]],
+    policy: Policy,
+    *,
+    attention_mask: Tensor | None = None,
+    noise: NoiseSource | None = None,
+    sampler: Sampler | None = None,
+    committer: Committer | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> Generation:
+    """LLaDA's `generate` (Nie et al., arXiv 2502.09992, and its published code), ties to the lowest index.
+
+    Args:
+        model: the network.
+        prompt_ids: int64 [batch, prompt]; rows of different length are padded on the left.
+        policy: what to generate and how. With `exclude_mask` only the active block is sampled; without it every position of the
+            canvas is, as the reference does, which matters to the order of random draws and to masks left behind.
+        attention_mask: bool or 0/1 [batch, prompt], False at padding; None if there is none.
+        noise: random numbers; by default PyTorch's generator seeded with `policy.seed`.
+        sampler: candidate and confidence from logits; by default in floating point.
+        committer: which candidates to commit; by default the scheduled number of most confident ones.
+        on_step: called after every denoising step.
+
+    Raises:
+        UnmaskError: an empty prompt, one with tokens outside the vocabulary or (under `exclude_mask`) with mask tokens, one that
+            does not fit the model's context, or an attention mask of another shape.
+    """
+    config = model.config
+    prompt = _checked_prompt(prompt_ids, policy, model)
+    noise, sampler, committer = noise or TorchNoise(policy.seed), sampler or FloatSampler(), committer or TopK()
+
+    batch, prompt_length = prompt.shape
+    canvas = torch.cat((prompt, prompt.new_full((batch, policy.gen_length), config.mask_token_id)), dim=1)
+    visible = _visible(attention_mask, prompt, policy)
+    evaluate = FullCanvas(model, canvas != config.mask_token_id, policy.cfg_scale, visible)
+    excluded = (config.mask_token_id,) * policy.exclude_mask + (config.eos_token_id,) * policy.suppress_eos
+    deferred = (config.eos_token_id,) * policy.defer_eos
+    if policy.defer_eos and policy.eot_token_id is not None:
+        deferred += (policy.eot_token_id,)
+
+    records: list[StepRecord] = []
+    for block in range(policy.blocks):
+        active = range(prompt_length + block * policy.block_length, prompt_length + (block + 1) * policy.block_length)
+        window = active if policy.exclude_mask else range(canvas.shape[1])
+        positions = torch.arange(window.start, window.stop, device=canvas.device)
+        masks = (canvas[:, active.start : active.stop] == config.mask_token_id).sum(dim=1)
+        schedule = torch.tensor([transfer_counts(int(m), policy.steps_per_block) for m in masks], device=canvas.device)
+        for index in range(policy.steps_per_block):
+            evaluation = evaluate(canvas, active, index, window)
+            sampling = Sampling(len(records), positions, policy.temperature, policy.remasking, excluded, deferred, noise)
+            sampled, sampled_confidence = sampler(evaluation.logits, sampling)
+
+            eligible = canvas == config.mask_token_id
+            eligible[:, active.stop :] = False
+            candidates = torch.where(eligible, _onto_canvas(sampled, window, canvas), canvas)
+            everywhere = sampled_confidence.new_full(canvas.shape, -torch.inf)
+            confidence = _onto_canvas(sampled_confidence, window, everywhere).masked_fill(~eligible, -torch.inf)
+            committed = committer(confidence, schedule[:, index])
+            canvas = torch.where(committed, candidates, canvas)
+
+            record = StepRecord(len(records), block, active.start, active.stop, evaluation.fed, candidates, confidence, committed, canvas)
+            records.append(record)
+            if on_step is not None:
+                on_step(record)
+    return Generation(ids=canvas, prompt_length=prompt_length, n_forward=len(records), steps=tuple(records))
+
+
+def _onto_canvas(values: Tensor, window: range, background: Tensor) -> Tensor:
+    whole = background.clone()
+    whole[:, window.start : window.stop] = values
+    return whole
+
+
+def _checked_prompt(prompt_ids: Tensor | Sequence[Sequence[int]], policy: Policy, model: MaskPredictor) -> Tensor:
+    config = model.config
+    try:
+        prompt = torch.as_tensor(prompt_ids, dtype=torch.int64)
+    except ValueError:
+        raise UnmaskError("the rows of prompt_ids differ in length; pad them on the left") from None
+    if prompt.ndim != 2:
+        raise UnmaskError(f"prompt_ids has shape {list(prompt.shape)}; [batch, positions] is needed")
+    if prompt.numel() == 0:
+        raise UnmaskError("the prompt is empty; at least one token is needed")
+    if not bool(((prompt >= 0) & (prompt < config.vocab_size)).all()):
+        raise UnmaskError(f"the prompt holds a token outside the vocabulary of {config.vocab_size}")
+    if policy.exclude_mask and bool((prompt == config.mask_token_id).any()):
+        raise UnmaskError(f"the prompt holds the mask token {config.mask_token_id}, which only generated positions may")
+    if policy.eot_token_id is not None and not 0 <= policy.eot_token_id < config.vocab_size:
+        raise UnmaskError(f"eot_token_id is {policy.eot_token_id}, outside the vocabulary of {config.vocab_size}")
+    length = prompt.shape[1] + policy.gen_length
+    if length > config.max_sequence_length:
+        raise UnmaskError(
+            f"a prompt of {prompt.shape[1]} tokens and gen_length {policy.gen_length} need {length} positions; "
+            f"the model's context has {config.max_sequence_length}"
+        )
+    return prompt
+
+
+def _visible(attention_mask: Tensor | None, prompt: Tensor, policy: Policy) -> Tensor | None:
+    """The attention mask of the whole canvas, or None if every position may be seen."""
+    if attention_mask is None:
+        return None
+    mask = torch.as_tensor(attention_mask, device=prompt.device).bool()
+    if mask.shape != prompt.shape:
+        raise UnmaskError(f"attention_mask has shape {list(mask.shape)}; that of the prompt is {list(prompt.shape)}")
+    if not policy.honour_padding or bool(mask.all()):
+        return None
+    return torch.cat((mask, mask.new_ones((mask.shape[0], policy.gen_length))), dim=1)

@@ -1,0 +1,192 @@
+"""Checkpoint folders: `config.json` and safetensors weights, in one file or in shards.
+
+Nothing here unpickles: a pickle can run code when it is read, so only safetensors are accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unmask.errors import UnmaskError
+from unmask.models.config import LladaConfig
+from unmask.models.family import Family, families
+from unmask.models.llada import Llada
+
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """The checkpoints that come with the package: folder by name."""
+    root = Path(str(resources.files("unmask.models"))) / "shipped"
+    return {config.parent.name: config.parent for config in sorted(root.glob("*/config.json"))}
+
+
+def resolve_checkpoint(name_or_path: str | Path) -> Path:
+    """The folder of a shipped checkpoint's name (`sotu`), or the path itself.
+
+    Raises:
+        UnmaskError: neither a shipped name nor an existing folder; a pickle.
+    """
+    shipped = shipped_checkpoints()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        if path.suffix in _PICKLES or _looks_pickled(path):
+            raise UnmaskError(f"{path} is a pickle, which can run code when read; only folders with safetensors are read")
+        raise UnmaskError(f"{path} is a file; a checkpoint is a folder with config.json and {_WEIGHTS}")
+    names = ", ".join(shipped) or "none"
+    raise UnmaskError(f"no checkpoint {str(name_or_path)!r}: not a folder, and not a shipped name ({names})")
+
+
+def read_config(folder: Path) -> tuple[Family, LladaConfig]:
+    """The family and configuration that `folder/config.json` states.
+
+    Raises:
+        UnmaskError: the file is missing, is not JSON, is of no known family, or states what that family does not support.
+    """
+    path = folder / "config.json"
+    values = _read_json(path)
+    for family in families():
+        if family.recognises(values.keys(), values.get("model_type")):
+            return family, family.read_config(values, path)
+    known = ", ".join(family.name for family in families())
+    raise UnmaskError(f"{path}: model_type is {values.get('model_type')!r}; supported families: {known}")
+
+
+def load_model(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.float32) -> Llada:
+    """The network of a checkpoint, in evaluation mode, its weights converted to `dtype`.
+
+    Args:
+        name_or_path: the name of a shipped checkpoint, or a folder with `config.json` and `model.safetensors`, or with
+            `model.safetensors.index.json` and the shards that it names.
+        dtype: the dtype of every weight after loading.
+
+    Raises:
+        UnmaskError: one line naming the file and the tensor: nothing there, a pickle, a damaged file, a tensor that is missing,
+            unexpected, misshapen, not floating point, NaN or infinite.
+    """
+    folder = resolve_checkpoint(name_or_path)
+    family, config = read_config(folder)
+    with torch.device("meta"):
+        model = family.build(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = {}
+    for path, names in _shards(folder, expected):
+        for name, tensor in _read_tensors(path, {name: expected[name] for name in names}):
+            weights[name] = _checked(tensor, dtype, f"{path}: tensor {name}")
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def save_model(model: Llada, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write `config.json` and `model.safetensors` into `folder`, replacing what was there only once each file is complete.
+
+    Args:
+        dtype: the dtype of the weights on disk; None keeps that of the model.
+
+    Raises:
+        UnmaskError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    weights = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in model.state_dict().items()}
+    partial = folder / f"{_WEIGHTS}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, partial, metadata={"format": "pt"})
+        os.replace(partial, folder / _WEIGHTS)
+        partial.write_text(json.dumps(model.config.to_json(), indent=2) + "\n")
+        os.replace(partial, folder / "config.json")
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise UnmaskError(f"cannot write the checkpoint {folder}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _looks_pickled(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4)[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnmaskError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise UnmaskError(f"{path} is not readable JSON: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise UnmaskError(f"{path} holds a JSON {type(values).__name__}; an object is needed")
+    return values
+
+
+def _shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> list[tuple[Path, list[str]]]:
+    """The weight files of a folder with the tensors each must hold, after checking that together they hold exactly `expected`."""
+    if (folder / _INDEX).is_file():
+        placed = _read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(placed, dict) or not all(isinstance(shard, str) and Path(shard).name == shard for shard in placed.values()):
+            raise UnmaskError(f"{folder / _INDEX}: weight_map must map tensor names to file names of this folder")
+        _compare_names(folder / _INDEX, set(placed), set(expected))
+        return [(folder / shard, [name for name in placed if placed[name] == shard]) for shard in sorted(set(placed.values()))]
+    if (folder / _WEIGHTS).is_file():
+        return [(folder / _WEIGHTS, list(expected))]
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise UnmaskError(f"{folder} holds only a pickle ({pickles[0]}), which can run code when read; only safetensors are read")
+    raise UnmaskError(f"{folder} holds no weights: neither {_WEIGHTS} nor {_INDEX}")
+
+
+def _compare_names(path: Path, found: set[str], expected: set[str]) -> None:
+    if missing := sorted(expected - found):
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UnmaskError(f"{path}: tensor {missing[0]} is missing{more}")
+    if unexpected := sorted(found - expected):
+        more = f" (and {len(unexpected) - 1} more)" if len(unexpected) > 1 else ""
+        raise UnmaskError(f"{path}: tensor {unexpected[0]} is unexpected{more}")
+
+
+def _read_tensors(path: Path, expected: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of one safetensors file, after checking that the names and shapes in its header are `expected`."""
+    if not path.is_file():
+        raise UnmaskError(f"{path} is missing")
+    if _looks_pickled(path):
+        raise UnmaskError(f"{path} is a pickle under another name; only safetensors are read")
+    try:
+        with safe_open(path, framework="pt") as file:
+            _compare_names(path, set(file.keys()), set(expected))
+            for name, shape in expected.items():
+                found = tuple(file.get_slice(name).get_shape())
+                if found != shape:
+                    raise UnmaskError(f"{path}: tensor {name} has shape {list(found)}; expected {list(shape)}")
+            for name in expected:
+                yield name, file.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise UnmaskError(f"{path} is not a complete safetensors file: {_one_line(error)}") from None
+
+
+def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    if tensor.dtype not in _FLOATS:
+        raise UnmaskError(f"{what} has dtype {str(tensor.dtype).removeprefix('torch.')}; supported: float64, float32, float16, bfloat16")
+    converted = tensor.to(dtype)
+    if not bool(torch.isfinite(converted).all()):
+        problem = "NaN" if bool(torch.isnan(converted).any()) else "infinite values"
+        raise UnmaskError(f"{what} holds {problem}")
+    return converted

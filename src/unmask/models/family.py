@@ -1,0 +1,45 @@
+"""What a model family tells the checkpoint reader about itself.
+
+A family is one file of this package that defines a network and a module constant `FAMILY`; it is found by looking, so adding one
+edits nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unmask.models.config import LladaConfig
+    from unmask.models.llada import Llada
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        name: the name under which messages speak of it.
+        recognises: whether a `config.json` with these keys and this `model_type` (None if absent) describes this family.
+        read_config: the validated configuration, from the parsed `config.json` and its path (for messages).
+        build: the network with that configuration, its parameters not yet loaded.
+    """
+
+    name: str
+    recognises: Callable[[Iterable[str], object], bool]
+    read_config: Callable[[Mapping[str, Any], Path], LladaConfig]
+    build: Callable[[LladaConfig], Llada]
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Every family that this package knows, by name."""
+    package = importlib.import_module("unmask.models")
+    modules = (importlib.import_module(f"unmask.models.{found.name}") for found in pkgutil.iter_modules(package.__path__))
+    found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return tuple(sorted(found, key=lambda family: family.name))
