@@ -152,7 +152,7 @@ def _grow(rings: I64, taken: I64, given: I64) -> I64:
     larger = np.empty((rings.shape[0], 2 * room), np.int64)
     for semaphore in range(rings.shape[0]):
         for token in range(taken[semaphore], given[semaphore]):
-            larger[semaphore, token % (2 * room)] = rings[semaphore, token % room]
+            larger[semaphore, token & (2 * room - 1)] = rings[semaphore, token & (room - 1)]
     return larger
 
 
@@ -177,8 +177,9 @@ def _walk(
     ready = np.zeros(engines, np.int64)
     last_end = np.zeros(engines, np.int64)
     queue = np.zeros((engines, depth), np.int64)  # start times of the latest `depth` instructions
+    oldest = np.zeros(engines, np.int64)
     count = np.zeros(engines, np.int64)
-    rings = np.zeros((NO_SEMAPHORE + 1, 64), np.int64)  # times at which tokens were given
+    rings = np.zeros((NO_SEMAPHORE + 1, 64), np.int64)  # times at which tokens were given; the room is a power of two
     given = np.zeros(NO_SEMAPHORE + 1, np.int64)
     taken = np.zeros(NO_SEMAPHORE + 1, np.int64)
     last_take = np.zeros(NO_SEMAPHORE + 1, np.int64)
@@ -187,58 +188,58 @@ def _walk(
     executed = 0
     pc = 0
     while True:
-        row = program[pc]
-        engine = row[_ENGINE]
-        kind = row[_KIND]
+        engine = program[pc, _ENGINE]
+        kind = program[pc, _KIND]
         if engine == 0:
             start = now
         else:
-            dispatch = max(now, queue[engine, count[engine] % depth])
+            dispatch = max(now, queue[engine, oldest[engine]])
             now = dispatch + 1
             start = max(now, ready[engine])
         for slot in (_WAIT0, _WAIT1):
-            semaphore = row[slot]
+            semaphore = program[pc, slot]
             if semaphore != NO_SEMAPHORE:
                 if taken[semaphore] == given[semaphore]:
                     return _DEADLOCK, pc, semaphore
-                start = max(start, rings[semaphore, taken[semaphore] % rings.shape[1]])
+                start = max(start, rings[semaphore, taken[semaphore] & (rings.shape[1] - 1)])
                 taken[semaphore] += 1
         for slot in (_WAIT0, _WAIT1):
-            if row[slot] != NO_SEMAPHORE:
-                last_take[row[slot]] = start
+            if program[pc, slot] != NO_SEMAPHORE:
+                last_take[program[pc, slot]] = start
         if engine == 0:
-            end = start + row[_OCCUPANCY]
+            end = start + program[pc, _OCCUPANCY]
             now = end
-            totals[0, 0] += row[_OCCUPANCY]
+            totals[0, 0] += program[pc, _OCCUPANCY]
         else:
-            end = max(last_end[engine], start + row[_OCCUPANCY] + row[_LATENCY])
+            end = max(last_end[engine], start + program[pc, _OCCUPANCY] + program[pc, _LATENCY])
             last_end[engine] = end
-            ready[engine] = start + row[_OCCUPANCY] if pipelined[engine] else end
-            queue[engine, count[engine] % depth] = start
-            totals[0, engine] += row[_OCCUPANCY] if pipelined[engine] else end - start
+            ready[engine] = start + program[pc, _OCCUPANCY] if pipelined[engine] else end
+            queue[engine, oldest[engine]] = start
+            oldest[engine] = (oldest[engine] + 1) if oldest[engine] + 1 < depth else 0
+            totals[0, engine] += program[pc, _OCCUPANCY] if pipelined[engine] else end - start
             totals[0, 0] += 1
-            totals[2, engine] += row[_BYTES]
+            totals[2, engine] += program[pc, _BYTES]
         count[engine] += 1
         if kind == _SEM_SET:
-            semaphore = row[_TARGET]
+            semaphore = program[pc, _TARGET]
             if taken[semaphore] != given[semaphore] or last_take[semaphore] > start:
                 return _RESET, pc, semaphore
-            while row[_VALUE] > rings.shape[1]:
+            while program[pc, _VALUE] > rings.shape[1]:
                 rings = _grow(rings, taken, given)
-            for _ in range(row[_VALUE]):
-                rings[semaphore, given[semaphore] % rings.shape[1]] = end
+            for _ in range(program[pc, _VALUE]):
+                rings[semaphore, given[semaphore] & (rings.shape[1] - 1)] = end
                 given[semaphore] += 1
         for slot in (_SIGNAL0, _SIGNAL1):
-            semaphore = row[slot]
+            semaphore = program[pc, slot]
             if semaphore != NO_SEMAPHORE:
                 if given[semaphore] - taken[semaphore] == MAX_TOKENS:
                     return _OVERFLOW, pc, semaphore
                 if given[semaphore] - taken[semaphore] == rings.shape[1]:
                     rings = _grow(rings, taken, given)
-                rings[semaphore, given[semaphore] % rings.shape[1]] = end
+                rings[semaphore, given[semaphore] & (rings.shape[1] - 1)] = end
                 given[semaphore] += 1
         if end > frontier:
-            phases[row[_PHASE]] += end - frontier
+            phases[program[pc, _PHASE]] += end - frontier
             frontier = end
         if executed < trace.shape[0]:
             trace[executed, 0] = pc
@@ -248,16 +249,16 @@ def _walk(
         executed += 1
         if kind == _HALT:
             break
-        pc += 1
         if kind == _LOOP:
-            left[level] = row[_VALUE]
+            left[level] = program[pc, _VALUE]
             level += 1
         elif kind == _END:
             left[level - 1] -= 1
             if left[level - 1] > 0:
-                pc = row[_TARGET] + 1
+                pc = program[pc, _TARGET]
             else:
                 level -= 1
+        pc += 1
     totals[1] = count
     totals[3, 0] = frontier
     return _OK, 0, 0
