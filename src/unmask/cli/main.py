@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from unmask.cli.golden import golden
 from unmask.errors import UnmaskError
 
 app = typer.Typer(
@@ -15,6 +16,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def unmask() -> None:
+    """An open NPU stack for diffusion language models."""
+
+
+app.command("golden")(golden)
 
 
 def run() -> None:
