@@ -19,7 +19,8 @@ def from_bf16(x: Float32, fraction: int) -> Int64:
     x: float32, any shape (bf16-valued in the machine, but any float32 is exact here). Finite values outside the range saturate. NaN and
     infinities give 0: whoever adds them up reports them beside the sum, as `sum_rows` does.
     """
-    scaled = np.floor(np.asarray(x, dtype=np.float64) * 2.0**fraction)
+    with np.errstate(invalid="ignore"):
+        scaled = np.floor(np.asarray(x, dtype=np.float64) * 2.0**fraction)
     scaled = np.where(np.isfinite(scaled), scaled, 0.0)
     inside = np.abs(scaled) < 2.0**63
     if inside.all():
@@ -55,7 +56,8 @@ def sum_rows(x: Float32) -> tuple[Int64, Bool]:
     """The exact sum of each row in the vector accumulator.
 
     x: float32 [rows, cols], bf16-valued. Returns the sums, int64 [rows] with `VECTOR_FRACTION` fraction bits, wrapping, and bool [rows],
-    true where a row holds a NaN or an infinity (which count as 0 in the sum).
+    true where a row holds a NaN or an infinity (which count as 0 in the sum). A finite element of
+    2^31 or more saturates and is not reported.
     """
     acc: Int64 = from_bf16(x, VECTOR_FRACTION).sum(axis=1, dtype=np.int64)
     return acc, np.asarray(~np.isfinite(x).all(axis=1), dtype=np.bool_)

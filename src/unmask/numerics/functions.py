@@ -100,7 +100,7 @@ def _table(algorithm: Callable[[Uint16], Uint16]) -> Float32:
 
 
 def exp(x: Float32) -> Float32:
-    """e^x, bf16-valued float32 in and out, any shape; see `exp_bits`. ERR_EXP."""
+    """e^x, bf16-valued float32 in and out, any shape; see `exp_bits`. Within 0.512 ulp over all inputs."""
     return np.take(_table(exp_bits), bf16.to_bits(x))
 
 
@@ -110,7 +110,10 @@ def reciprocal(x: Float32) -> Float32:
 
 
 def silu(x: Float32) -> Float32:
-    """x / (1 + e^-x), bf16-valued float32 in and out, any shape; see `silu_bits`. ERR_SILU."""
+    """x / (1 + e^-x), bf16-valued float32 in and out, any shape; see `silu_bits`.
+
+    Within 2.09 ulp for x > -88.5; below, where exp(-x) nears overflow, within 2^-120.
+    """
     return np.take(_table(silu_bits), bf16.to_bits(x))
 
 

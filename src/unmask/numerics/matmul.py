@@ -24,7 +24,7 @@ _LIMB_BITS = 16
 class _Operand:
     """One side of the product.
 
-    codes [rows, blocks, 32]. exponents: of the scales, int64 [rows, blocks], 0 where the block is NaN. low, high: the smallest and largest
+    exponents: of the scales, int64 [rows, blocks], 0 where the block is NaN. low, high: the smallest and largest
     exponent among the rows whose block is not zero, [blocks]; low > high where all are.
     """
 

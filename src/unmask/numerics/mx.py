@@ -111,7 +111,8 @@ def dequantize(t: MxTensor) -> Float32:
     """The values of an MX tensor, float32 [..., k]: exact, or infinite where an element times its scale exceeds FP32; NaN under a NaN
     scale."""
     values = formats.decode(t.codes, t.format.element).reshape(*t.scales.shape, BLOCK)
-    factor = np.where(t.scales == NAN_SCALE, np.float32(np.nan), _power_of_two(t.scales.astype(np.int64) - SCALE_BIAS))
+    nan = t.scales == NAN_SCALE
+    factor = np.where(nan, np.float32(np.nan), _power_of_two(np.where(nan, 0, t.scales.astype(np.int64) - SCALE_BIAS)))
     with np.errstate(over="ignore", invalid="ignore"):
         return (values * factor[..., None]).reshape(t.codes.shape)[..., : t.length]
 
