@@ -13,6 +13,7 @@ from unmask.numerics import mx
 
 _BF16_BYTES = 2
 _INT32_BYTES = 4
+_SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit"})
 
 Space = Literal["vector", "matrix", "float", "integer", "accumulators", "hbm"]
 
@@ -195,6 +196,17 @@ _RULES: dict[str, Callable[[_Operands], list[Access]]] = {
 }
 
 
+def check_sizes(op: Op) -> None:
+    """Check that an instruction does something.
+
+    Raises:
+        UnmaskError: names the operand that is 0.
+    """
+    for spec in op.row.fields:
+        if spec.name in _SIZES and spec.kind is Kind.UNSIGNED and op.operands[spec.name] == 0:
+            raise UnmaskError(f"{op.name}: {spec.name} is 0: expected at least 1")
+
+
 def accesses(op: Op, regs: Sequence[int], machine: Machine) -> list[Access]:
     """Every location that an instruction reads or writes, reads first.
 
@@ -204,8 +216,9 @@ def accesses(op: Op, regs: Sequence[int], machine: Machine) -> list[Access]:
         machine: gives the element formats.
 
     Raises:
-        UnmaskError: no rule for the instruction, or a format that the machine has not.
+        UnmaskError: no rule for the instruction, a size of 0, or a format that the machine has not.
     """
+    check_sizes(op)
     rule = _RULES.get(op.name)
     if rule is None:
         if op.row.engine is Engine.SEQUENCER:

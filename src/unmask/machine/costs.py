@@ -8,11 +8,10 @@ from typing import NamedTuple
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
 from unmask.isa.table import REGISTER_COUNT, Cost
-from unmask.machine.access import Access, accesses
+from unmask.machine.access import Access, accesses, check_sizes
 from unmask.machine.config import Machine
 
 _NO_REGISTERS = (0,) * REGISTER_COUNT
-_SIZES = ("rows", "cols", "count", "m", "n", "k", "limit")
 
 
 class Cycles(NamedTuple):
@@ -127,12 +126,10 @@ def cost_of(op: Op, machine: Machine) -> Cycles:
     """Cycles and HBM traffic of one instruction on a machine; they depend on its operands alone, never on values.
 
     Raises:
-        UnmaskError: no rule for its cost class, or an operand that makes it do nothing.
+        UnmaskError: no rule for its cost class, or a size of 0.
     """
     rule = _RULES.get(op.row.cost)
     if rule is None:
         raise UnmaskError(f"{op.name}: cost class {op.row.cost.name} has no rule")
-    for name in _SIZES:
-        if op.operands.get(name) == 0:
-            raise UnmaskError(f"{op.name}: {name} is 0: expected at least 1")
+    check_sizes(op)
     return rule(op, machine)

@@ -1,0 +1,243 @@
+"""The one-pass timing against a machine stepped cycle by cycle, and the errors it must raise."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unmask.errors import UnmaskError
+from unmask.isa.encoding import Op, assemble, encode
+from unmask.isa.program import Program
+from unmask.isa.table import Engine
+from unmask.machine.config import Machine
+from unmask.machine.costs import cost_of
+from unmask.machine.cycle import engine_of, time_program
+
+SMALL = Machine.preset("small")
+EXP = "V_EXP dst=r1 a=r1 rows=4 cols=64 dst_stride=2 a_stride=2"  # 4 + 8 cycles
+LOAD = "L_VEC dst=r1 src=r2 rows=4 cols=64 dst_stride=2 src_stride=128"  # 8 + 100 cycles
+
+
+def shallow(depth: int) -> Machine:
+    return SMALL.model_copy(update={"sequencer": SMALL.sequencer.model_copy(update={"queue_depth": depth})})
+
+
+def program(text: str, phases: list[str] | None = None) -> Program:
+    words = assemble(text)
+    return Program(words, phases or ["all"] * len(words), 0, {}, {}, {})
+
+
+def unrolled(ops: list[Op]) -> list[tuple[int, Op]]:
+    def block(index: int) -> tuple[list[tuple[int, Op]], int]:
+        out: list[tuple[int, Op]] = []
+        while index < len(ops) and ops[index].name != "END":
+            out.append((index, ops[index]))
+            if ops[index].name == "LOOP":
+                body, end = block(index + 1)
+                out += [*body, (end, ops[end])] * int(ops[index].operands["count"])
+                index = end
+            index += 1
+        return out, index
+
+    return block(0)[0]
+
+
+def stepped(ops: list[Op], machine: Machine) -> list[tuple[int, int, int, int]]:
+    """(pc, engine, start, end) in program order, by stepping the whole machine one cycle at a time.
+
+    Independent of the kernel on purpose: counting semaphores, real queues, no program-order reasoning.
+    """
+    stream = unrolled(ops)
+    result: list[list[int] | None] = [None] * len(stream)
+    semaphores = [0] * 64
+    queues: dict[Engine, deque[int]] = {engine: deque() for engine in Engine}
+    free_at = dict.fromkeys(Engine, 0)
+    last_end = dict.fromkeys(Engine, 0)
+    gives: dict[int, list[int]] = {}
+    position, sequencer_free, now = 0, 0, 0
+
+    def take(op: Op) -> bool:
+        if any(semaphores[name] < op.wait.count(name) for name in op.wait):
+            return False
+        for name in op.wait:
+            semaphores[name] -= 1
+        return True
+
+    def give(end: int, op: Op) -> None:
+        for name in op.signal:
+            gives.setdefault(end, []).append(name)
+
+    dispatched_at: dict[int, int] = {}
+    while position < len(stream) or any(queues.values()):
+        for name in gives.pop(now, []):
+            semaphores[name] += 1
+        for engine, queue in queues.items():
+            if queue and dispatched_at[queue[0]] < now and free_at[engine] <= now and take(stream[queue[0]][1]):
+                index = queue.popleft()
+                pc, op = stream[index]
+                cycles = cost_of(op, machine)
+                end = max(last_end[engine], now + cycles.occupancy + cycles.latency)
+                last_end[engine] = end
+                free_at[engine] = now + cycles.occupancy if engine in (Engine.LOAD, Engine.STORE) else end
+                give(end, op)
+                result[index] = [pc, engine, now, end]
+        while position < len(stream) and sequencer_free <= now:
+            pc, op = stream[position]
+            engine = engine_of(op)
+            if engine is Engine.SEQUENCER:
+                if not take(op):
+                    break
+                end = now + (op.name != "END")
+                if op.name == "SEM_SET":
+                    semaphores[int(op.operands["semaphore"])] = int(op.operands["value"])
+                give(end, op)
+                result[position] = [pc, engine, now, end]
+                sequencer_free = end
+            else:
+                if len(queues[engine]) == machine.sequencer.queue_depth:
+                    break
+                queues[engine].append(position)
+                dispatched_at[position] = now
+                sequencer_free = now + 1
+            position += 1
+        now += 1
+        assert now < 10**6
+    return [tuple(entry) for entry in result if entry is not None]
+
+
+RANDOM = {
+    Engine.SEQUENCER: ["S_LI rd=r1 value=0", "SYNC engine=0"],
+    Engine.LOAD: [LOAD, "L_INT dst=r0 src=r0 count=3", "SYNC engine=1"],
+    Engine.STORE: ["ST_INT src=r0 dst=r0 count=40", "ST_VEC src=r0 dst=r0 rows=2 cols=300 src_stride=10 dst_stride=1024", "SYNC engine=2"],
+    Engine.MATRIX: ["M_MM dst=r0 a=r0 b=r0 m=16 n=32 k=64 dst_stride=1 a_stride=2 transposed=0 format=0", "SYNC engine=3"],
+    Engine.VECTOR: [EXP, "F_RECIP dst=r0 a=r0 count=3", "I_EQ_I dst=r0 a=r0 count=8 value=0", "SYNC engine=4"],
+}
+
+
+@st.composite
+def programs(draw) -> str:
+    """Random programs with nested loops whose every iteration takes the tokens it was given, and credits set beforehand."""
+    lines: list[str] = []
+    owners: dict[int, tuple[Engine, Engine]] = {}  # of each semaphore: who signals, who waits
+    for name in range(draw(st.integers(0, 5))):
+        owners[name] = (draw(st.sampled_from(Engine)), draw(st.sampled_from(Engine)))
+    credits = {name: draw(st.integers(0, 3)) for name in owners}
+    lines += [f"SEM_SET semaphore={name} value={value}" for name, value in credits.items() if value]
+
+    def body(depth: int, spare: dict[int, int]) -> None:
+        """Instructions that leave at least as many tokens as they found."""
+        start = dict(spare)
+        for _ in range(draw(st.integers(1, 6))):
+            if depth < 2 and draw(st.integers(0, 4)) == 0:
+                lines.append(f"LOOP count={draw(st.integers(1, 4))}")
+                # The first iteration may take what is there only if it gives it back.
+                body(depth + 1, dict(spare))
+                lines.append("END")
+                continue
+            engine = draw(st.sampled_from(Engine))
+            line = draw(st.sampled_from(RANDOM[engine]))
+            waits = [n for n, (_, waiter) in owners.items() if waiter is engine and spare[n] > 0 and draw(st.booleans())][:2]
+            signals = [n for n, (signaller, _) in owners.items() if signaller is engine and draw(st.booleans())][:2]
+            for name in waits:
+                spare[name] -= 1
+            for name in signals:
+                spare[name] += 1
+            lines.append(line + "".join(f" {k}={','.join(map(str, v))}" for k, v in (("wait", waits), ("signal", signals)) if v))
+        for name, (signaller, _) in owners.items():
+            for _ in range(start[name] - spare[name]):
+                lines.append(f"SYNC engine={int(signaller)} signal={name}")
+            spare[name] = max(spare[name], start[name])
+
+    body(0, dict(credits))
+    return "\n".join([*lines, "HALT"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs(), st.integers(1, 4))
+def test_one_pass_equals_the_stepped_machine(text, depth):
+    machine, prog = shallow(depth), program(text)
+    timing = time_program(prog, machine, trace=True)
+    expected = stepped(prog.ops, machine)
+    assert timing.trace is not None
+    found = [
+        tuple(map(int, entry)) for entry in zip(timing.trace.pc, timing.trace.engine, timing.trace.start, timing.trace.end, strict=True)
+    ]
+    assert found == expected
+    assert timing.cycles == max(end for *_, end in expected)
+    for engine in (Engine.MATRIX, Engine.VECTOR):
+        assert timing.busy[engine.name.lower()] == sum(end - start for _, e, start, end in expected if e == engine)
+    assert timing.instructions == {e.name.lower(): sum(entry[1] == e for entry in expected) for e in Engine}
+
+
+@settings(max_examples=50, deadline=None)
+@given(programs(), st.data())
+def test_phases_sum_to_the_time(text, data):
+    words = assemble(text)
+    phases = [data.draw(st.sampled_from(["load", "attention", "sampling"])) for _ in words]
+    timing = time_program(Program(words, phases, 0, {}, {}, {}), SMALL)
+    assert sum(timing.phases.values()) == timing.cycles
+    assert all(value >= 0 for value in timing.phases.values())
+
+
+def test_loads_are_pipelined_and_vectors_drain():
+    timing = time_program(program(f"{LOAD}\n{LOAD}\n{EXP}\n{EXP}\nHALT"), SMALL, trace=True)
+    assert timing.trace is not None
+    assert timing.trace.start.tolist() == [1, 9, 3, 15, 4]
+    assert timing.trace.end.tolist() == [109, 117, 15, 27, 5]
+    assert timing.cycles == 117
+    assert timing.busy == {"sequencer": 5, "load": 16, "store": 0, "matrix": 0, "vector": 24}
+    assert timing.hbm_bytes == {"load": 1024, "store": 0}
+
+
+def test_a_full_queue_stalls_the_sequencer():
+    timing = time_program(program(f"{EXP}\n{EXP}\n{EXP}\nHALT"), shallow(1), trace=True)
+    assert timing.trace is not None
+    # The third is dispatched when the second leaves the queue.
+    assert timing.trace.start.tolist() == [1, 13, 25, 14]
+
+
+def test_an_instruction_ends_no_earlier_than_its_predecessor():
+    timing = time_program(program(f"{LOAD}\nSYNC engine=1 signal=3\n{EXP} wait=3\nHALT"), SMALL, trace=True)
+    assert timing.trace is not None
+    assert timing.trace.end.tolist()[:2] == [109, 109]
+    assert timing.trace.start.tolist()[2] == 109
+
+
+def test_phase_is_credited_with_what_it_adds():
+    timing = time_program(program(f"{LOAD} signal=1\n{EXP} wait=1\nHALT", ["load", "exp", "end"]), SMALL)
+    assert timing.phases == {"load": 109, "exp": 12, "end": 0}
+
+
+def test_many_outstanding_tokens_keep_their_order():
+    text = f"LOOP count=300\n{LOAD} signal=1\nEND\nLOOP count=300\n{EXP} wait=1\nEND\nHALT"
+    timing = time_program(program(text), SMALL, trace=True)
+    assert timing.trace is not None
+    loads, vectors = (timing.trace.engine == int(engine) for engine in (Engine.LOAD, Engine.VECTOR))
+    assert np.all(timing.trace.start[vectors] >= timing.trace.end[loads])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{EXP} wait=7\nHALT", "instruction 0: waits for semaphore 7, .*deadlock"),
+        (f"SEM_SET semaphore=7 value=2\nLOOP count=3\n{EXP} wait=7\nEND\nHALT", "instruction 2: waits for semaphore 7"),
+        (f"{LOAD} signal=7\n{EXP} signal=7\nHALT", "instruction 1: semaphore 7 is signalled by two engines, load and vector"),
+        (f"{LOAD} signal=7\n{EXP} wait=7\nSYNC engine=0 wait=7\nHALT", "instruction 2: semaphore 7 is waited for by two engines"),
+        (f"{LOAD} signal=7\nSEM_SET semaphore=7 value=1\nHALT", "instruction 1: sets semaphore 7 while"),
+        (f"{LOAD} signal=7\n{EXP} wait=7\nSEM_SET semaphore=7 value=1\nHALT", "instruction 2: sets semaphore 7 while"),
+        ("LOOP count=65536\nSYNC engine=1 signal=7\nEND\nHALT", "semaphore 7 may exceed 65535"),
+        ("LOOP count=2\n" * 9 + "END\n" * 9 + "HALT", "instruction 8: 9 nested loops; machine small has 8"),
+        ("SYNC engine=5\nHALT", "SYNC: engine 5"),
+        ("F_RECIP dst=r0 a=r0 count=0\nHALT", "instruction 0: F_RECIP: count is 0"),
+    ],
+)
+def test_errors_name_the_instruction(text, message):
+    with pytest.raises(UnmaskError, match=message):
+        time_program(program(text), SMALL)
+
+
+def test_halt_may_come_early():
+    ops = program("HALT\nHALT").ops
+    assert time_program(Program(encode(ops), ["a", "b"], 0, {}, {}, {}), SMALL).cycles == 1
