@@ -56,7 +56,7 @@ if [ -e .venv/.incomplete ] || ! usable .venv/bin/python; then
         $(if $(PYTHON),fail "PYTHON=$(PYTHON) is no Python 3.11 or newer with venv",:)
         [ -z "$$older" ] || fail "needs Python 3.11 or newer, found only $$older; name another: make setup PYTHON=/path/to/python"
         apt_python
-        python="$$(find_python)" || fail "needs Python 3.11 or newer; this system's packages have only $$(python3 --version 2>&1)"
+        python="$$(find_python)" || fail "needs Python 3.11 or newer with venv; this system's packages do not have it. Name one: make setup PYTHON=/path/to/python"
     fi
     echo "unmask: making .venv with $$("$$python" --version) ($$python)"
     rm -rf .venv
