@@ -118,6 +118,25 @@ def test_contributions_are_floored_one_block_at_a_time():
     assert mx_matmul(a, b)[0][0, 0] == -2
 
 
+@pytest.mark.parametrize("spread", range(28, 43))
+def test_a_small_block_is_not_lost_beside_a_large_one(spread):
+    # The large block is as large as an MXINT8 block gets, the small one a single lsb: 19 + spread bits apart.
+    codes = np.zeros((1, 64), dtype=np.uint8)
+    codes[0, :32], codes[0, 40] = 127, 1
+    scales = np.array([[127 - 14 + spread, 127 - 14]], dtype=np.uint8)
+    a = mx.MxTensor(codes, scales, mx.FORMATS["mxint8"], 64)
+    b = mx.MxTensor(codes, np.full_like(scales, 127 - 14), mx.FORMATS["mxint8"], 64)
+    assert mx_matmul(a, b)[0][0, 0] == ((127 * 127 * 32) << spread) + 1
+
+
+def test_a_contribution_out_of_range_is_reported_though_another_cancels_it():
+    huge = np.float32(2.0**30)
+    a = mx.quantize(np.full((1, 64), huge), "mxint8")
+    b = mx.quantize(np.repeat(np.float32([1, -1]), 32)[None], "mxint8")
+    acc, invalid = mx_matmul(a, b)
+    assert (acc[0, 0], invalid[0, 0]) == (0, True)
+
+
 def test_leaving_the_range_is_reported_and_cancelling_within_it_is_not():
     one = mx.quantize(np.float32([[2.0**22] * 64]), "mxint8")
     sign = mx.quantize(np.float32([[0.03125] * 64, [0.03125] * 32 + [-0.03125] * 32, [0.015] * 64]), "mxint8")

@@ -85,7 +85,7 @@ def test_the_last_axis_is_padded_with_zeros_and_cut_again():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UnmaskError, match="'mxfp5'.*mxint8.*mxfp4"):
+    with pytest.raises(UnmaskError, match=r"'mxfp5'.*mxint8.*mxfp4"):
         mx.quantize(np.zeros(32, dtype=np.float32), "mxfp5")
 
 

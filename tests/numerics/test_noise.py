@@ -26,11 +26,10 @@ def test_threefry_gives_the_known_answers(counter, key, expected):
 
 
 def test_bits_are_threefry_of_position_and_token_pair():
-    got = noise.uniform_bits(
-        0x13198A2E, 0x03707344, np.array([0x243F6A88]), np.array([0x85A308D3 >> 31 << 31, 2 * 0x05A308D3, 2 * 0x05A308D3 + 1])
-    )
-    left, right = noise.threefry2x32((0x13198A2E, 0x03707344), (np.uint32([0x243F6A88]), np.uint32([0x05A308D3])))
-    assert got[0, 1:].tolist() == [int(left[0]), int(right[0])]
+    pair = 0x05A308D3
+    got = noise.uniform_bits(0x13198A2E, 0x03707344, np.array([0x243F6A88]), np.array([2 * pair, 2 * pair + 1]))
+    left, right = noise.threefry2x32((0x13198A2E, 0x03707344), (np.uint32([0x243F6A88]), np.uint32([pair])))
+    assert got[0].tolist() == [int(left[0]), int(right[0])]
 
 
 def test_bits_do_not_depend_on_the_tiling(bits):
@@ -81,7 +80,7 @@ def test_gumbel_is_within_its_bound(bits):
     for sample in (bits.reshape(-1), edges, powers.reshape(-1), near_zero):
         exact = gumbel_exact(sample)
         got = noise.gumbel(sample).astype(np.float64)
-        assert (np.abs(got - exact) - half_ulp(exact)).max() < 2.6e-4
+        assert (np.abs(got - exact) - half_ulp(exact)).max() < 1.5e-4
 
 
 def test_gumbel_never_decreases_with_its_bits_by_more_than_its_error():

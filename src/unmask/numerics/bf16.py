@@ -62,8 +62,7 @@ def multiply(a: Float32, b: Float32) -> Float32:
 def round_scaled(mantissa: Int64, exponent: Int64) -> Uint16:
     """The BF16 bit pattern nearest (ties to even) to mantissa * 2^exponent: what a leading-zero detector, a shifter and an incrementer do.
 
-    mantissa: int64, 0 <= mantissa < 2^53. exponent: int64 of the same shape. Returns uint16 with a clear sign bit. A caller that has
-    dropped bits below the mantissa ors a one into its last bit, and leaves at least 10 bits of mantissa.
+    mantissa: int64, 0 <= mantissa < 2^53. exponent: int64 of the same shape. Returns uint16 with a clear sign bit.
     """
     length = np.frexp(mantissa.astype(np.float64))[1].astype(np.int64)
     # Keep 8 significant bits, or fewer where the grid of the subnormals is coarser.

@@ -74,9 +74,8 @@ def reciprocal_bits(bits: Uint16) -> Uint16:
     sign, significand, exponent = _fields(bits)
     normalize = 8 - np.frexp(significand.astype(np.float64))[1].astype(np.int64)
     divisor = np.where(significand == 0, 128, significand << normalize)
-    quotient, remainder = np.divmod(np.int64(1 << 24), divisor)
-    # One bit below the quotient says whether the division left anything.
-    result = bf16.round_scaled((quotient << 1) | (remainder != 0), 109 - (exponent - normalize)).astype(np.int64)
+    # The remainder is not needed: 1 / x of an 8-bit x lies on a tie or 2^-17 of it away, which is within the quotient's bits.
+    result = bf16.round_scaled((1 << 24) // divisor, 110 - (exponent - normalize)).astype(np.int64)
     magnitude = np.asarray(bits) & 0x7FFF
     result = np.where(magnitude == 0, bf16.INFINITY_BITS, np.where(magnitude == bf16.INFINITY_BITS, 0, result))
     return np.where(_is_nan(bits), bf16.NAN_BITS, result | (sign << 15)).astype(np.uint16)
