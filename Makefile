@@ -72,7 +72,7 @@ touch .venv/.incomplete
 rm -f .venv/.incomplete
 endef
 
-.PHONY: help setup demo test test-all lint docs bench clean
+.PHONY: FORCE help setup demo test test-all lint docs bench clean
 
 help: ## this list
 	@echo "make TARGET, each working alone in a fresh clone:"
@@ -108,6 +108,10 @@ bench: $(RUN) ## run every script of bench/
 clean: ## remove caches and build/, keep .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A killed installation leaves stamps that are newer than pyproject.toml.
+$(RUN) $(DEV): $(if $(wildcard .venv/.incomplete),FORCE)
+FORCE:
 
 $(RUN): pyproject.toml
 	$(call install,.)
