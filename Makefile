@@ -49,7 +49,7 @@ apt_python() {
     "$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3 python3-venv
 }
 fresh=no
-if [ -e .venv/.incomplete ] || ! usable .venv/bin/python; then
+if [ -e .venv/.incomplete ] || [ ! -e .venv/pyvenv.cfg ] || ! usable .venv/bin/python; then
     fresh=yes
     if ! python="$$(find_python)"; then
         older="$$(python3 -c 'import sys; print(".".join(map(str, sys.version_info[:3])) if sys.version_info < (3, 11) else "")' 2>/dev/null || true)"
