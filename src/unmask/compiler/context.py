@@ -1,0 +1,84 @@
+"""What every kernel works with: the machine, the emitter, the memories and the row tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unmask.compiler.emitter import Address, Emitter, Ring, Value, address
+from unmask.compiler.memory import Hbm, Sram, ceil_to
+from unmask.isa.table import STRIDE_UNIT, Engine
+from unmask.machine.config import Machine
+from unmask.numerics import mx
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A BF16 matrix in the vector SRAM; rows are `stride` units of 32 elements apart."""
+
+    at: Address
+    rows: int
+    cols: int
+    stride: int
+
+    def columns(self, start: int, count: int) -> Tile:
+        """The columns [start, start + count)."""
+        return Tile(self.at + start, self.rows, count, self.stride)
+
+    def moved(self, at: Value) -> Tile:
+        """The same shape elsewhere."""
+        return Tile(address(at), self.rows, self.cols, self.stride)
+
+
+class Context:
+    """State of one compilation.
+
+    The vector engine is home: a kernel finds its operands written or ordered before the vector engine's next instruction, and leaves its
+    results so.
+    """
+
+    def __init__(self, machine: Machine, hbm: Hbm) -> None:
+        self.machine, self.hbm, self.e = machine, hbm, Emitter()
+        self.weights, self.kv = mx.format_named(machine.formats.weights), mx.format_named(machine.formats.kv)
+        element_bits = max(self.weights.element.bits, self.kv.element.bits)
+        self.vector = Sram("vector", machine.vector_elements, "elements")
+        self.matrix = Sram("matrix", machine.matrix_blocks(element_bits), "MX blocks")
+        self.floats = Sram("float", machine.sram.float_words, "words")
+        self.integers = Sram("integer", machine.sram.integer_words, "words")
+        slot = self.matrix.free // 2 // mx.BLOCK * mx.BLOCK
+        self.ring = Ring(self.e, self.matrix.take(2 * slot, "two tiles"), slot)
+
+    def tile(self, rows: int, cols: int, purpose: str) -> Tile:
+        """A new tile in the vector SRAM."""
+        stride = ceil_to(cols, STRIDE_UNIT) // STRIDE_UNIT
+        return Tile(Address(None, self.vector.take(rows * stride * STRIDE_UNIT, purpose)), rows, cols, stride)
+
+    def scalars(self, count: int, purpose: str) -> int:
+        """A new row of scalars in the float SRAM."""
+        return self.floats.take(count, purpose)
+
+    def load(self, tile: Tile, src: Value, row_bytes: int) -> None:
+        """HBM to a tile that the vector engine may still be using."""
+        self.e.order(Engine.VECTOR, Engine.LOAD)
+        self.e.emit("L_VEC", dst=tile.at, src=src, rows=tile.rows, cols=tile.cols, dst_stride=tile.stride, src_stride=row_bytes)
+        self.e.order(Engine.LOAD, Engine.VECTOR)
+
+    def store(self, tile: Tile, dst: Value, row_bytes: int) -> None:
+        """A tile to HBM."""
+        self.e.order(Engine.VECTOR, Engine.STORE)
+        self.e.emit("ST_VEC", src=tile.at, dst=dst, rows=tile.rows, cols=tile.cols, src_stride=tile.stride, dst_stride=row_bytes)
+        self.e.order(Engine.STORE, Engine.VECTOR)
+
+    def binary(self, name: str, dst: Tile, a: Tile, b: Tile) -> None:
+        """dst = a op b, tile by tile; `b` may be a single row."""
+        b_stride = b.stride if b.rows == dst.rows else 0
+        self.e.emit(
+            name, dst=dst.at, a=a.at, b=b.at, rows=dst.rows, cols=dst.cols, dst_stride=dst.stride, a_stride=a.stride, b_stride=b_stride
+        )
+
+    def unary(self, name: str, dst: Tile, a: Tile, **operands: Value | float) -> None:
+        """dst = op a, tile by tile."""
+        self.e.emit(name, dst=dst.at, a=a.at, rows=dst.rows, cols=dst.cols, dst_stride=dst.stride, a_stride=a.stride, **operands)
+
+    def reduce(self, name: str, dst: int, a: Tile, running: bool = False) -> None:
+        """One scalar per row of `a`."""
+        self.e.emit(name, dst=dst, a=a.at, rows=a.rows, cols=a.cols, a_stride=a.stride, running=int(running))

@@ -1,0 +1,1 @@
+"""One file per kernel: how an operator of the network or the sampler becomes instructions."""

@@ -1,0 +1,61 @@
+"""The LM head: logits of the active block, tile by tile from the array to HBM."""
+
+from __future__ import annotations
+
+from unmask.compiler.context import Context, Tile
+from unmask.compiler.emitter import Ring, Value, Var, address
+from unmask.compiler.kernels.linear import load_tile, multiply, tile_width
+from unmask.compiler.memory import MxMatrix
+from unmask.isa.table import STRIDE_UNIT, Engine
+
+_BF16_BYTES = 2
+
+
+def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: int) -> None:
+    """hbm[logits] [rows, vocabulary] = x head^T, BF16; rows are `row_bytes` apart."""
+    with c.vector.scope():
+        fit = c.vector.free // (2 * x.rows) // STRIDE_UNIT * STRIDE_UNIT
+        width = min(tile_width(c, head.rows, head.blocks), max(fit, STRIDE_UNIT))
+        stride = -(-width // STRIDE_UNIT)
+        size = x.rows * stride * STRIDE_UNIT
+        ring = Ring(c.e, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
+        e, s, out = c.e.var(head.elements), c.e.var(head.scales), c.e.var(logits)
+        strides: dict[Var, int] = {e: width * head.row_bytes, s: width * head.blocks, out: width * _BF16_BYTES}
+        whole, rest = divmod(head.rows, width)
+        c.e.order(Engine.VECTOR, Engine.MATRIX)
+
+        def tile(count: int) -> None:
+            load_tile(c, head, e, s, count, x.cols, kv=False)
+            with ring.produce() as (slot, semaphores):
+                multiply(c, Tile(address(slot), x.rows, count, stride), x, count, **semaphores)
+            with ring.consume() as (slot, wait, signal):
+                c.e.emit(
+                    "ST_VEC",
+                    src=slot,
+                    dst=out,
+                    rows=x.rows,
+                    cols=count,
+                    src_stride=stride,
+                    dst_stride=row_bytes,
+                    wait=wait,
+                    signal=signal,
+                )
+
+        with c.e.loop(whole, strides):
+            tile(width)
+        if rest:
+            for var, advance in strides.items():
+                c.e.advance(var, whole * advance)
+            tile(rest)
+        c.e.order(Engine.MATRIX, Engine.VECTOR)
+        c.e.order(Engine.STORE, Engine.VECTOR)
+        c.e.release(e, s, out)
+        ring.release()
+
+
+def suppress(c: Context, token: int, rows: int, logits: Value, row_bytes: int) -> None:
+    """Set the logit of one token to minus infinity in every row: it cannot be chosen and has no probability."""
+    with c.vector.scope():
+        column = c.tile(rows, 1, "a column of suppressed logits")
+        c.e.emit("V_FILL", dst=column.at, rows=rows, cols=1, dst_stride=column.stride, value=float("-inf"))
+        c.store(column, address(logits) + token * _BF16_BYTES, row_bytes)

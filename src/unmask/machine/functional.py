@@ -1,0 +1,123 @@
+"""The functional reading: runs a program on real values, instruction by instruction, each one over whole tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UnmaskError
+from unmask.isa.encoding import Op, check_loops
+from unmask.isa.program import Program
+from unmask.isa.table import Engine, Kind
+from unmask.machine.config import Machine
+from unmask.machine.semantics import SEMANTICS
+from unmask.machine.state import MachineFault, State
+
+_REGISTER_BITS = 48
+_SIGN = 1 << (_REGISTER_BITS - 1)
+
+
+def _wrap(value: int) -> int:
+    return ((value + _SIGN) & ((1 << _REGISTER_BITS) - 1)) - _SIGN
+
+
+def _bind(op: Op) -> Callable[[State], None]:
+    """The instruction as a function of the state, its operands looked up once."""
+    if op.name == "SYNC":
+        return lambda state: None
+    run = SEMANTICS.get(op.name)
+    if run is None:
+        raise UnmaskError(f"instruction {op.name} has no functional semantics")
+    constants = {spec.name: op.operands[spec.name] for spec in op.row.fields if spec.kind is not Kind.REGISTER}
+    registers = [(spec.name, int(op.operands[spec.name])) for spec in op.row.fields if spec.kind is Kind.REGISTER]
+
+    def call(state: State) -> None:
+        values = state.registers
+        run(state, **constants, **{name: values[number] for name, number in registers})
+
+    return call
+
+
+class FunctionalMachine:
+    """A machine with a program's data in its HBM, ready to run the program any number of times.
+
+    Semaphores order engines in time, not values: the program order of the instructions is one of the orders that they allow
+    (`unmask.machine.hazards` checks that all others give the same values), so this reading does not look at them.
+    """
+
+    def __init__(self, program: Program, machine: Machine) -> None:
+        self.program = program
+        self.state = State(machine, program.hbm_bytes)
+        for name, content in program.data.items():
+            self.write(name, content)
+        ops = program.ops
+        self._ends = check_loops(ops)
+        self._ops = [(op, _bind(op) if op.row.engine is not Engine.SEQUENCER or op.name == "SYNC" else None) for op in ops]
+
+    def write(self, region: str, content: NDArray[np.generic]) -> None:
+        """Put an array's bytes at the start of a named HBM region.
+
+        Raises:
+            UnmaskError: the program has no such region, or the array is larger than it.
+        """
+        place = self.program.regions.get(region)
+        raw = np.ascontiguousarray(content).view(np.uint8).reshape(-1)
+        if place is None or raw.size > place.size:
+            raise UnmaskError(f"region {region!r}: expected at most {place.size if place else 0} bytes, not {raw.size}")
+        self.state.hbm[place.address : place.address + raw.size] = raw
+
+    def read(self, region: str, dtype: str) -> NDArray[np.generic]:
+        """A copy of a named HBM region as a flat array of `dtype`."""
+        place = self.program.regions[region]
+        return self.state.hbm[place.address : place.address + place.size].copy().view(dtype)
+
+    def run(self) -> None:
+        """Run the program from its first instruction to HALT.
+
+        Raises:
+            MachineFault: names the instruction that stopped the machine.
+        """
+        pc, loops = 0, []
+        while True:
+            op, call = self._ops[pc]
+            if call is not None:
+                try:
+                    call(self.state)
+                except MachineFault as fault:
+                    raise MachineFault(f"instruction {pc} ({op.name}): {fault}") from None
+            elif op.name == "HALT":
+                return
+            elif op.name == "LOOP":
+                loops.append([pc, int(op.operands["count"])])
+            elif op.name == "END":
+                loops[-1][1] -= 1
+                if loops[-1][1]:
+                    pc = loops[-1][0]
+                else:
+                    loops.pop()
+            else:
+                self._sequence(op)
+            pc += 1
+
+    def _sequence(self, op: Op) -> None:
+        registers, get = self.state.registers, {name: int(value) for name, value in op.operands.items()}
+        match op.name:
+            case "S_LI":
+                result = get["value"]
+            case "S_ADDI":
+                result = registers[get["rs"]] + get["value"]
+            case "S_ADD":
+                result = registers[get["rs"]] + registers[get["rt"]]
+            case "S_MULI":
+                result = registers[get["rs"]] * get["value"]
+            case "S_XORI":
+                result = registers[get["rs"]] ^ get["value"]
+            case "S_LD":
+                result = int(self.state.words(registers[get["a"]], 1)[0])
+            case "SEM_SET":
+                return
+            case _:
+                raise UnmaskError(f"sequencer instruction {op.name} has no functional semantics")
+        registers[get["rd"]] = _wrap(result)

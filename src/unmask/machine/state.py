@@ -1,0 +1,93 @@
+"""What a machine holds: registers, on-chip memories, HBM; and bounds-checked windows into them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from unmask.errors import UnmaskError
+from unmask.isa.table import REGISTER_COUNT, STRIDE_UNIT
+from unmask.machine.config import Machine
+from unmask.numerics import bf16, mx
+
+F32 = NDArray[np.float32]
+
+
+class MachineFault(UnmaskError):
+    """The machine stops: an address, an operand or a value that no program may produce."""
+
+
+def _window(memory: NDArray[np.generic], start: int, rows: int, cols: int, row_stride: int, what: str) -> NDArray[np.generic]:
+    last = start + (rows - 1) * row_stride + cols
+    if start < 0 or rows < 1 or cols < 1 or last > memory.shape[0]:
+        raise MachineFault(f"{what}: {rows} x {cols} at {start} (row stride {row_stride}) leaves its {memory.shape[0]} entries")
+    step = memory.strides[0]
+    return as_strided(memory[start:], shape=(rows, cols, *memory.shape[1:]), strides=(row_stride * step, step, *memory.strides[1:]))
+
+
+class State:
+    """Registers and memories of one machine, all zero at the start.
+
+    Attributes:
+        registers: 32 integers.
+        vector: float32 [elements], BF16 values.
+        codes, scales: matrix SRAM, uint8 [blocks, 32] element codes and uint8 [blocks] E8M0 scales.
+        floats: float32 [words]; integers: int32 [words].
+        accumulators: int64 [rows], and `invalid`, the rows whose sum met a NaN or an infinity.
+        hbm: uint8 [bytes].
+    """
+
+    def __init__(self, machine: Machine, hbm_bytes: int) -> None:
+        if hbm_bytes > machine.hbm.gib * 2**30:
+            raise UnmaskError(f"the program needs {hbm_bytes} bytes of HBM; machine {machine.name} has {machine.hbm.gib} GiB")
+        self.machine = machine
+        self.formats = (mx.format_named(machine.formats.weights), mx.format_named(machine.formats.kv))
+        self.activations = mx.format_named(machine.formats.activations)
+        blocks = machine.matrix_blocks(max(form.element.bits for form in self.formats))
+        self.registers = [0] * REGISTER_COUNT
+        self.vector = np.zeros(machine.vector_elements, np.float32)
+        self.codes = np.zeros((blocks, mx.BLOCK), np.uint8)
+        self.scales = np.zeros(blocks, np.uint8)
+        self.floats = np.zeros(machine.sram.float_words, np.float32)
+        self.integers = np.zeros(machine.sram.integer_words, np.int32)
+        self.accumulators = np.zeros(machine.vector.accumulators, np.int64)
+        self.invalid = np.zeros(machine.vector.accumulators, bool)
+        self.hbm = np.zeros(hbm_bytes, np.uint8)
+
+    def tile(self, start: int, rows: int, cols: int, stride: int) -> F32:
+        """A [rows, cols] view of the vector SRAM; `stride` in units of 32 elements."""
+        return _window(self.vector, start, rows, cols, stride * STRIDE_UNIT, "vector SRAM")  # type: ignore[return-value]
+
+    def scalars(self, start: int, count: int) -> F32:
+        """A view of `count` words of the float SRAM."""
+        return _window(self.floats, start, 1, count, count, "float SRAM")[0]  # type: ignore[return-value]
+
+    def words(self, start: int, count: int) -> NDArray[np.int32]:
+        """A view of `count` words of the integer SRAM."""
+        return _window(self.integers, start, 1, count, count, "integer SRAM")[0]  # type: ignore[return-value]
+
+    def blocks(self, start: int, rows: int, cols: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Views of `rows` rows of `cols` MX blocks of the matrix SRAM: codes [rows, cols, 32], scales [rows, cols]."""
+        codes = _window(self.codes, start, rows, cols, cols, "matrix SRAM")
+        return codes, _window(self.scales, start, rows, cols, cols, "matrix SRAM")  # type: ignore[return-value]
+
+    def bytes(self, address: int, rows: int, cols: int, stride: int) -> NDArray[np.uint8]:
+        """A [rows, cols] view of HBM, all in bytes."""
+        return _window(self.hbm, address, rows, cols, stride, "HBM")  # type: ignore[return-value]
+
+    def row_accumulators(self, rows: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Views of the first `rows` row accumulators and their invalid flags."""
+        if rows > self.accumulators.shape[0]:
+            raise MachineFault(f"a reduction of {rows} rows exceeds the {self.accumulators.shape[0]} row accumulators")
+        return self.accumulators[:rows], self.invalid[:rows]
+
+
+def read_bf16(window: NDArray[np.uint8]) -> F32:
+    """BF16 values of little-endian bytes [rows, 2 * cols], as float32 [rows, cols]."""
+    return bf16.from_bits(np.ascontiguousarray(window).view("<u2"))
+
+
+def to_bytes(values: F32) -> NDArray[np.uint8]:
+    """Little-endian bytes [rows, 2 * cols] of BF16 values [rows, cols]."""
+    return np.ascontiguousarray(bf16.to_bits(values).astype("<u2")).view(np.uint8)

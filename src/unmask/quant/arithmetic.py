@@ -1,0 +1,116 @@
+"""A network in the machine's number formats, tensor-wise in PyTorch: the reference that the NPU must equal bit for bit.
+
+The formats and every rounding are those of `unmask.numerics`; which operation follows which is the network's own code. Nothing here knows
+about tiles, programs or engines.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from unmask.errors import UnmaskError
+from unmask.numerics import accumulator, bf16, functions, matmul, mx
+
+F32 = NDArray[np.float32]
+
+
+def _array(x: Tensor) -> F32:
+    return x.detach().to(torch.float32).contiguous().numpy()
+
+
+def _multiply(left: mx.MxTensor, right: mx.MxTensor) -> F32:
+    total, invalid = matmul.mx_matmul(left, right)
+    return np.where(invalid, np.float32(np.nan), accumulator.to_bf16(total, accumulator.MATRIX_FRACTION))
+
+
+def _row_sums(x: F32) -> F32:
+    total, invalid = accumulator.sum_rows(x)
+    return np.where(invalid, np.float32(np.nan), accumulator.to_fp32(total, accumulator.VECTOR_FRACTION))
+
+
+class MachineArithmetic:
+    """An `unmask.models.arithmetic.Arithmetic` in BF16 with MX matrix operands.
+
+    Tensors are float32 with BF16 values. Weights are quantized once per tensor and remembered.
+
+    Args:
+        weights, activations, kv: MX format names of `unmask.numerics.mx`.
+    """
+
+    def __init__(self, weights: str, activations: str, kv: str) -> None:
+        self._weights, self._activations, self._kv = (mx.format_named(name) for name in (weights, activations, kv))
+        self._packed = WeakTensorKeyDictionary()
+
+    def embed(self, ids: Tensor, table: Tensor) -> Tensor:
+        """Rows of the table, rounded to BF16."""
+        return torch.from_numpy(bf16.round(_array(table[ids])))
+
+    def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """RMSNorm: exact sum of rounded squares, FP32 reciprocal square root, two BF16 products."""
+        values = _array(x).reshape(-1, x.shape[-1])
+        mean = _row_sums(bf16.multiply(values, values)) * (np.float32(1) / np.float32(values.shape[1]))
+        scale = bf16.round(functions.rsqrt_fp32(mean + np.float32(eps)))
+        scaled = bf16.multiply(bf16.multiply(values, scale[:, None]), bf16.round(_array(weight)))
+        return torch.from_numpy(scaled.reshape(x.shape))
+
+    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """MX activations times MX weights, accumulated exactly, rounded to BF16."""
+        packed = self._packed.get(weight)
+        if packed is None:
+            packed = self._packed[weight] = mx.quantize(_array(weight), self._weights)
+        rows = mx.quantize(_array(x).reshape(-1, x.shape[-1]), self._activations)
+        return torch.from_numpy(_multiply(rows, packed).reshape(*x.shape[:-1], -1))
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotary embedding, every product and sum rounded to BF16, tables in BF16."""
+        values, half = _array(x), x.shape[-1] // 2
+        first, second = values[..., :half], values[..., half:]
+        c, s = bf16.round(_array(cos[:, :half])), bf16.round(_array(sin[:, :half]))
+        rotated = (
+            bf16.subtract(bf16.multiply(first, c), bf16.multiply(second, s)),
+            bf16.add(bf16.multiply(second, c), bf16.multiply(first, s)),
+        )
+        return torch.from_numpy(np.concatenate(rotated, axis=-1))
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None) -> Tensor:
+        """Softmax attention; exponentials meet V unnormalised and each row is scaled by its reciprocal sum afterwards.
+
+        Raises:
+            UnmaskError: an attention bias, which the machine has no kernel for.
+        """
+        if attention_bias is not None:
+            raise UnmaskError("padded batches are not supported in the machine's number formats; expected prompts without padding")
+        batch, heads, _, head_dim = q.shape
+        group = heads // k.shape[1]
+        scale = bf16.round(np.float32(1 / math.sqrt(head_dim)))
+        result = np.empty(q.shape, np.float32)
+        queries, keys, values = _array(q), _array(k), _array(v)
+        for row in range(batch):
+            for head in range(heads):
+                left = mx.quantize(queries[row, head], self._activations)
+                scores = bf16.multiply(_multiply(left, mx.quantize(keys[row, head // group], self._kv)), scale)
+                weights = functions.exp(bf16.subtract(scores, scores.max(axis=1, keepdims=True)))
+                right = mx.reblock_transposed(mx.quantize(values[row, head // group], self._kv))
+                mixed = _multiply(mx.quantize(weights, self._activations), right)
+                inverse = bf16.round(functions.reciprocal_fp32(_row_sums(weights)))
+                result[row, head] = bf16.multiply(mixed, inverse[:, None])
+        return torch.from_numpy(result)
+
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """silu(gate) * up in BF16."""
+        return torch.from_numpy(bf16.multiply(functions.silu(_array(gate)), _array(up)))
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """BF16 sum."""
+        return torch.from_numpy(bf16.add(_array(x), _array(y)))
+
+    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The LM head: as `linear`."""
+        return self.linear(x, weight)

@@ -1,0 +1,57 @@
+"""Sampling in the machine's number formats: what the four phases on the NPU must equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmask.decoding.sampler import Sampling
+from unmask.errors import UnmaskError
+from unmask.numerics import accumulator, bf16, functions, noise
+
+
+class MachineSampler:
+    """An `unmask.decoding.sampler.Sampler`: BF16 logits, stable-max confidence in FP32, counter-based noise.
+
+    The confidence is exp(l[x0] - max l) / sum(exp(l - max l)) with BF16 exponentials summed exactly (the stable-max rewrite of arXiv
+    2601.20706). Random numbers are Threefry-2x32 words of (seed, step, position, token), the same in every reading; `Sampling.noise` is not
+    used.
+
+    Args:
+        seed: of the noise, taken modulo 2^32.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __call__(self, logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """See `Sampler`.
+
+        Raises:
+            UnmaskError: deferred tokens, which the machine has no program for.
+        """
+        if sampling.deferred:
+            raise UnmaskError("deferred end-of-text tokens are not supported in the machine's number formats")
+        sampled = [self._row(row, sampling) for row in logits.to(torch.float32).numpy()]
+        tokens, confidences = (np.stack(parts) for parts in zip(*sampled, strict=True))
+        return torch.from_numpy(tokens), torch.from_numpy(confidences)
+
+    def _row(self, logits: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+        positions, row = sampling.positions.numpy(), np.arange(len(logits))
+        logits = logits.copy()
+        logits[:, list(sampling.excluded)] = -np.inf
+        logits[np.isnan(logits)] = -np.inf
+        scores = logits
+        if sampling.temperature:
+            bits = noise.uniform_bits(self._seed, sampling.step, positions, np.arange(logits.shape[1]))
+            temperature = bf16.round(np.array(sampling.temperature, np.float32))
+            scores = bf16.add(logits, bf16.multiply(noise.gumbel(bits), temperature))
+        tokens = scores.argmax(axis=1)
+        if sampling.remasking == "random":
+            return tokens, noise.uniform(noise.uniform_bits(self._seed, sampling.step, positions, np.zeros(1, np.int64)))[:, 0]
+        maximum = logits.max(axis=1)
+        total, _ = accumulator.sum_rows(functions.exp(bf16.subtract(logits, maximum[:, None])))
+        inverse = functions.reciprocal_fp32(accumulator.to_fp32(total, accumulator.VECTOR_FRACTION))
+        chosen = functions.exp(bf16.round(logits[row, tokens] - maximum))
+        return tokens, chosen * inverse
