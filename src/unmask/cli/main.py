@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from unmask.cli.bound import bound
 from unmask.cli.golden import golden
+from unmask.cli.train import train
 from unmask.errors import UnmaskError
 
 app = typer.Typer(
@@ -24,6 +26,8 @@ def unmask() -> None:
 
 
 app.command("golden")(golden)
+app.command("train")(train)
+app.command("bound")(bound)
 
 
 def run() -> None:
