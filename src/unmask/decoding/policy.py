@@ -50,16 +50,16 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("gen_length", "block_length", "steps"):
-            if getattr(self, name) < 1:
-                raise UnmaskError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise UnmaskError(f"{name} is {getattr(self, name)!r}; it must be an integer of at least 1")
         if self.gen_length % self.block_length:
             raise UnmaskError(f"block_length {self.block_length} does not divide gen_length {self.gen_length}")
         if self.steps % self.blocks:
             raise UnmaskError(f"steps {self.steps} is not a multiple of the {self.blocks} blocks (gen_length / block_length)")
         for name in ("temperature", "cfg_scale"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UnmaskError(f"{name} is {value}; it must be a finite number of at least 0")
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+                raise UnmaskError(f"{name} is {value!r}; it must be a finite number of at least 0")
         if self.remasking not in get_args(Remasking):
             raise UnmaskError(f"remasking is {self.remasking!r}; supported: {', '.join(get_args(Remasking))}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from unmask.errors import UnmaskError
 from unmask.models.config import LladaConfig
@@ -83,7 +84,7 @@ def load_model(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.flo
     """
     folder = resolve_checkpoint(name_or_path)
     family, config = read_config(folder)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model = family.build(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     weights = {}
@@ -108,6 +109,9 @@ def save_model(model: Llada, folder: str | Path, dtype: torch.dtype | None = Non
     partial = folder / f"{_WEIGHTS}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnmaskError(f"cannot write the checkpoint {folder}: {_one_line(error)}") from None
+    try:
         save_file(weights, partial, metadata={"format": "pt"})
         os.replace(partial, folder / _WEIGHTS)
         partial.write_text(json.dumps(model.config.to_json(), indent=2) + "\n")
@@ -115,6 +119,18 @@ def save_model(model: Llada, folder: str | Path, dtype: torch.dtype | None = Non
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise UnmaskError(f"cannot write the checkpoint {folder}: {_one_line(error)}") from None
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random initialisation of parameters. Even on the meta device it costs seconds, as PyTorch imports its
+    decompositions to trace it.
+    """
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _one_line(error: Exception) -> str:

@@ -48,6 +48,7 @@ class Draw(BaseModel):
     sha: str | None = None
 
     def check(self, values: Tensor) -> None:
+        """Raise `MismatchError` unless `values` are of the recorded shape, dtype and content."""
         if list(values.shape) != self.shape or str(values.dtype) != self.dtype:
             raise MismatchError(f"{self.op} draws {list(values.shape)} {values.dtype}; recorded {self.shape} {self.dtype}")
         if self.sha is not None and not hashlib.sha256(values.numpy().tobytes()).hexdigest().startswith(self.sha):

@@ -34,8 +34,6 @@ def _run(file: Path, values: dict[str, Any]) -> str:
     case = Case.parse(values)
     model = load_model(model_folder(file), case.torch_dtype)
     policy, mask = _policy(case, model)
-    if model.config.max_sequence_length < len(case.prompt_ids[0]) + policy.gen_length:
-        raise MismatchError("the case does not fit the model's context")
     events = Events(case.events)
     tolerance = Tolerance.here(case.torch_dtype, policy.cfg_scale)
     recorded = _FollowedModel(model, events, _recorded_logits(file, case), tolerance)
@@ -64,10 +62,7 @@ def _policy(case: Case, model: Llada) -> tuple[Policy, Tensor | None]:
         raise NotReplayableError(f"argument {unknown[0]} is not implemented")
     arguments = {"steps": 128, "gen_length": 128, "block_length": 128, **{renamed.get(key, key): kwargs[key] for key in kwargs}}
     eot = _EOT if model.config.vocab_size > _EOT else None
-    try:
-        policy = Policy(**arguments, exclude_mask=False, honour_padding=False, eot_token_id=eot, seed=case.seed)
-    except TypeError as error:
-        raise MismatchError(f"corrupt case: kwargs: {error}") from None
+    policy = Policy(**arguments, exclude_mask=False, honour_padding=False, eot_token_id=eot, seed=case.seed)
     return policy, None if attention_mask is None else rectangle(attention_mask, "attention_mask")
 
 

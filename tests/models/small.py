@@ -1,0 +1,29 @@
+"""A network small enough for every test."""
+
+from __future__ import annotations
+
+import torch
+
+from unmask.models.config import LladaConfig
+from unmask.models.llada import Llada
+
+CONFIG = LladaConfig(
+    d_model=16,
+    n_heads=4,
+    n_layers=2,
+    mlp_hidden_size=24,
+    vocab_size=40,
+    embedding_size=48,
+    max_sequence_length=32,
+    mask_token_id=39,
+    eos_token_id=38,
+    rope_theta=5e5,
+)
+
+
+def small_model(config: LladaConfig = CONFIG, seed: int = 0) -> Llada:
+    torch.manual_seed(seed)
+    model = Llada(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
