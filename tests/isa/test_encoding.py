@@ -102,7 +102,6 @@ def test_errors_name_the_line_and_the_operand(text, message):
         assemble(text)
 
 
-@pytest.mark.xfail(strict=True, reason="encoding._to_bits lets struct.pack's OverflowError through")
 def test_a_constant_too_large_for_fp32_is_an_error():
     with pytest.raises(UnmaskError, match="line 1: F_FILL: operand value"):
         assemble("F_FILL dst=r0 count=1 value=1e39")

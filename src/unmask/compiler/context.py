@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from unmask.compiler.emitter import Address, Emitter, Ring, Value, address
 from unmask.compiler.memory import Hbm, Sram, ceil_to
@@ -77,7 +78,8 @@ class Context:
 
     def unary(self, name: str, dst: Tile, a: Tile, **operands: Value | float) -> None:
         """dst = op a, tile by tile."""
-        self.e.emit(name, dst=dst.at, a=a.at, rows=dst.rows, cols=dst.cols, dst_stride=dst.stride, a_stride=a.stride, **operands)
+        shape: dict[str, Any] = {"rows": dst.rows, "cols": dst.cols, "dst_stride": dst.stride, "a_stride": a.stride}
+        self.e.emit(name, dst=dst.at, a=a.at, **shape | operands)
 
     def reduce(self, name: str, dst: int, a: Tile, running: bool = False) -> None:
         """One scalar per row of `a`."""

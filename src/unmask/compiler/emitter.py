@@ -217,9 +217,9 @@ class Ring:
         self._head, self._tail = emitter.var(base), emitter.var(base)
 
     @contextmanager
-    def produce(self) -> Iterator[tuple[Var, dict[str, tuple[int, ...]]]]:
-        """The slot to fill, and the semaphores of the one instruction that fills it."""
-        yield self._head, {"wait": (self._free,), "signal": (self._full,)}
+    def produce(self) -> Iterator[tuple[Var, tuple[int, ...], tuple[int, ...]]]:
+        """The slot to fill, what the instruction that fills it waits for and what it signals."""
+        yield self._head, (self._free,), (self._full,)
         self._flip(self._head)
 
     @contextmanager

@@ -140,6 +140,7 @@ class _Step:
                 "policy": asdict(self.policy),
                 "positions": self.positions,
                 "row_tile": self.rows,
+                "parameter_words": self.parameter_words,
                 "sram_high_water": {
                     "vector_elements": c.vector.high_water,
                     "matrix_blocks": c.matrix.high_water,
@@ -244,8 +245,8 @@ class _Step:
 
     def _parameters(self) -> StepParameters:
         c = self.c
-        with c.e.phase("lm-head"), c.integers.scope():
-            words = c.integers.take(len(PARAMETERS), "the step's parameters")
+        with c.e.phase("lm-head"):
+            words = self.parameter_words = c.integers.take(len(PARAMETERS), "the step's parameters")
             c.e.emit("L_INT", dst=words, src=self.at.parameters, count=len(PARAMETERS))
             c.e.order(Engine.LOAD, Engine.SEQUENCER)
             registers = [c.e.var() for _ in PARAMETERS]

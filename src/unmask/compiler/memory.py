@@ -73,8 +73,9 @@ class MxMatrix:
 class Sram:
     """One on-chip memory as a stack of scoped buffers."""
 
-    def __init__(self, what: str, capacity: int, unit: int) -> None:
-        self._what, self._capacity, self._unit, self._top = what, capacity, unit, 0
+    def __init__(self, what: str, capacity: int, unit: str) -> None:
+        self._what, self._capacity, self._unit = what, capacity, unit
+        self._top = 0
         self.high_water = 0
 
     @property

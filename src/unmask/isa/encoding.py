@@ -43,11 +43,18 @@ class Op:
         return format_op(self)
 
 
+def _float_bits(spec: Field, value: Operand, name: str) -> int:
+    try:
+        return int.from_bytes(struct.pack("<f", value), "little")
+    except (OverflowError, struct.error):
+        raise UnmaskError(f"{name}: operand {spec.name} = {value!r} is not a finite FP32 value") from None
+
+
 def _to_bits(spec: Field, value: Operand, name: str) -> int:
     if spec.kind is Kind.FP32:
-        return int.from_bytes(struct.pack("<f", value), "little")
+        return _float_bits(spec, value, name)
     if spec.kind is Kind.BF16:
-        bits = int.from_bytes(struct.pack("<f", value), "little")
+        bits = _float_bits(spec, value, name)
         if bits & 0xFFFF:
             raise UnmaskError(f"{name}: operand {spec.name} = {value!r} is not a BF16 value")
         return bits >> 16

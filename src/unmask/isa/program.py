@@ -69,15 +69,20 @@ class Program:
             "machine": self.machine,
             "about": self.about,
         }
-        phase_index = np.array([names.index(phase) for phase in self.phases], dtype=np.uint8)
-        tensors = {"words": self.words, "phase_of": phase_index, **{f"data.{name}": array for name, array in self.data.items()}}
+        number = {name: index for index, name in enumerate(names)}
+        phase_index = np.array([number[phase] for phase in self.phases], dtype=np.uint16)
+        tensors: dict[str, NDArray[Any]] = {
+            "words": self.words,
+            "phase_of": phase_index,
+            **{f"data.{name}": array for name, array in self.data.items()},
+        }
         partial = path.with_name(path.name + ".partial")
         try:
             save_file(tensors, partial, metadata={"unmask": json.dumps(meta)})
             partial.replace(path)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
-            raise UnmaskError(f"{path}: cannot write the program: {error.strerror}") from None
+            raise UnmaskError(f"{path}: cannot write the program: {error}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Program:

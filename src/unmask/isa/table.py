@@ -4,8 +4,8 @@ The encoder, the assembler, the disassembler, the manual page, the functional se
 `INSTRUCTIONS`. A row says what an instruction is called, which engine runs it, how its time is computed, which operands it has and what it
 does.
 
-An instruction word has 128 bits: the opcode (8), four semaphore names (two to wait for, two to signal; 6 bits each, 63 for none) and 96 bits
-of operands, packed from the least significant bit in the order of the row's fields.
+An instruction word has 128 bits: the opcode (8), four semaphore names (two to wait for, two to signal; 6 bits each, 63 for none) and 96
+bits of operands, packed from the least significant bit in the order of the row's fields.
 """
 
 from __future__ import annotations
@@ -354,7 +354,12 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
     ),
     # Vector engine: integers
     Instruction(
-        "I_EQ_I", 0x70, _V, Cost.INTEGER, (_I_DST, _I_A, _COUNT, Field("value", 32, Kind.SIGNED, "constant")), "dst = 1 where a = value, else 0"
+        "I_EQ_I",
+        0x70,
+        _V,
+        Cost.INTEGER,
+        (_I_DST, _I_A, _COUNT, Field("value", 32, Kind.SIGNED, "constant")),
+        "dst = 1 where a = value, else 0",
     ),
     Instruction(
         "V_TOPK_MASK",

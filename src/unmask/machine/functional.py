@@ -13,14 +13,8 @@ from unmask.isa.program import Program
 from unmask.isa.table import Engine, Kind
 from unmask.machine.config import Machine
 from unmask.machine.semantics import SEMANTICS
+from unmask.machine.sequencer import REGISTER_INSTRUCTIONS, execute
 from unmask.machine.state import MachineFault, State
-
-_REGISTER_BITS = 48
-_SIGN = 1 << (_REGISTER_BITS - 1)
-
-
-def _wrap(value: int) -> int:
-    return ((value + _SIGN) & ((1 << _REGISTER_BITS) - 1)) - _SIGN
 
 
 def _bind(op: Op) -> Callable[[State], None]:
@@ -97,27 +91,6 @@ class FunctionalMachine:
                     pc = loops[-1][0]
                 else:
                     loops.pop()
-            else:
-                self._sequence(op)
+            elif op.name in REGISTER_INSTRUCTIONS:
+                execute(op, self.state.registers, lambda address: int(self.state.words(address, 1)[0]))
             pc += 1
-
-    def _sequence(self, op: Op) -> None:
-        registers, get = self.state.registers, {name: int(value) for name, value in op.operands.items()}
-        match op.name:
-            case "S_LI":
-                result = get["value"]
-            case "S_ADDI":
-                result = registers[get["rs"]] + get["value"]
-            case "S_ADD":
-                result = registers[get["rs"]] + registers[get["rt"]]
-            case "S_MULI":
-                result = registers[get["rs"]] * get["value"]
-            case "S_XORI":
-                result = registers[get["rs"]] ^ get["value"]
-            case "S_LD":
-                result = int(self.state.words(registers[get["a"]], 1)[0])
-            case "SEM_SET":
-                return
-            case _:
-                raise UnmaskError(f"sequencer instruction {op.name} has no functional semantics")
-        registers[get["rd"]] = _wrap(result)

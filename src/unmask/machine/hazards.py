@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -29,8 +29,8 @@ from unmask.isa.table import REGISTER_COUNT, Engine
 from unmask.machine.access import Access, Space, accesses
 from unmask.machine.config import Machine
 from unmask.machine.cycle import PIPELINED, check_depth, check_semaphores, engine_of
+from unmask.machine.sequencer import REGISTER_INSTRUCTIONS, execute
 
-_REGISTER_BITS = 48
 _ENGINES = len(Engine)
 _Clock = tuple[int, ...]
 _START: _Clock = (0,) * _ENGINES
@@ -72,36 +72,6 @@ def _join(a: _Clock, b: _Clock) -> _Clock:
     return a if a == b else tuple(map(max, a, b))
 
 
-def _wrap(value: int) -> int:
-    """Two's complement of 48 bits."""
-    half = 1 << (_REGISTER_BITS - 1)
-    return ((value + half) & (2 * half - 1)) - half
-
-
-def _execute(op: Op, regs: list[int], parameters: Mapping[int, int]) -> None:
-    """The sequencer's register instructions."""
-    value: Mapping[str, Any] = op.operands
-    match op.name:
-        case "S_LI":
-            result = value["value"]
-        case "S_ADDI":
-            result = regs[value["rs"]] + value["value"]
-        case "S_ADD":
-            result = regs[value["rs"]] + regs[value["rt"]]
-        case "S_MULI":
-            result = regs[value["rs"]] * value["value"]
-        case "S_XORI":
-            result = regs[value["rs"]] ^ value["value"]
-        case "S_LD":
-            address = regs[value["a"]]
-            if address not in parameters:
-                raise UnmaskError(f"S_LD reads integer SRAM word {address}, whose value is not among the integer parameters")
-            result = parameters[address]
-        case _:
-            return
-    regs[value["rd"]] = _wrap(result)
-
-
 def _dynamic(ops: Sequence[Op]) -> Iterator[int]:
     """Indices of the instructions in the order of execution, up to HALT."""
     ends = check_loops(ops)
@@ -133,6 +103,12 @@ def _steps(ops: Sequence[Op], machine: Machine, parameters: Mapping[int, int], r
     tokens: dict[int, deque[_Clock]] = {}
     last_wait: dict[int, tuple[int, Engine, int]] = {}
     dispatched = _START
+
+    def load_word(address: int) -> int:
+        if address not in parameters:
+            raise UnmaskError(f"S_LD reads integer SRAM word {address}, whose value is not among the integer parameters")
+        return parameters[address]
+
     for pc in _dynamic(ops):
         op, engine = ops[pc], engines[pc]
         before = _join(clocks[engine], dispatched)
@@ -158,7 +134,8 @@ def _steps(ops: Sequence[Op], machine: Machine, parameters: Mapping[int, int], r
             tokens.setdefault(name, deque()).append(ended)
         try:
             touches = accesses(op, regs, machine)
-            _execute(op, regs, parameters)
+            if op.name in REGISTER_INSTRUCTIONS:
+                execute(op, regs, load_word)
         except UnmaskError as error:
             raise UnmaskError(f"instruction {pc}: {error}") from None
         if touches:

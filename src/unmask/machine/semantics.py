@@ -92,9 +92,7 @@ def _st_int(s: State, src: int, dst: int, count: int) -> None:
 
 
 @_effect("M_MM")
-def _m_mm(
-    s: State, dst: int, a: int, b: int, m: int, n: int, k: int, dst_stride: int, a_stride: int, transposed: int, format: int
-) -> None:
+def _m_mm(s: State, dst: int, a: int, b: int, m: int, n: int, k: int, dst_stride: int, a_stride: int, transposed: int, format: int) -> None:
     rows, cols = (k, n) if transposed else (n, k)
     codes, scales = s.blocks(b, rows, _blocks_of(cols))
     right = mx.MxTensor(codes.reshape(rows, -1), np.ascontiguousarray(scales), s.formats[format], cols)
@@ -141,7 +139,7 @@ def _v_mul_f(s: State, dst: int, a: int, f: int, rows: int, cols: int, dst_strid
 
 @_effect("V_MUL_I")
 def _v_mul_i(s: State, dst: int, a: int, rows: int, cols: int, dst_stride: int, a_stride: int, value: float) -> None:
-    s.tile(dst, rows, cols, dst_stride)[:] = bf16.multiply(s.tile(a, rows, cols, a_stride), np.float32(value))
+    s.tile(dst, rows, cols, dst_stride)[:] = bf16.multiply(s.tile(a, rows, cols, a_stride), np.array(value, np.float32))
 
 
 @_effect("V_FILL")

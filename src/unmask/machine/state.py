@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
@@ -18,7 +20,10 @@ class MachineFault(UnmaskError):
     """The machine stops: an address, an operand or a value that no program may produce."""
 
 
-def _window(memory: NDArray[np.generic], start: int, rows: int, cols: int, row_stride: int, what: str) -> NDArray[np.generic]:
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def _window(memory: NDArray[_Scalar], start: int, rows: int, cols: int, row_stride: int, what: str) -> NDArray[_Scalar]:
     last = start + (rows - 1) * row_stride + cols
     if start < 0 or rows < 1 or cols < 1 or last > memory.shape[0]:
         raise MachineFault(f"{what}: {rows} x {cols} at {start} (row stride {row_stride}) leaves its {memory.shape[0]} entries")
@@ -57,24 +62,24 @@ class State:
 
     def tile(self, start: int, rows: int, cols: int, stride: int) -> F32:
         """A [rows, cols] view of the vector SRAM; `stride` in units of 32 elements."""
-        return _window(self.vector, start, rows, cols, stride * STRIDE_UNIT, "vector SRAM")  # type: ignore[return-value]
+        return _window(self.vector, start, rows, cols, stride * STRIDE_UNIT, "vector SRAM")
 
     def scalars(self, start: int, count: int) -> F32:
         """A view of `count` words of the float SRAM."""
-        return _window(self.floats, start, 1, count, count, "float SRAM")[0]  # type: ignore[return-value]
+        return _window(self.floats, start, 1, count, count, "float SRAM").reshape(count)
 
     def words(self, start: int, count: int) -> NDArray[np.int32]:
         """A view of `count` words of the integer SRAM."""
-        return _window(self.integers, start, 1, count, count, "integer SRAM")[0]  # type: ignore[return-value]
+        return _window(self.integers, start, 1, count, count, "integer SRAM").reshape(count)
 
     def blocks(self, start: int, rows: int, cols: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Views of `rows` rows of `cols` MX blocks of the matrix SRAM: codes [rows, cols, 32], scales [rows, cols]."""
         codes = _window(self.codes, start, rows, cols, cols, "matrix SRAM")
-        return codes, _window(self.scales, start, rows, cols, cols, "matrix SRAM")  # type: ignore[return-value]
+        return codes, _window(self.scales, start, rows, cols, cols, "matrix SRAM")
 
     def bytes(self, address: int, rows: int, cols: int, stride: int) -> NDArray[np.uint8]:
         """A [rows, cols] view of HBM, all in bytes."""
-        return _window(self.hbm, address, rows, cols, stride, "HBM")  # type: ignore[return-value]
+        return _window(self.hbm, address, rows, cols, stride, "HBM")
 
     def row_accumulators(self, rows: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Views of the first `rows` row accumulators and their invalid flags."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -62,7 +61,7 @@ class MachineArithmetic:
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """MX activations times MX weights, accumulated exactly, rounded to BF16."""
-        packed = self._packed.get(weight)
+        packed: mx.MxTensor | None = self._packed.get(weight)  # type: ignore[no-untyped-call]
         if packed is None:
             packed = self._packed[weight] = mx.quantize(_array(weight), self._weights)
         rows = mx.quantize(_array(x).reshape(-1, x.shape[-1]), self._activations)
@@ -89,7 +88,7 @@ class MachineArithmetic:
             raise UnmaskError("padded batches are not supported in the machine's number formats; expected prompts without padding")
         batch, heads, _, head_dim = q.shape
         group = heads // k.shape[1]
-        scale = bf16.round(np.float32(1 / math.sqrt(head_dim)))
+        scale = bf16.round(np.array(1 / math.sqrt(head_dim), np.float32))
         result = np.empty(q.shape, np.float32)
         queries, keys, values = _array(q), _array(k), _array(v)
         for row in range(batch):

@@ -43,16 +43,14 @@ def store_heads(c: Context, cache: KvCache, matrix: MxMatrix, x: Tile, elements:
     heads, cols = (1, x.cols) if whole_rows else (cache.heads, cache.head_dim)
     source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
     with c.e.loop(heads, {source: cols, e: cache.head_bytes, s: cache.head_blocks}):
-        c.e.emit(
-            "ST_MX", src=source, dst=e, scales=s, rows=x.rows, cols=cols, src_stride=x.stride, dst_stride=matrix.blocks, format=1
-        )
+        c.e.emit("ST_MX", src=source, dst=e, scales=s, rows=x.rows, cols=cols, src_stride=x.stride, dst_stride=matrix.blocks, format=1)
     c.e.order(Engine.STORE, Engine.VECTOR)
     c.e.release(source, e, s)
 
 
 def softmax_scale(head_dim: int) -> float:
     """1 / sqrt(head_dim) as the BF16 lanes multiply it."""
-    return float(bf16.round(np.float32(1 / math.sqrt(head_dim))))
+    return float(bf16.round(np.array(1 / math.sqrt(head_dim), np.float32)))
 
 
 def attend(c: Context, context: Tile, queries: Tile, cache: KvCache, positions: int) -> None:

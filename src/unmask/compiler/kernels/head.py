@@ -26,8 +26,8 @@ def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: i
 
         def tile(count: int) -> None:
             load_tile(c, head, e, s, count, x.cols, kv=False)
-            with ring.produce() as (slot, semaphores):
-                multiply(c, Tile(address(slot), x.rows, count, stride), x, count, **semaphores)
+            with ring.produce() as (slot, wait, signal):
+                multiply(c, Tile(address(slot), x.rows, count, stride), x, count, wait=wait, signal=signal)
             with ring.consume() as (slot, wait, signal):
                 c.e.emit(
                     "ST_VEC",

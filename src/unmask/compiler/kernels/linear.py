@@ -27,9 +27,18 @@ def tile_width(c: Context, n: int, blocks_per_row: int) -> int:
 
 def load_tile(c: Context, b: MxMatrix, elements: Value, scales: Value, rows: int, cols: int, kv: bool) -> None:
     """The next tile of a right operand, from HBM to the ring."""
-    with c.ring.produce() as (slot, semaphores):
+    with c.ring.produce() as (slot, wait, signal):
         c.e.emit(
-            "L_MAT", dst=slot, src=elements, scales=scales, rows=rows, cols=cols, src_stride=b.blocks, format=int(kv), **semaphores
+            "L_MAT",
+            dst=slot,
+            src=elements,
+            scales=scales,
+            rows=rows,
+            cols=cols,
+            src_stride=b.blocks,
+            format=int(kv),
+            wait=wait,
+            signal=signal,
         )
 
 

@@ -53,9 +53,17 @@ def _stream(c: Context, logits: Logits, first_row: int, rows: int, buffers: int,
         c.e.order(Engine.VECTOR, Engine.LOAD)
 
         def chunk(count: int, running: bool) -> None:
-            with ring.produce() as (slot, semaphores):
+            with ring.produce() as (slot, wait, signal):
                 c.e.emit(
-                    "L_VEC", dst=slot, src=source, rows=rows, cols=count, dst_stride=stride, src_stride=logits.row_bytes, **semaphores
+                    "L_VEC",
+                    dst=slot,
+                    src=source,
+                    rows=rows,
+                    cols=count,
+                    dst_stride=stride,
+                    src_stride=logits.row_bytes,
+                    wait=wait,
+                    signal=signal,
                 )
             with ring.consume() as (slot, wait, signal):
                 body(Tile(Address(slot, 0), rows, count, stride), token, running, wait, signal)
