@@ -1,0 +1,44 @@
+"""Options that several commands share: what to run, on which machine, and how to decode."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from unmask.decoding.policy import Policy, Remasking
+
+DEFAULT_TEMPERATURE = 0.6
+DEFAULT_REMASKING: Remasking = "random"
+
+MachineOption = Annotated[str, typer.Option("--machine", help="A preset (see `unmask machines`), or the path of a .toml file.")]
+ModelOption = Annotated[str, typer.Option("--model", help="A shipped checkpoint's name, or a checkpoint folder.")]
+GenLength = Annotated[int, typer.Option(min=1, help="New tokens.")]
+BlockLength = Annotated[int, typer.Option(min=1, help="Tokens per block, unmasked left to right; must divide --gen-length.")]
+Steps = Annotated[int, typer.Option(min=1, help="Denoising steps in all, the same number for every block.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token; above, Gumbel noise of that strength.")]
+RemaskingOption = Annotated[
+    Remasking, typer.Option("--remasking", help="What ranks a step's candidates: their probability, or a uniform draw.")
+]
+SuppressEos = Annotated[bool, typer.Option("--suppress-eos", help="Never take the end-of-text token.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the noise; the same seed gives the same text.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+
+
+def read_policy(
+    gen_length: int, block_length: int, steps: int, temperature: float, remasking: Remasking, suppress_eos: bool, seed: int
+) -> Policy:
+    """The decoding policy that the options state.
+
+    Raises:
+        UnmaskError: they do not fit together.
+    """
+    return Policy(
+        gen_length=gen_length,
+        block_length=block_length,
+        steps=steps,
+        temperature=temperature,
+        remasking=remasking,
+        suppress_eos=suppress_eos,
+        seed=seed,
+    )
