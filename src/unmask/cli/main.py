@@ -7,6 +7,7 @@ import sys
 import typer
 
 from unmask.cli.bound import bound
+from unmask.cli.generate import generate
 from unmask.cli.golden import golden
 from unmask.cli.train import train
 from unmask.errors import UnmaskError
@@ -25,6 +26,7 @@ def unmask() -> None:
     """An open NPU stack for diffusion language models."""
 
 
+app.command("generate")(generate)
 app.command("golden")(golden)
 app.command("train")(train)
 app.command("bound")(bound)

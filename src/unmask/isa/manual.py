@@ -14,7 +14,7 @@ def manual() -> str:
         "",
         "Words have 128 bits: opcode [7:0], wait0 [13:8], wait1 [19:14], signal0 [25:20], signal1 [31:26]",
         f"({NO_SEMAPHORE} for none), operands [{31 + OPERAND_BITS}:32]. There are {REGISTER_COUNT} integer registers of 48 bits; an",
-        "engine receives the values that its registers have when the sequencer dispatches the instruction. Vector SRAM addresses count BF16",
+        "engine receives the values that its registers have when the sequencer dispatches it. Vector SRAM addresses count BF16",
         "elements, matrix SRAM addresses MX blocks, float and integer SRAM addresses words, HBM addresses bytes.",
     ]
     for engine in Engine:
