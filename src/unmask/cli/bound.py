@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from unmask.errors import UnmaskError
-from unmask.models.checkpoint import load_model
-from unmask.models.tokenizer import load_tokenizer
-from unmask.training.card import measures
-from unmask.training.corpus import read_speeches, split_speeches
-from unmask.training.evaluation import Evaluation, evaluate
-from unmask.training.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from unmask.training.evaluation import Evaluation
 
 
 def bound(
@@ -33,6 +29,14 @@ def bound(
     """Measure the masked-diffusion bound of a checkpoint in bits per character."""
     if (corpus is None) == (speeches is None):
         raise UnmaskError("say which text to measure on: either --corpus or --speeches")
+    import torch
+
+    from unmask.models.checkpoint import load_model
+    from unmask.models.tokenizer import load_tokenizer
+    from unmask.training.corpus import read_speeches, split_speeches
+    from unmask.training.evaluation import evaluate
+    from unmask.training.recipe import load_recipe
+
     recipe = load_recipe()
     training: list[str] = []
     if corpus is not None:
@@ -61,6 +65,8 @@ def bound(
 
 def print_measures(evaluation: Evaluation) -> None:
     """Print the table of measures."""
+    from unmask.training.card import measures
+
     table = Table("held-out text", "bits per character", title=f"{evaluation.characters:,} characters, {evaluation.tokens:,} tokens")
     for what, figure in measures(evaluation):
         table.add_row(what, figure)

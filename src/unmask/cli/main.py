@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
+from unmask.cli.asm import asm
 from unmask.cli.bound import bound
+from unmask.cli.compile import compile_prompt
+from unmask.cli.disasm import disasm
 from unmask.cli.generate import generate
 from unmask.cli.golden import golden
+from unmask.cli.isa import isa
+from unmask.cli.machines import machines
+from unmask.cli.run import run_program
 from unmask.cli.train import train
 from unmask.errors import UnmaskError
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an interrupt is one line and the shell's exit status for it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("unmask: interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="unmask",
     help="An open NPU stack for diffusion language models.",
     no_args_is_help=True,
@@ -27,18 +48,31 @@ def unmask() -> None:
 
 
 app.command("generate")(generate)
+app.command("compile")(compile_prompt)
+app.command("run")(run_program)
+app.command("disasm")(disasm)
+app.command("asm")(asm)
+app.command("isa")(isa)
+app.command("machines")(machines)
 app.command("golden")(golden)
 app.command("train")(train)
 app.command("bound")(bound)
 
 
 def run() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit status 2."""
+    """Entry point: a user's mistake is one line on stderr and exit status 2; a reader that goes away (`| head`) is no mistake."""
     try:
-        app()
-    except UnmaskError as error:
-        print(f"unmask: {error}", file=sys.stderr)
-        sys.exit(2)
+        try:
+            app()
+        except UnmaskError as error:
+            print(f"unmask: {error}", file=sys.stderr)
+            sys.exit(2)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@ from typing import Annotated
 import typer
 
 from unmask.cli.bound import print_measures
-from unmask.training.corpus import read_speeches, split_speeches
-from unmask.training.recipe import load_recipe
-from unmask.training.run import train as train_model
 
 
 def train(
@@ -25,6 +22,10 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a masked diffusion model on the speeches; a run interrupted by Ctrl-C goes on when the command is given again."""
+    from unmask.training.corpus import read_speeches, split_speeches
+    from unmask.training.recipe import load_recipe
+    from unmask.training.run import train as train_model
+
     chosen = load_recipe(recipe)
     if steps is not None:
         chosen = chosen.scaled_to(steps)

@@ -1,0 +1,101 @@
+"""`unmask compile`: a prompt's denoising step as a program file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from unmask.cli import options
+from unmask.cli.files import check_output
+from unmask.errors import UnmaskError
+
+if TYPE_CHECKING:
+    from unmask.isa.program import Program
+    from unmask.machine.config import Machine
+    from unmask.machine.cycle import Timing
+
+
+def compile_prompt(
+    prompt: Annotated[str, typer.Argument(help="The text to continue; the program fits every prompt of as many tokens.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The program file to write.")],
+    machine: options.MachineOption = "small",
+    model: options.ModelOption = "sotu",
+    gen_length: options.GenLength = 64,
+    block_length: options.BlockLength = 32,
+    steps: options.Steps = 32,
+    temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
+    remasking: options.RemaskingOption = options.DEFAULT_REMASKING,
+    suppress_eos: options.SuppressEos = False,
+    seed: options.Seed = 0,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Compile the denoising step that continues PROMPT to a program file; `unmask run` runs it."""
+    policy = options.read_policy(gen_length, block_length, steps, temperature, remasking, suppress_eos, seed)
+    if not prompt.strip():
+        raise UnmaskError("the prompt is empty: expected some text to continue")
+    check_output(output)
+
+    from unmask.compiler.lower import compile_step
+    from unmask.machine.config import Machine
+    from unmask.machine.cycle import time_program
+    from unmask.models.checkpoint import load_model, resolve_checkpoint, shipped_checkpoints
+    from unmask.models.tokenizer import load_tokenizer
+
+    target = Machine.load(machine)
+    ids = load_tokenizer(model).encode(prompt)
+    program = compile_step(load_model(model), policy, target, len(ids))
+    checkpoint = model if model in shipped_checkpoints() else str(resolve_checkpoint(model).resolve())
+    program.about |= {"checkpoint": checkpoint, "prompt_ids": ids}
+    timing = time_program(program, target)
+    program.save(output)
+    summary = _summary(program, target, timing, output) | {"checkpoint": checkpoint, "prompt_ids": ids, "steps": steps}
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        _print(summary)
+
+
+def _summary(program: Program, machine: Machine, timing: Timing, path: Path) -> dict[str, Any]:
+    from unmask.numerics.mx import format_named
+
+    formats = machine.formats
+    capacity = {
+        "vector_elements": machine.vector_elements,
+        "matrix_blocks": machine.matrix_blocks(max(format_named(name).element.bits for name in (formats.weights, formats.kv))),
+        "float_words": machine.sram.float_words,
+        "integer_words": machine.sram.integer_words,
+    }
+    return {
+        "path": str(path),
+        "machine": machine.name,
+        "instructions": len(program.words),
+        "instruction_bytes": program.words.nbytes,
+        "file_bytes": path.stat().st_size,
+        "hbm_bytes": program.hbm_bytes,
+        "positions": program.about["positions"],
+        "row_tile": program.about["row_tile"],
+        "sram_high_water": program.about["sram_high_water"],
+        "sram_capacity": capacity,
+        "cycles_per_step": timing.cycles,
+    }
+
+
+def _print(summary: dict[str, Any]) -> None:
+    table = Table("program", escape(summary["path"]), box=None, pad_edge=False)
+    table.add_row("machine", escape(summary["machine"]))
+    table.add_row("instructions", f"{summary['instructions']:,} ({summary['instruction_bytes']:,} bytes)")
+    table.add_row("file", f"{summary['file_bytes']:,} bytes, weights included")
+    table.add_row("HBM", f"{summary['hbm_bytes']:,} bytes")
+    table.add_row("row tile", f"{summary['row_tile']} of {summary['positions']} positions")
+    for name, used in summary["sram_high_water"].items():
+        memory, unit = name.split("_")
+        table.add_row(f"{memory} SRAM", f"{used:,} of {summary['sram_capacity'][name]:,} {unit}")
+    table.add_row("cycles per step", f"{summary['cycles_per_step']:,}")
+    table.add_row("steps", f"{summary['steps']:,}")
+    Console(highlight=False, soft_wrap=True).print(table)
