@@ -65,8 +65,8 @@ def test_sum_rows_is_exact_and_order_free():
     np.testing.assert_array_equal(accumulator.sum_rows(x[:, :1234])[0] + accumulator.sum_rows(x[:, 1234:])[0], acc)
 
 
-def test_sum_rows_wraps_and_reports_values_that_are_not_finite():
-    x = np.array([[2.0**30, 2.0**30, 2.0**30], [1, np.nan, 1], [np.inf, 1, 0], [1, 2, 3]], dtype=np.float32)
+def test_sum_rows_wraps_and_reports_elements_out_of_range():
+    x = np.array([[2.0**30, 2.0**30, 2.0**30], [1, np.nan, 1], [np.inf, 1, 0], [1, 2, 3], [-(2.0**31), 1, 1]], dtype=np.float32)
     acc, invalid = accumulator.sum_rows(x)
-    np.testing.assert_array_equal(invalid, [False, True, True, False])
-    np.testing.assert_array_equal(acc, [3 * 2**62 - 2**64, 2 << 32, 1 << 32, 6 << 32])
+    np.testing.assert_array_equal(invalid, [False, True, True, False, True])
+    np.testing.assert_array_equal(acc[:4], [3 * 2**62 - 2**64, 2 << 32, 1 << 32, 6 << 32])
