@@ -13,6 +13,7 @@ from rich.table import Table
 
 from unmask.cli import options
 from unmask.cli.files import check_output
+from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
@@ -36,7 +37,15 @@ def compile_prompt(
     as_json: options.JsonOption = False,
 ) -> None:
     """Compile the denoising step that continues PROMPT to a program file; `unmask run` runs it."""
-    policy = options.read_policy(gen_length, block_length, steps, temperature, remasking, suppress_eos, seed)
+    policy = Policy(
+        gen_length=gen_length,
+        block_length=block_length,
+        steps=steps,
+        temperature=temperature,
+        remasking=remasking,
+        suppress_eos=suppress_eos,
+        seed=seed,
+    )
     if not prompt.strip():
         raise UnmaskError("the prompt is empty: expected some text to continue")
     check_output(output)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unmask.decoding.policy import Policy, Remasking
+from unmask.decoding.policy import Remasking
 
 DEFAULT_TEMPERATURE = 0.6
 DEFAULT_REMASKING: Remasking = "random"
@@ -23,22 +23,3 @@ RemaskingOption = Annotated[
 SuppressEos = Annotated[bool, typer.Option("--suppress-eos", help="Never take the end-of-text token.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the noise; the same seed gives the same text.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-
-
-def read_policy(
-    gen_length: int, block_length: int, steps: int, temperature: float, remasking: Remasking, suppress_eos: bool, seed: int
-) -> Policy:
-    """The decoding policy that the options state.
-
-    Raises:
-        UnmaskError: they do not fit together.
-    """
-    return Policy(
-        gen_length=gen_length,
-        block_length=block_length,
-        steps=steps,
-        temperature=temperature,
-        remasking=remasking,
-        suppress_eos=suppress_eos,
-        seed=seed,
-    )
