@@ -147,26 +147,26 @@ _ROWS: list[tuple[LladaConfig, Policy, Machine, tuple[str, str, str], int]] = [
     (BASE, _policy(24, 12, temperature=0.7), NANO, INT8, 21),
     (BASE, _policy(30, 15), TILES, INT8, 17),
     (BASE, _policy(20, 20, temperature=1.0, suppress_eos=True), TILES, ("mxint4", "mxint8", "mxint8"), 5),
-    (BASE, _policy(16, 16, exclude_mask=False, remasking="random"), FLAT, ("mxfp8", "mxfp8", "mxfp8"), 29),
+    (BASE, _policy(16, 16, remasking="random"), FLAT, ("mxfp8", "mxfp8", "mxfp8"), 29),
     (TINY, _policy(8, 4, temperature=0.3), SMALL, ("mxfp4", "mxfp8", "mxfp8"), 1),
     (TINY, _policy(9, 3, suppress_eos=True), TILES, ("mxint8", "mxint4", "mxint4"), 31),
     (TINY, _policy(33, 33, temperature=2.0), FLAT, ("mxfp6_e2m3", "mxfp6_e3m2", "mxint8"), 7),
     (TINY, _policy(6, 1), ODD, ("mxint8", "mxint8", "mxfp4"), 3),
     (NARROW_HEADS, _policy(20, 10), NANO, ("mxint4", "mxint4", "mxint4"), 19),
-    (NARROW_HEADS, _policy(14, 7, temperature=0.5, exclude_mask=False), TILES, ("mxfp8", "mxint8", "mxfp6_e3m2"), 11),
+    (NARROW_HEADS, _policy(14, 7, temperature=0.5), TILES, ("mxfp8", "mxint8", "mxfp6_e3m2"), 11),
     (NARROW_HEADS, _policy(12, 12, remasking="random", suppress_eos=True), ODD, INT8, 9),
     (WIDE, _policy(32, 16, temperature=1.0), SMALL, ("mxint8", "mxfp8", "mxint4"), 33),
     (WIDE, _policy(22, 11), FLAT, ("mxfp6_e3m2", "mxfp8", "mxfp8"), 15),
     (WIDE, _policy(18, 9, temperature=0.9, remasking="random"), ODD, ("mxfp4", "mxfp4", "mxfp4"), 23),
     (ONE_HEAD, _policy(25, 25), TILES, INT8, 20),
     (ONE_HEAD, _policy(28, 14, temperature=0.6), TILES, ("mxint8", "mxint8", "mxint4"), 12),
-    (ONE_HEAD, _policy(10, 5, exclude_mask=False), SMALL, ("mxfp8", "mxfp6_e2m3", "mxfp8"), 6),
+    (ONE_HEAD, _policy(10, 5), SMALL, ("mxfp8", "mxfp6_e2m3", "mxfp8"), 6),
     (ODD_HEADS, _policy(16, 8, temperature=1.5), NANO, ("mxint8", "mxfp4", "mxfp6_e2m3"), 27),
     (ODD_HEADS, _policy(21, 7), ODD, ("mxfp6_e2m3", "mxint8", "mxint8"), 2),
     (GROUPED, _policy(16, 16, temperature=0.8), SMALL, INT8, 16),
     (GROUPED, _policy(24, 6), ODD, ("mxint4", "mxfp8", "mxint8"), 25),
     (GROUPED, _policy(15, 5, remasking="random", temperature=0.4, suppress_eos=True), FLAT, ("mxint8", "mxint8", "mxfp8"), 8),
-    (SHORT_VOCABULARY, _policy(12, 6, exclude_mask=False, temperature=1.0), NANO, ("mxfp4", "mxint4", "mxfp6_e2m3"), 4),
+    (SHORT_VOCABULARY, _policy(12, 6, temperature=1.0), NANO, ("mxfp4", "mxint4", "mxfp6_e2m3"), 4),
     (SHORT_VOCABULARY, _policy(10, 10), TILES, ("mxint4", "mxfp4", "mxint4"), 22),
     (TINY, _policy(9, 3, temperature=0.8), LINE, INT8, 6),
 ]
@@ -251,7 +251,7 @@ class Reference:
     def __init__(self, model: Llada, policy: Policy, machine: Machine) -> None:
         self.model, self.policy = in_formats(model, machine.formats), policy
         config = model.config
-        self._excluded = (config.mask_token_id,) * policy.exclude_mask + (config.eos_token_id,) * policy.suppress_eos
+        self._excluded = (config.mask_token_id, *((config.eos_token_id,) * policy.suppress_eos))
 
     @torch.no_grad()
     def step(self, start: Start) -> Ids:

@@ -52,6 +52,14 @@ def test_guidance_has_no_program():
     one_line(lambda: compile(network(BASE), Policy(8, 4, 4, cfg_scale=1.5), SMALL, 5), "cfg_scale 1.5: .* no program; expected 0")
 
 
+def test_a_mask_as_candidate_has_no_program():
+    one_line(lambda: compile(network(BASE), Policy(8, 4, 4, exclude_mask=False), SMALL, 5), "exclude_mask False: .* expected True")
+
+
+def test_a_temperature_beyond_bf16_is_an_error():
+    one_line(lambda: compile(network(BASE), Policy(8, 4, 4, temperature=3.4e38), SMALL, 5), "temperature 3.4e\\+38 is beyond BF16")
+
+
 def test_deferred_end_of_text_has_no_program():
     one_line(lambda: compile(network(BASE), Policy(8, 4, 4, defer_eos=True), SMALL, 5), "defer_eos has no program")
 
@@ -85,7 +93,6 @@ def test_a_program_larger_than_the_memory_is_an_error():
     one_line(lambda: FunctionalMachine(program, SMALL), "needs 1073741825 bytes of HBM; machine small has 1 GiB")
 
 
-@pytest.mark.xfail(reason="the compiler doesn't look at loop_depth: the error comes after all steps were simulated, from the cycle reading")
 def test_loops_deeper_than_the_sequencer_allows_do_not_compile():
     machine = shrunk(TILES, sram={"matrix_kib": 12}, sequencer={"loop_depth": 3})
     one_line(lambda: compile(network(GROUPED), POLICY, machine, 13), "loop")

@@ -22,7 +22,6 @@ RUNS = {
     "one step": (NARROW_HEADS, Policy(13, 13, 1), with_formats(NANO, "mxint4", "mxint8", "mxfp8")),
     "random remasking": (NARROW_HEADS, Policy(12, 4, 6, temperature=0.3, remasking="random"), FLAT),
     "grouped heads": (GROUPED, Policy(10, 5, 4), with_formats(ODD, "mxfp8", "mxfp8", "mxfp4")),
-    "the mask is a candidate": (BASE, Policy(8, 8, 4, temperature=1.0, exclude_mask=False), SMALL),
 }
 PROMPT = [5, 9, 2, 6, 5, 3, 8]
 
@@ -145,28 +144,11 @@ def test_the_check_leaves_the_network_in_float32():
         assert torch.equal(model(ids), before)
 
 
-def with_likely_mask():
-    """A network that takes the mask token for a good candidate."""
-    model = copy.deepcopy(network(TINY))
-    with torch.no_grad():
-        model.model.transformer.ff_out.weight[TINY.mask_token_id] *= 3
-    return model
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.xfail(raises=AssertionError, reason="masks that a step commits: not among Step.positions, and later blocks leave them behind")
-def test_a_generation_that_commits_masks_equals_the_reference(seed):
-    model = with_likely_mask()
-    simulation = simulate(compile(model, Policy(12, 4, 12, exclude_mask=False), SMALL, 3), [1, 2, 3 + seed])
-    assert check(simulation, model).identical
-
-
-@pytest.mark.xfail(raises=ZeroDivisionError, reason="float32_agreement divides by the number of positions that changed")
 def test_a_generation_that_commits_only_masks_can_be_checked():
     model = copy.deepcopy(network(TINY))
     with torch.no_grad():
-        model.model.transformer.ff_out.weight.zero_()  # equal logits: the lowest index, which is the mask token here
-    check(simulate(compile(model, Policy(4, 4, 4, exclude_mask=False), SMALL, 3), [1, 2, 3]), model)
+        model.model.transformer.ff_out.weight.fill_(float("nan"))  # the lowest index wins, which is the mask token here
+    check(simulate(compile(model, Policy(4, 4, 4), SMALL, 3), [1, 2, 3]), model)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
@@ -177,7 +159,6 @@ def test_a_seed_of_31_bits_equals_the_reference(seed):
 
 
 @pytest.mark.parametrize("seed", [2**31, 2**32 - 1, 2**32 + 5, -1])
-@pytest.mark.xfail(reason="S_LD sign-extends the seed, and neither side takes it modulo 2^32")
 def test_a_seed_of_any_size_equals_the_reference(seed):
     model = network(TINY)
     simulation = simulate(compile(model, Policy(4, 4, 2, temperature=1.0), SMALL, 3), [1, 2, 3], seed=seed)

@@ -58,14 +58,14 @@ def check(simulation: Simulation, model: Llada, *, seed: int | None = None, on_s
     different = [ours.step for ours, theirs in pairs if (ours.positions, ours.tokens) != (theirs.positions(), theirs.tokens())]
     agreed = sum(_agreements(simulation, model, policy, seed))
     committed = sum(len(step.positions) for step in simulation.steps)
-    return Check(not different, different[0] if different else None, agreed / committed)
+    return Check(not different, different[0] if different else None, agreed / committed if committed else 1.0)
 
 
 @torch.no_grad()
 def _agreements(simulation: Simulation, model: Llada, policy: Policy, seed: int) -> Iterator[int]:
     """For every step, how many of its commits the float32 network shares."""
     config = model.config
-    excluded = (config.mask_token_id,) * policy.exclude_mask + (config.eos_token_id,) * policy.suppress_eos
+    excluded = (config.mask_token_id, *((config.eos_token_id,) * policy.suppress_eos))
     for step in simulation.steps:
         canvas = torch.from_numpy(step.before)[None]
         block = slice(step.start, step.end)

@@ -46,7 +46,7 @@ class Context:
         self.floats = Sram("float", machine.sram.float_words, "words")
         self.integers = Sram("integer", machine.sram.integer_words, "words")
         slot = self.matrix.free // 2 // mx.BLOCK * mx.BLOCK
-        self.ring = Ring(self.e, self.matrix.take(2 * slot, "two tiles"), slot)
+        self.ring = Ring(self.e, Engine.LOAD, Engine.MATRIX, self.matrix.take(2 * slot, "two tiles"), slot)
 
     def tile(self, rows: int, cols: int, purpose: str) -> Tile:
         """A new tile in the vector SRAM."""

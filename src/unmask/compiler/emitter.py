@@ -61,6 +61,7 @@ class Emitter:
         self._last: dict[Engine, int] = {}
         self._pending: dict[Engine, list[int]] = {engine: [] for engine in Engine}
         self._semaphores = _PAIR_SEMAPHORES
+        self._idle_rings: dict[tuple[Engine, Engine], list[tuple[int, int]]] = {}
 
     # Instructions
 
@@ -194,11 +195,22 @@ class Emitter:
             self._place(Op("SYNC", {"engine": int(before)}, (), (semaphore,)), before)
         self._pending[after].append(semaphore)
 
-    def semaphore(self, credits: int = 0) -> int:
-        """A semaphore of its own that starts with `credits`."""
+    def _semaphore(self, credits: int) -> int:
         self._semaphores += 1
         self.emit("SEM_SET", semaphore=self._semaphores - 1, value=credits)
         return self._semaphores - 1
+
+    def take_ring(self, producer: Engine, consumer: Engine) -> tuple[int, int]:
+        """Two semaphores: `free` slots, of which there are two at the start, and `full` ones.
+
+        A ring that is over has all its credits back, so its semaphores serve the next one between the same engines as they are.
+        """
+        idle = self._idle_rings.get((producer, consumer))
+        return idle.pop() if idle else (self._semaphore(2), self._semaphore(0))
+
+    def return_ring(self, producer: Engine, consumer: Engine, semaphores: tuple[int, int]) -> None:
+        """Give the semaphores of a ring back."""
+        self._idle_rings.setdefault((producer, consumer), []).append(semaphores)
 
     def halt(self) -> None:
         """End the program."""
@@ -209,11 +221,11 @@ class Emitter:
 class Ring:
     """Two buffers between a producing and a consuming engine: the producer runs ahead by up to two tiles."""
 
-    def __init__(self, emitter: Emitter, base: int, size: int) -> None:
-        self._emitter = emitter
+    def __init__(self, emitter: Emitter, producer: Engine, consumer: Engine, base: int, size: int) -> None:
+        self._emitter, self._engines = emitter, (producer, consumer)
         self._toggle = base ^ (base + size)
         self.size = size
-        self._free, self._full = emitter.semaphore(credits=2), emitter.semaphore()
+        self._free, self._full = emitter.take_ring(producer, consumer)
         self._head, self._tail = emitter.var(base), emitter.var(base)
 
     @contextmanager
@@ -229,8 +241,9 @@ class Ring:
         self._flip(self._tail)
 
     def release(self) -> None:
-        """Give the ring's registers back."""
+        """Give the ring's registers and semaphores back; as many tiles must have been consumed as produced."""
         self._emitter.release(self._head, self._tail)
+        self._emitter.return_ring(*self._engines, (self._free, self._full))
 
     def _flip(self, var: Var) -> None:
         self._emitter.emit("S_XORI", rd=var, rs=var, value=self._toggle)

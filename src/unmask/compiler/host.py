@@ -92,7 +92,7 @@ def simulate(
     Args:
         program: of `compile_step`.
         prompt_ids: as many token ids as the program was compiled for.
-        seed: of the noise; by default the policy's.
+        seed: of the noise, modulo 2^32; by default the policy's.
         on_step: called after every denoising step.
 
     Raises:
@@ -114,7 +114,7 @@ def simulate(
     for block in range(policy.blocks):
         start = prompt_length + block * policy.block_length
         for count in counts:
-            npu.write("parameters", np.array([start, count, seed, len(steps)], np.int64).astype("<u4"))
+            npu.write("parameters", np.array([start, count, seed % 2**32, len(steps)], "<u4"))
             npu.run()
             after = npu.read("canvas", "<i4")[: len(canvas)].astype(np.int64)
             changed = np.flatnonzero(after != canvas)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Var
@@ -22,8 +23,9 @@ from unmask.isa.encoding import encode
 from unmask.isa.program import Program
 from unmask.isa.table import Engine
 from unmask.machine.config import Machine
+from unmask.machine.cycle import check_depth
 from unmask.models.llada import Llada
-from unmask.numerics import mx
+from unmask.numerics import bf16, mx
 
 _BF16_BYTES = 2
 _INT_BYTES = 4
@@ -63,6 +65,10 @@ def compile_step(model: Llada, policy: Policy, machine: Machine, prompt_length: 
             f"the prompt is too long: {prompt_length} tokens and {policy.gen_length} new ones exceed the model's context of "
             f"{config.max_sequence_length}"
         )
+    if not policy.exclude_mask:
+        raise UnmaskError("exclude_mask False: a program never commits the mask token; expected True, or --backend torch")
+    if not np.isfinite(bf16.round(np.array(policy.temperature, np.float32))):
+        raise UnmaskError(f"temperature {policy.temperature:g} is beyond BF16; expected less than 3.4e38")
     if policy.defer_eos:
         raise UnmaskError("defer_eos has no program; expected False, or --backend torch")
     if policy.cfg_scale:
@@ -75,7 +81,7 @@ def compile_step(model: Llada, policy: Policy, machine: Machine, prompt_length: 
         if rows > machine.vector.accumulators or (tiles > 1 and rows == -(-positions // (tiles - 1))):
             continue
         try:
-            return _Step(copy.deepcopy(hbm), network, policy, machine, positions, rows).build()
+            return _Step(hbm.fork(), network, policy, machine, positions, rows).build()
         except SramOverflow as error:
             overflow = error
     raise UnmaskError(f"machine {machine.name} cannot run this model: {overflow}")
@@ -128,6 +134,7 @@ class _Step:
             self._head(parameters)
         self._sample(parameters, canvas)
         c.e.halt()
+        check_depth(c.e.ops, c.machine)
         return Program(
             words=encode(c.e.ops),
             phases=c.e.phases,
@@ -278,8 +285,8 @@ class _Step:
         c.e.release(block)
 
     def _suppressed(self) -> list[int]:
-        tokens = [self.config.mask_token_id] if self.policy.exclude_mask else []
-        return [*tokens, self.config.eos_token_id] if self.policy.suppress_eos else tokens
+        """Tokens that no position may take: masks are for the canvas alone."""
+        return [self.config.mask_token_id, *([self.config.eos_token_id] if self.policy.suppress_eos else [])]
 
     def _sample(self, p: StepParameters, canvas: int) -> None:
         c, length = self.c, self.policy.block_length

@@ -33,6 +33,10 @@ class Hbm:
     regions: dict[str, Region] = field(default_factory=dict)
     data: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
+    def fork(self) -> Hbm:
+        """A copy to go on from, sharing the contents."""
+        return Hbm(self.size, dict(self.regions), dict(self.data))
+
     def reserve(self, name: str, size: int) -> int:
         """Address of a new region of `size` bytes."""
         start = self.size

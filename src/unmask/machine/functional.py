@@ -10,17 +10,21 @@ from numpy.typing import NDArray
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, check_loops
 from unmask.isa.program import Program
-from unmask.isa.table import Engine, Kind
+from unmask.isa.table import Kind
 from unmask.machine.config import Machine
 from unmask.machine.semantics import SEMANTICS
 from unmask.machine.sequencer import REGISTER_INSTRUCTIONS, execute
 from unmask.machine.state import MachineFault, State
+
+_CONTROL = frozenset({"HALT", "LOOP", "END", "SEM_SET"})
 
 
 def _bind(op: Op) -> Callable[[State], None]:
     """The instruction as a function of the state, its operands looked up once."""
     if op.name == "SYNC":
         return lambda state: None
+    if op.name in REGISTER_INSTRUCTIONS:
+        return lambda state: execute(op, state.registers, lambda address: int(state.words(address, 1)[0]))
     run = SEMANTICS.get(op.name)
     if run is None:
         raise UnmaskError(f"instruction {op.name} has no functional semantics")
@@ -48,7 +52,7 @@ class FunctionalMachine:
             self.write(name, content)
         ops = program.ops
         self._ends = check_loops(ops)
-        self._ops = [(op, _bind(op) if op.row.engine is not Engine.SEQUENCER or op.name == "SYNC" else None) for op in ops]
+        self._ops = [(op, None if op.name in _CONTROL else _bind(op)) for op in ops]
 
     def write(self, region: str, content: NDArray[np.generic]) -> None:
         """Put an array's bytes at the start of a named HBM region.
@@ -73,6 +77,10 @@ class FunctionalMachine:
         Raises:
             MachineFault: names the instruction that stopped the machine.
         """
+        with np.errstate(all="ignore"):  # infinities and NaN are values of the machine
+            self._run()
+
+    def _run(self) -> None:
         pc, loops = 0, []
         while True:
             op, call = self._ops[pc]
@@ -91,6 +99,4 @@ class FunctionalMachine:
                     pc = loops[-1][0]
                 else:
                     loops.pop()
-            elif op.name in REGISTER_INSTRUCTIONS:
-                execute(op, self.state.registers, lambda address: int(self.state.words(address, 1)[0]))
             pc += 1

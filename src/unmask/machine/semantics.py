@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unmask.isa.table import BY_NAME
 from unmask.machine.state import F32, MachineFault, State, read_bf16, to_bytes
@@ -28,6 +29,17 @@ def _effect(name: str) -> Callable[[Semantics], Semantics]:
         return function
 
     return register
+
+
+def _words(seed: int, step: int, positions: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Random words; the generator's key is 32 bits of each register."""
+    return noise.uniform_bits(seed % 2**32, step % 2**32, positions, tokens)
+
+
+def _format(s: State, number: int) -> mx.MxFormat:
+    if number >= len(s.formats):
+        raise MachineFault(f"format {number}: expected one of 0 to {len(s.formats) - 1}")
+    return s.formats[number]
 
 
 def _blocks_of(cols: int) -> int:
@@ -49,7 +61,7 @@ def _l_vec(s: State, dst: int, src: int, rows: int, cols: int, dst_stride: int, 
 
 @_effect("L_MAT")
 def _l_mat(s: State, dst: int, src: int, scales: int, rows: int, cols: int, src_stride: int, format: int) -> None:
-    form, blocks = s.formats[format], _blocks_of(cols)
+    form, blocks = _format(s, format), _blocks_of(cols)
     elements, scale_bytes = _mx_windows(s, src, scales, rows, cols, src_stride, form)
     codes, scale_codes = s.blocks(dst, rows, blocks)
     codes[:] = mx.unpack(np.ascontiguousarray(elements), scale_bytes, form, cols).codes.reshape(rows, blocks, mx.BLOCK)
@@ -76,7 +88,7 @@ def _st_vec(s: State, src: int, dst: int, rows: int, cols: int, src_stride: int,
 
 @_effect("ST_MX")
 def _st_mx(s: State, src: int, dst: int, scales: int, rows: int, cols: int, src_stride: int, dst_stride: int, format: int) -> None:
-    form = s.formats[format]
+    form = _format(s, format)
     elements, scale_bytes = _mx_windows(s, dst, scales, rows, cols, dst_stride, form)
     packed = mx.quantize(s.tile(src, rows, cols, src_stride), form)
     elements[:] = mx.pack(packed)
@@ -95,7 +107,7 @@ def _st_int(s: State, src: int, dst: int, count: int) -> None:
 def _m_mm(s: State, dst: int, a: int, b: int, m: int, n: int, k: int, dst_stride: int, a_stride: int, transposed: int, format: int) -> None:
     rows, cols = (k, n) if transposed else (n, k)
     codes, scales = s.blocks(b, rows, _blocks_of(cols))
-    right = mx.MxTensor(codes.reshape(rows, -1), np.ascontiguousarray(scales), s.formats[format], cols)
+    right = mx.MxTensor(codes.reshape(rows, -1), np.ascontiguousarray(scales), _format(s, format), cols)
     if transposed:
         right = mx.reblock_transposed(right)
     left = mx.quantize(s.tile(a, m, k, a_stride), s.activations)
@@ -172,7 +184,7 @@ def _v_gumbel(
     dst_stride: int,
     a_stride: int,
 ) -> None:
-    bits = noise.uniform_bits(seed, step, position + np.arange(rows), token + np.arange(cols))
+    bits = _words(seed, step, position + np.arange(rows), token + np.arange(cols))
     scale = bf16.from_bits(np.array(temperature, np.uint16))
     shift = bf16.multiply(noise.gumbel(bits), scale)
     s.tile(dst, rows, cols, dst_stride)[:] = bf16.add(s.tile(a, rows, cols, a_stride), shift)
@@ -272,7 +284,7 @@ def _f_rsqrt(s: State, dst: int, a: int, count: int) -> None:
 
 @_effect("F_UNIFORM")
 def _f_uniform(s: State, dst: int, seed: int, step: int, position: int, count: int) -> None:
-    bits = noise.uniform_bits(seed, step, position + np.arange(count), np.zeros(1, np.int64))
+    bits = _words(seed, step, position + np.arange(count), np.zeros(1, np.int64))
     s.scalars(dst, count)[:] = noise.uniform(bits)[:, 0]
 
 
@@ -290,7 +302,7 @@ def _v_topk_mask(s: State, dst: int, f: int, eligible: int, k: int, count: int) 
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
     mask = s.words(dst, count)
     mask[:] = 0
-    mask[ranked[:k]] = 1
+    mask[ranked[: max(k, 0)]] = 1
 
 
 @_effect("V_SELECT_INT")

@@ -12,11 +12,11 @@ from unmask.numerics import noise
 class CounterNoise:
     """An `unmask.decoding.noise.NoiseSource` of the words that the machine draws: (seed, step, position, token) decide each draw.
 
-    Rows of a batch draw the same numbers, as separate runs of the machine with one seed do.
+    Rows of a batch draw the same numbers, as separate runs of the machine with one seed do. The seed counts modulo 2^32.
     """
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
+        self._seed = seed % 2**32
 
     def _words(self, step: int, positions: Tensor, tokens: int) -> np.ndarray:
         return noise.uniform_bits(self._seed, step, positions.numpy(), np.arange(tokens))

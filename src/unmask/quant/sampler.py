@@ -10,6 +10,14 @@ from unmask.decoding.sampler import Sampling
 from unmask.errors import UnmaskError
 from unmask.numerics import accumulator, bf16, functions, noise
 
+_LAST = -1.0
+"""A confidence below all others: a row with a NaN among its logits is committed last, as the machine does."""
+
+
+def _comparable(x: np.ndarray) -> np.ndarray:
+    """NaN never wins a maximum."""
+    return np.where(np.isnan(x), np.float32(-np.inf), x)
+
 
 class MachineSampler:
     """An `unmask.decoding.sampler.Sampler`: BF16 logits, stable-max confidence in FP32, counter-based noise.
@@ -23,7 +31,7 @@ class MachineSampler:
     """
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
+        self._seed = seed % 2**32
 
     def __call__(self, logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         """See `Sampler`.
@@ -41,17 +49,17 @@ class MachineSampler:
         positions, row = sampling.positions.numpy(), np.arange(len(logits))
         logits = logits.copy()
         logits[:, list(sampling.excluded)] = -np.inf
-        logits[np.isnan(logits)] = -np.inf
         scores = logits
         if sampling.temperature:
             bits = noise.uniform_bits(self._seed, sampling.step, positions, np.arange(logits.shape[1]))
             temperature = bf16.round(np.array(sampling.temperature, np.float32))
             scores = bf16.add(logits, bf16.multiply(noise.gumbel(bits), temperature))
-        tokens = scores.argmax(axis=1)
+        tokens = _comparable(scores).argmax(axis=1)
         if sampling.remasking == "random":
             return tokens, noise.uniform(noise.uniform_bits(self._seed, sampling.step, positions, np.zeros(1, np.int64)))[:, 0]
-        maximum = logits.max(axis=1)
-        total, _ = accumulator.sum_rows(functions.exp(bf16.subtract(logits, maximum[:, None])))
+        maximum = _comparable(logits).max(axis=1)
+        total, invalid = accumulator.sum_rows(functions.exp(bf16.subtract(logits, maximum[:, None])))
         inverse = functions.reciprocal_fp32(accumulator.to_fp32(total, accumulator.VECTOR_FRACTION))
-        chosen = functions.exp(bf16.round(logits[row, tokens] - maximum))
-        return tokens, chosen * inverse
+        with np.errstate(invalid="ignore"):
+            chosen = functions.exp(bf16.round(logits[row, tokens] - maximum))
+        return tokens, np.where(invalid | np.isnan(chosen), np.float32(_LAST), chosen * inverse)

@@ -18,7 +18,7 @@ def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: i
         width = min(tile_width(c, head.rows, head.blocks), max(fit, STRIDE_UNIT))
         stride = -(-width // STRIDE_UNIT)
         size = x.rows * stride * STRIDE_UNIT
-        ring = Ring(c.e, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
+        ring = Ring(c.e, Engine.MATRIX, Engine.STORE, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
         e, s, out = c.e.var(head.elements), c.e.var(head.scales), c.e.var(logits)
         strides: dict[Var, int] = {e: width * head.row_bytes, s: width * head.blocks, out: width * _BF16_BYTES}
         whole, rest = divmod(head.rows, width)

@@ -48,7 +48,7 @@ def _stream(c: Context, logits: Logits, first_row: int, rows: int, buffers: int,
         width = min(logits.vocabulary, max(fit, STRIDE_UNIT))
         stride = -(-width // STRIDE_UNIT)
         size = rows * stride * STRIDE_UNIT
-        ring = Ring(c.e, c.vector.take(2 * size, f"two chunks of logits of {rows} rows"), size)
+        ring = Ring(c.e, Engine.LOAD, Engine.VECTOR, c.vector.take(2 * size, f"two chunks of logits of {rows} rows"), size)
         source, token = c.e.var(logits.at + first_row * logits.row_bytes), c.e.var(0)
         c.e.order(Engine.VECTOR, Engine.LOAD)
 
