@@ -1,4 +1,4 @@
-"""Running the network on a canvas: which rows are fed and which logits come back. Caches are other implementations."""
+"""Running the network on a canvas: which rows are fed and which logits come back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from unmask.decoding.cache.base import Cache, Moment
+from unmask.models.layers import LayerRunner
 
 
 class ModelConfig(Protocol):
@@ -20,6 +23,8 @@ class ModelConfig(Protocol):
     def eos_token_id(self) -> int: ...
     @property
     def max_sequence_length(self) -> int: ...
+    @property
+    def shifted_logits(self) -> bool: ...
 
 
 class MaskPredictor(Protocol):
@@ -28,8 +33,10 @@ class MaskPredictor(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
-    def hidden(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Final hidden states [batch, positions, width] of `ids` int64 [batch, positions]."""
+    def hidden(
+        self, ids: Tensor, attention_mask: Tensor | None = None, *, positions: range | None = None, layers: LayerRunner | None = None
+    ) -> Tensor:
+        """Final hidden states [batch, rows, width] of `ids` int64 [batch, rows], which lie at `positions` (None: from 0)."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -43,48 +50,72 @@ class Evaluation:
 
     Attributes:
         fed: int64 [rows, positions], the ids that went through the network; rows is twice the batch under guidance.
-        logits: [batch, window, vocabulary], after guidance, of the positions asked for.
+        window: the canvas positions that the logits are for.
+        logits: [batch, window, vocabulary], after guidance; row `i` predicts position `window[i]`, whatever the network's convention.
     """
 
     fed: Tensor
+    window: range
     logits: Tensor
 
 
-class Evaluator(Protocol):
-    """Gives the logits of a window of the canvas at every step of a block, feeding what it must."""
+class Evaluator:
+    """Gives the logits of every step: feeds the rows that the cache asks for, twice under classifier-free guidance (once with the
+    prompt masked out), and undoes the shift of networks whose row `i` predicts position `i + 1`.
 
-    def __call__(self, canvas: Tensor, block: range, step: int, window: range) -> Evaluation:
-        """Evaluate.
+    A shifted network's prediction of the first row fed would need the row before it; like the reference implementations, that row's
+    own logits are taken.
+    """
 
-        Args:
-            canvas: int64 [batch, positions].
-            block: the positions of the active block.
-            step: counted from the start of the block; a block cache refreshes at 0.
-            window: the positions whose logits are wanted.
-        """
-        ...
-
-
-class FullCanvas:
-    """No cache: the whole canvas at every step, twice under classifier-free guidance (once with the prompt masked out)."""
-
-    def __init__(self, model: MaskPredictor, prompt: Tensor, cfg_scale: float, attention_mask: Tensor | None) -> None:
+    def __init__(
+        self, model: MaskPredictor, prompt: Tensor, prompt_length: int, cfg_scale: float, attention_mask: Tensor | None, cache: Cache | None
+    ) -> None:
         """Fix what does not change from step to step.
 
         Args:
             model: the network.
             prompt: bool [batch, positions], True where guidance masks the canvas out.
+            prompt_length: where the new tokens begin.
             cfg_scale: 0 for no guidance.
             attention_mask: bool [batch, positions] of the whole canvas, or None.
+            cache: None feeds the whole canvas at every step.
         """
-        self._model, self._prompt, self._cfg_scale = model, prompt, cfg_scale
+        self._model, self._prompt, self._prompt_length = model, prompt, prompt_length
+        self._cfg_scale, self._cache = cfg_scale, cache
         guided = cfg_scale > 0 and attention_mask is not None
         self._attention_mask = torch.cat((attention_mask, attention_mask)) if guided and attention_mask is not None else attention_mask
+        self._index = 0
 
-    def __call__(self, canvas: Tensor, block: range, step: int, window: range) -> Evaluation:
-        rows = slice(window.start, window.stop)
-        if self._cfg_scale == 0:
-            return Evaluation(canvas, self._model.logits(self._model.hidden(canvas, self._attention_mask)[:, rows]))
-        fed = torch.cat((canvas, canvas.masked_fill(self._prompt, self._model.config.mask_token_id)))
-        conditional, unconditional = self._model.logits(self._model.hidden(fed, self._attention_mask)[:, rows]).chunk(2)
-        return Evaluation(fed, unconditional + (self._cfg_scale + 1) * (conditional - unconditional))
+    def __call__(self, canvas: Tensor, block: range, step: int, window: range | None) -> Evaluation:
+        """Evaluate.
+
+        Args:
+            canvas: int64 [batch, positions].
+            block: the positions of the active block.
+            step: counted from the start of the block.
+            window: the positions whose logits are wanted, among those that are fed; None for all of these.
+        """
+        now = Moment(canvas, self._prompt_length, block, step, self._index)
+        self._index += 1
+        rows = now.everything if self._cache is None else self._cache.rows(now)
+        layers = None if self._cache is None else self._cache.runner(now, rows)
+        fed = canvas
+        if self._cfg_scale > 0:
+            fed = torch.cat((canvas, canvas.masked_fill(self._prompt, self._model.config.mask_token_id)))
+        fed = fed[:, rows.start : rows.stop]
+        hidden = self._model.hidden(fed, self._attention_mask, positions=rows, layers=layers)
+        window = rows if window is None else window
+        logits = self._predictions(hidden, range(window.start - rows.start, window.stop - rows.start))
+        if self._cfg_scale > 0:
+            conditional, unconditional = logits.chunk(2)
+            logits = unconditional + (self._cfg_scale + 1) * (conditional - unconditional)
+        return Evaluation(fed, window, logits)
+
+    def _predictions(self, hidden: Tensor, rows: range) -> Tensor:
+        """Logits that predict the positions of `rows`, counted from the first row of `hidden`."""
+        if not self._model.config.shifted_logits:
+            return self._model.logits(hidden[:, rows.start : rows.stop])
+        first = max(rows.start - 1, 0)
+        logits = self._model.logits(hidden[:, first : rows.stop])
+        shifted = torch.cat((logits[:, :1], logits[:, :-1]), dim=1)
+        return shifted[:, rows.start - first :]

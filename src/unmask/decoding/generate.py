@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unmask.decoding.cache.base import Cache
 from unmask.decoding.commit import Committer, TopK
-from unmask.decoding.evaluate import FullCanvas, MaskPredictor
+from unmask.decoding.evaluate import Evaluator, MaskPredictor
 from unmask.decoding.noise import NoiseSource, TorchNoise
 from unmask.decoding.policy import Policy
 from unmask.decoding.sampler import FloatSampler, Sampler, Sampling
-from unmask.decoding.schedule import transfer_counts
+from unmask.decoding.schedule import Schedule, Uniform
 from unmask.errors import UnmaskError
 
 
@@ -83,24 +84,31 @@ def generate(
     noise: NoiseSource | None = None,
     sampler: Sampler | None = None,
     committer: Committer | None = None,
+    schedule: Schedule | None = None,
+    cache: Cache | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> Generation:
-    """LLaDA's `generate` (Nie et al., arXiv 2502.09992, and its published code), ties to the lowest index.
+    """Unmask block by block; by default LLaDA's `generate` (Nie et al., arXiv 2502.09992, and its published code). Ties go to the lowest
+    index. Schedule, sampler, committer and cache compose freely, but for one rule: with a schedule that waits for a clean block the
+    committer must always commit something.
 
     Args:
         model: the network.
         prompt_ids: int64 [batch, prompt]; rows of different length are padded on the left.
-        policy: what to generate and how. With `exclude_mask` only the active block is sampled; without it every position of the
-            canvas is, as the reference does, which matters to the order of random draws and to masks left behind.
+        policy: what to generate and how. With `exclude_mask` only the active block is sampled; without it every position that
+            is fed, as the references do, which matters to the order of random draws and to masks left behind.
         attention_mask: bool or 0/1 [batch, prompt], False at padding; None if there is none.
         noise: random numbers; by default PyTorch's generator seeded with `policy.seed`.
         sampler: candidate and confidence from logits; by default in floating point.
         committer: which candidates to commit; by default the scheduled number of most confident ones.
+        schedule: how many candidates each step commits and when a block is done; by default evenly over `policy.steps`.
+        cache: which rows each step feeds; by default the whole canvas. A new one for every generation.
         on_step: called after every denoising step.
 
     Raises:
         UnmaskError: an empty prompt, one with tokens outside the vocabulary or (under `exclude_mask`) with mask tokens, one that
-            does not fit the model's context, or an attention mask of another shape.
+            does not fit the model's context, or an attention mask of another shape; a block that will never be clean because the mask
+            token was committed (without `exclude_mask`).
     """
     config = model.config
     prompt = _checked_prompt(prompt_ids, policy, model)
@@ -109,7 +117,8 @@ def generate(
     batch, prompt_length = prompt.shape
     canvas = torch.cat((prompt, prompt.new_full((batch, policy.gen_length), config.mask_token_id)), dim=1)
     visible = _visible(attention_mask, prompt, policy)
-    evaluate = FullCanvas(model, canvas != config.mask_token_id, policy.cfg_scale, visible)
+    schedule = schedule or Uniform(policy.steps_per_block)
+    evaluate = Evaluator(model, canvas != config.mask_token_id, prompt_length, policy.cfg_scale, visible, cache)
     excluded = (config.mask_token_id,) * policy.exclude_mask + (config.eos_token_id,) * policy.suppress_eos
     deferred = (config.eos_token_id,) * policy.defer_eos
     if policy.defer_eos and policy.eot_token_id is not None:
@@ -118,22 +127,36 @@ def generate(
     records: list[StepRecord] = []
     for block in range(policy.blocks):
         active = range(prompt_length + block * policy.block_length, prompt_length + (block + 1) * policy.block_length)
-        window = active if policy.exclude_mask else range(canvas.shape[1])
-        positions = torch.arange(window.start, window.stop, device=canvas.device)
-        masks = (canvas[:, active.start : active.stop] == config.mask_token_id).sum(dim=1)
-        schedule = torch.tensor([transfer_counts(int(m), policy.steps_per_block) for m in masks], device=canvas.device)
-        for index in range(policy.steps_per_block):
-            evaluation = evaluate(canvas, active, index, window)
-            sampling = Sampling(len(records), positions, policy.temperature, policy.remasking, excluded, deferred, noise)
+        masks_at_start = masks = (canvas[:, active.start : active.stop] == config.mask_token_id).sum(dim=1)
+        index = 0
+        while (counts := schedule(index, masks_at_start, masks)) is not None:
+            evaluation = evaluate(canvas, active, index, active if policy.exclude_mask else None)
+            window = evaluation.window
+            positions = torch.arange(window.start, window.stop, device=canvas.device)
+            eligible = canvas == config.mask_token_id
+            eligible[:, : window.start] = False
+            eligible[:, active.stop :] = False
+            sampling = Sampling(
+                len(records),
+                positions,
+                policy.temperature,
+                policy.remasking,
+                excluded,
+                deferred,
+                noise,
+                eligible[:, window.start : window.stop],
+                active,
+                index,
+            )
             sampled, sampled_confidence = sampler(evaluation.logits, sampling)
 
-            eligible = canvas == config.mask_token_id
-            eligible[:, active.stop :] = False
             candidates = torch.where(eligible, _onto_canvas(sampled, window, canvas), canvas)
             everywhere = sampled_confidence.new_full(canvas.shape, -torch.inf)
             confidence = _onto_canvas(sampled_confidence, window, everywhere).masked_fill(~eligible, -torch.inf)
-            committed = committer(confidence, schedule[:, index])
+            committed = committer(confidence, counts)
             canvas = torch.where(committed, candidates, canvas)
+            masks = (canvas[:, active.start : active.stop] == config.mask_token_id).sum(dim=1)
+            index += 1
 
             record = StepRecord(len(records), block, active.start, active.stop, evaluation.fed, candidates, confidence, committed, canvas)
             records.append(record)

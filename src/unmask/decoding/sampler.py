@@ -24,6 +24,9 @@ class Sampling:
         excluded: tokens whose logit counts as -inf from the start: they cannot win, and are no part of the softmax's sum.
         deferred: tokens that can win, but whose logit counts as -inf in the confidence.
         noise: where random numbers come from.
+        eligible: bool [batch, n], the positions that may be committed; None if unknown. What is sampled elsewhere is not used.
+        block: the canvas positions of the active block; None if unknown.
+        block_step: counted from the start of the block.
     """
 
     step: int
@@ -33,6 +36,9 @@ class Sampling:
     excluded: tuple[int, ...]
     deferred: tuple[int, ...]
     noise: NoiseSource
+    eligible: Tensor | None = None
+    block: range | None = None
+    block_step: int = 0
 
 
 class Sampler(Protocol):
@@ -53,14 +59,20 @@ class Sampler(Protocol):
 
 
 class FloatSampler:
-    """LLaDA's arithmetic: Gumbel-max in float64 (arXiv 2409.02908 on why), confidence by softmax in the dtype of the logits."""
+    """LLaDA's arithmetic: Gumbel-max in float64 (arXiv 2409.02908 on why), confidence by softmax in the dtype of the logits or, as
+    Fast-dLLM computes it, in another one.
+    """
+
+    def __init__(self, confidence: torch.dtype | None = None) -> None:
+        """Set the dtype of the confidence; None for that of the logits."""
+        self._confidence = confidence
 
     def __call__(self, logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-        logits = _without(logits, sampling.excluded)
+        logits = without(logits, sampling.excluded)
         candidates = self.scores(logits, sampling).argmax(dim=-1)
         if sampling.remasking == "random":
             return candidates, sampling.noise.position_uniforms(sampling.step, sampling.positions, logits.shape[0])
-        probability = torch.softmax(_without(logits, sampling.deferred), dim=-1)
+        probability = torch.softmax(without(logits, sampling.deferred), dim=-1, dtype=self._confidence)
         return candidates, probability.gather(-1, candidates[..., None]).squeeze(-1)
 
     def scores(self, logits: Tensor, sampling: Sampling) -> Tensor:
@@ -72,7 +84,8 @@ class FloatSampler:
         return logits.double().exp() / (-uniform.log()) ** sampling.temperature
 
 
-def _without(logits: Tensor, tokens: tuple[int, ...]) -> Tensor:
+def without(logits: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    """The logits [..., vocabulary] with those of `tokens` at -inf."""
     if not tokens:
         return logits
     return logits.index_fill(-1, torch.tensor(tokens, device=logits.device), -torch.inf)

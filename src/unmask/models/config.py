@@ -79,6 +79,11 @@ class LladaConfig:
     def head_dim(self) -> int:
         return self.d_model // self.n_heads
 
+    @property
+    def shifted_logits(self) -> bool:
+        """Whether row `i` of the logits predicts position `i + 1`; LLaDA's predicts position `i`."""
+        return False
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any], path: Path) -> LladaConfig:
         """The configuration in `values`, the parsed content of the file `path`; keys that do not change the maths are ignored.

@@ -7,6 +7,8 @@ LLaDA folder loads as it is. The modules hold the parameters and say what is com
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import LladaConfig
 from unmask.models.family import Family
+from unmask.models.layers import LayerRunner, TransformerBlock
 
 
 class RMSNorm(nn.Module):
@@ -37,6 +40,18 @@ def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Ten
     angle = torch.outer(torch.arange(length, dtype=torch.float32), inverse_frequency)
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()
+
+
+def rotary_rows(positions: range, context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """The rows of `rotary_tables` at `positions`: two float32 tensors [len(positions), head_dim].
+
+    Raises:
+        ValueError: a position that `context`, the longest canvas of the model, does not hold.
+    """
+    if positions.stop > context:
+        raise ValueError(f"{positions.stop} positions do not fit the model's context of {context}")
+    cos, sin = rotary_tables(positions.stop, head_dim, theta)
+    return cos[positions.start :], sin[positions.start :]
 
 
 class LladaBlock(nn.Module):
@@ -124,28 +139,37 @@ class Llada(nn.Module):
         transformer = self.model.transformer
         return transformer.wte.weight if self.config.weight_tying else transformer.ff_out.weight
 
-    def hidden(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        positions: range | None = None,
+        layers: LayerRunner | None = None,
+    ) -> Tensor:
         """The final, normalised hidden states.
 
         Args:
             ids: token ids, int64 [batch, positions].
-            attention_mask: bool [batch, positions], False where a position is padding that nobody may attend to.
+            attention_mask: bool [batch, keys], False where a position is padding that nobody may attend to. The keys are the
+                positions fed, or what `layers` makes of them.
+            positions: where on the canvas the ids lie; None: from 0.
+            layers: runs the blocks; a cache is one. None: the rows that are fed see one another and nothing else.
 
         Returns:
             [batch, positions, d_model] in the dtype of the weights.
 
         Raises:
-            ValueError: more positions than `max_sequence_length`.
+            ValueError: a position beyond `max_sequence_length`.
         """
-        length = ids.shape[1]
-        if length > self.config.max_sequence_length:
-            raise ValueError(f"{length} positions do not fit the model's context of {self.config.max_sequence_length}")
-        cos, sin = rotary_tables(length, self.config.head_dim, self.config.rope_theta)
+        positions = range(ids.shape[1]) if positions is None else positions
+        cos, sin = rotary_rows(positions, self.config.max_sequence_length, self.config.head_dim, self.config.rope_theta)
         cos, sin = cos.to(ids.device), sin.to(ids.device)
         bias = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         x = self.arithmetic.embed(ids, self.model.transformer.wte.weight)
-        for block in self.model.transformer.blocks:
-            x = block(x, cos, sin, bias, self.arithmetic)
+        for index, block in enumerate(self.model.transformer.blocks):
+            run = block if layers is None else partial(layers, index, cast(TransformerBlock, block))
+            x = run(x, cos, sin, bias, self.arithmetic)
         normalised: Tensor = self.model.transformer.ln_f(x, self.arithmetic)
         return normalised
 

@@ -20,13 +20,17 @@ class MismatchError(Exception):
 
 
 class Forward(BaseModel):
-    """A forward pass: the ids fed, and per row the arg-max and the largest probability of the logits."""
+    """A forward pass: the ids fed, and per row the arg-max and the largest probability of the logits; with a cache, how many positions
+    it holds and, if it is written in place, which of them are replaced.
+    """
 
     op: Literal["forward"]
     ids: list[list[int]]
     argmax: list[list[int]]
     max_prob_f64: list[list[float]]
     logits_key: str | None = None
+    past_len: int | None = None
+    replace_positions: list[int] | None = Field(default=None, min_length=1)
 
 
 class TopK(BaseModel):

@@ -1,0 +1,92 @@
+"""What a cache is, and the store of keys and values that most of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unmask.models.arithmetic import Arithmetic
+from unmask.models.layers import LayerRunner, TransformerBlock
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a generation stands before a forward pass.
+
+    Attributes:
+        canvas: int64 [batch, positions].
+        prompt_length: where the new tokens begin.
+        block: the positions of the active block.
+        step: counted from the start of the block.
+        index: counted over the whole generation.
+    """
+
+    canvas: Tensor
+    prompt_length: int
+    block: range
+    step: int
+    index: int
+
+    @property
+    def everything(self) -> range:
+        """All positions of the canvas."""
+        return range(self.canvas.shape[1])
+
+
+class Cache(Protocol):
+    """One generation's cache. It is asked twice per forward pass: for the rows to feed, and for what runs the layers on them.
+
+    The runner sees every layer's rows, keys and values as they come, so it may keep them in place (Fast-dLLM, FreeCache), keep those
+    of a token only once it is decoded (dKV-Cache), compute a layer for some of the fed rows and reuse the rest (dLLM-Cache), or let
+    rows see only the blocks before them and their own (LLaDA 2.0).
+    """
+
+    def rows(self, now: Moment) -> range:
+        """The canvas positions to feed; they include those of the active block that are still masked."""
+        ...
+
+    def runner(self, now: Moment, rows: range) -> LayerRunner:
+        """What runs the layers on these rows, in this forward pass."""
+        ...
+
+
+class KeyValueStore:
+    """Keys and values of the whole canvas, per layer. The rows that are fed replace theirs in place; the others stay as they were when
+    they were last fed. As positions never move, keys are kept rotated.
+    """
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def keys_and_values(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Those of one layer: two tensors [batch, kv_heads, positions, head_dim]."""
+        return self._layers[layer]
+
+    def runner(self, now: Moment, rows: range) -> LayerRunner:
+        """Feeds `rows`, which see every position of the canvas. All positions must have been fed before, or be fed now."""
+        length, place = now.canvas.shape[1], slice(rows.start, rows.stop)
+
+        def run(
+            index: int,
+            block: TransformerBlock,
+            x: Tensor,
+            cos: Tensor,
+            sin: Tensor,
+            attention_bias: Tensor | None,
+            arithmetic: Arithmetic,
+        ) -> Tensor:
+            q, k, v = block.project(x, cos, sin, arithmetic)
+            if len(rows) == length:
+                self._layers[index] = k, v
+            else:
+                self._layers[index] = _replaced(self._layers[index][0], k, place), _replaced(self._layers[index][1], v, place)
+            return block.attend(x, q, *self._layers[index], attention_bias, arithmetic)
+
+        return run
+
+
+def _replaced(whole: Tensor, part: Tensor, place: slice) -> Tensor:
+    return torch.cat((whole[:, :, : place.start], part, whole[:, :, place.stop :]), dim=2)

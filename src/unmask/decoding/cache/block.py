@@ -1,0 +1,32 @@
+"""Fast-dLLM's block caches (Wu et al., arXiv 2505.22618): refreshed by the first step of every block."""
+
+from __future__ import annotations
+
+from unmask.decoding.cache.base import KeyValueStore, Moment
+from unmask.models.layers import LayerRunner
+
+
+class PrefixCache:
+    """Later steps of a block feed everything from the block's start on; what lies before keeps the keys and values of the first step."""
+
+    def __init__(self) -> None:
+        self._store = KeyValueStore()
+
+    def rows(self, now: Moment) -> range:
+        return now.everything if now.step == 0 else range(now.block.start, now.everything.stop)
+
+    def runner(self, now: Moment, rows: range) -> LayerRunner:
+        return self._store.runner(now, rows)
+
+
+class DualCache:
+    """Later steps of a block feed only the block; everything outside keeps the keys and values of the first step."""
+
+    def __init__(self) -> None:
+        self._store = KeyValueStore()
+
+    def rows(self, now: Moment) -> range:
+        return now.everything if now.step == 0 else now.block
+
+    def runner(self, now: Moment, rows: range) -> LayerRunner:
+        return self._store.runner(now, rows)

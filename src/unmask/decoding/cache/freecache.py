@@ -1,0 +1,34 @@
+"""FlashDLM's caches (Hu et al., arXiv 2505.21467): keys and values that are computed once and never refreshed."""
+
+from __future__ import annotations
+
+from unmask.decoding.cache.base import KeyValueStore, Moment
+from unmask.models.layers import LayerRunner
+
+
+class FreeCache:
+    """Everything before the row that predicts the block's first token is frozen: a step feeds `[block.start - 1, end of the canvas)`,
+    the first step of all feeds everything. A finished block keeps the keys and values of its last step.
+    """
+
+    def __init__(self) -> None:
+        self._store = KeyValueStore()
+
+    def rows(self, now: Moment) -> range:
+        return now.everything if now.index == 0 else range(max(now.block.start - 1, 0), now.everything.stop)
+
+    def runner(self, now: Moment, rows: range) -> LayerRunner:
+        return self._store.runner(now, rows)
+
+
+class PromptCache:
+    """The prompt is frozen by the first step; later ones feed all new positions. Guided Diffusion runs with it."""
+
+    def __init__(self) -> None:
+        self._store = KeyValueStore()
+
+    def rows(self, now: Moment) -> range:
+        return now.everything if now.index == 0 else range(now.prompt_length, now.everything.stop)
+
+    def runner(self, now: Moment, rows: range) -> LayerRunner:
+        return self._store.runner(now, rows)
