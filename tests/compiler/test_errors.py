@@ -19,11 +19,23 @@ def one_line(call, match):
 @pytest.mark.parametrize(
     ("sram", "match"),
     [
-        ({"vector_kib": 1}, "machine nano cannot run this model: the vector SRAM cannot hold .*: it needs [0-9]+ elements, there are 512"),
-        ({"matrix_kib": 1}, "machine nano cannot run this model: the matrix SRAM cannot hold two tiles of .*: a slot has 0"),
-        ({"matrix_kib": 5}, "machine nano cannot run this model: the matrix SRAM cannot hold two tiles of 32 rows of [0-9] MX blocks"),
-        ({"float_words": 8}, "machine nano cannot run this model: the float SRAM cannot hold .*: it needs [0-9]+ words, there are 8"),
-        ({"integer_words": 8}, "machine nano cannot run this model: the integer SRAM cannot hold the canvas: it needs [0-9]+ words"),
+        (
+            {"vector_kib": 1},
+            "machine nano cannot run this model and policy: the vector SRAM cannot hold .*: it needs [0-9]+ elements, there are 512",
+        ),
+        ({"matrix_kib": 1}, "machine nano cannot run this model and policy: the matrix SRAM cannot hold two tiles of .*: a slot has 0"),
+        (
+            {"matrix_kib": 5},
+            "machine nano cannot run this model and policy: the matrix SRAM cannot hold two tiles of 32 rows of [0-9] MX blocks",
+        ),
+        (
+            {"float_words": 8},
+            "machine nano cannot run this model and policy: the float SRAM cannot hold .*: it needs [0-9]+ words, there are 8",
+        ),
+        (
+            {"integer_words": 8},
+            "machine nano cannot run this model and policy: the integer SRAM cannot hold the canvas: it needs [0-9]+ words",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -69,7 +81,7 @@ def test_a_prompt_must_be_what_the_program_was_compiled_for():
     one_line(lambda: simulate(program, [1, 2]), "compiled for a prompt of 3 tokens, not 2")
     one_line(lambda: simulate(program, []), "compiled for a prompt of 3 tokens, not 0")
     for wrong in (-1, TINY.vocab_size, TINY.mask_token_id):
-        one_line(lambda wrong=wrong: simulate(program, [1, wrong, 2]), "mask token or one outside the vocabulary of 45")
+        one_line(lambda wrong=wrong: simulate(program, [1, wrong, 2]), "the mask token 0|outside the vocabulary of 45")
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 2000, -1])

@@ -228,7 +228,7 @@ def test_many_outstanding_tokens_keep_their_order():
         (f"{LOAD} signal=7\nSEM_SET semaphore=7 value=1\nHALT", "instruction 1: sets semaphore 7 while"),
         (f"{LOAD} signal=7\n{EXP} wait=7\nSEM_SET semaphore=7 value=1\nHALT", "instruction 2: sets semaphore 7 while"),
         ("LOOP count=65536\nSYNC engine=1 signal=7\nEND\nHALT", "semaphore 7 may exceed 65535"),
-        ("LOOP count=2\n" * 9 + "END\n" * 9 + "HALT", "instruction 8: 9 nested loops; machine small has 8"),
+        ("LOOP count=2\n" * 9 + "END\n" * 9 + "HALT", "instruction 8: 9 nested loops; machine small allows 8 .sequencer.loop_depth"),
         ("SYNC engine=5\nHALT", "SYNC: engine 5"),
         ("F_RECIP dst=r0 a=r0 count=0\nHALT", "instruction 0: F_RECIP: count is 0"),
     ],

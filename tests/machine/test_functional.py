@@ -288,10 +288,10 @@ def test_noise_is_that_of_the_counter():
     assert (np.abs(found - expected) <= 2.0**-8 * (np.abs(expected) + 2 * np.abs(np.log(-np.log(uniform))) + 2.0**-4)).all()
 
 
-def test_uniform_draws_are_those_of_token_0():
+def test_uniform_draws_use_the_words_of_no_token():
     npu = fresh(8, [("F_UNIFORM", {"dst": 6, "seed": 12, "step": 7, "position": 40, "count": 25})])
     npu.run()
-    words = noise.uniform_bits(12, 7, np.arange(40, 65), np.zeros(1, int))[:, 0]
+    words = noise.uniform_bits(12, 7, np.arange(40, 65), np.array([2**32 - 1]))[:, 0]
     same(npu.state.floats[6:31], (words >> 8) / 2.0**24)
 
 

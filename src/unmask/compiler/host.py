@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,17 @@ class Simulation:
         return {name: count * len(self.steps) for name, count in per_step.items()}
 
 
+def _compiled_for(program: Program) -> tuple[Machine, Policy, int, int, int]:
+    """Machine, policy, positions, mask token and vocabulary of a program, which may come from a file."""
+    try:
+        machine, policy = Machine.model_validate(program.machine), Policy(**program.about["policy"])
+        model = program.about["model"]
+        return machine, policy, int(program.about["positions"]), int(model["mask_token_id"]), int(model["vocab_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise UnmaskError(f"the program is damaged or was compiled by another version of unmask: {what}") from None
+
+
 def simulate(
     program: Program,
     prompt_ids: Sequence[int],
@@ -98,14 +110,16 @@ def simulate(
     Raises:
         UnmaskError: a prompt of another length or outside the vocabulary.
     """
-    machine, policy, model = Machine.model_validate(program.machine), Policy(**program.about["policy"]), program.about["model"]
-    prompt_length = program.about["positions"] - policy.gen_length
+    machine, policy, positions, mask_token, vocabulary = _compiled_for(program)
+    prompt_length = positions - policy.gen_length
     if len(prompt_ids) != prompt_length:
         raise UnmaskError(f"the program was compiled for a prompt of {prompt_length} tokens, not {len(prompt_ids)}")
-    canvas = np.full(program.about["positions"], model["mask_token_id"], np.int64)
-    canvas[:prompt_length] = prompt_ids
-    if canvas.min() < 0 or canvas.max() >= model["vocab_size"] or model["mask_token_id"] in prompt_ids:
-        raise UnmaskError(f"the prompt holds a mask token or one outside the vocabulary of {model['vocab_size']}")
+    canvas = np.full(positions, mask_token, np.int64)
+    canvas[:prompt_length] = [operator.index(token) for token in prompt_ids]
+    if mask_token in prompt_ids:
+        raise UnmaskError(f"the prompt holds the mask token {mask_token}, which only generated positions may")
+    if canvas.min() < 0 or canvas.max() >= vocabulary:
+        raise UnmaskError(f"the prompt holds a token outside the vocabulary of {vocabulary}")
     seed = policy.seed if seed is None else seed
     npu = FunctionalMachine(program, machine)
     npu.write("canvas", canvas.astype("<i4"))

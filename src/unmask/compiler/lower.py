@@ -21,14 +21,13 @@ from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import encode
 from unmask.isa.program import Program
-from unmask.isa.table import Engine
+from unmask.isa.table import BF16_BYTES, INT32_BYTES, Engine
 from unmask.machine.config import Machine
 from unmask.machine.cycle import check_depth
+from unmask.machine.state import check_hbm
 from unmask.models.llada import Llada
 from unmask.numerics import bf16, mx
 
-_BF16_BYTES = 2
-_INT_BYTES = 4
 PARAMETERS = ("block_start", "commits", "seed", "step")
 """INT32 words of the region `parameters`, which the host writes before each step."""
 
@@ -67,7 +66,7 @@ def compile_step(model: Llada, policy: Policy, machine: Machine, prompt_length: 
         )
     if not policy.exclude_mask:
         raise UnmaskError("exclude_mask False: a program never commits the mask token; expected True, or --backend torch")
-    if not np.isfinite(bf16.round(np.array(policy.temperature, np.float32))):
+    if not np.isfinite(bf16.rounded(policy.temperature)):
         raise UnmaskError(f"temperature {policy.temperature:g} is beyond BF16; expected less than 3.4e38")
     if policy.defer_eos:
         raise UnmaskError("defer_eos has no program; expected False, or --backend torch")
@@ -84,7 +83,7 @@ def compile_step(model: Llada, policy: Policy, machine: Machine, prompt_length: 
             return _Step(hbm.fork(), network, policy, machine, positions, rows).build()
         except SramOverflow as error:
             overflow = error
-    raise UnmaskError(f"machine {machine.name} cannot run this model: {overflow}")
+    raise UnmaskError(f"machine {machine.name} cannot run this model and policy: {overflow}")
 
 
 class _Step:
@@ -95,7 +94,7 @@ class _Step:
         self.network, self.config, self.policy = network, network.config, policy
         self.positions, self.rows, self.tiles = positions, rows, -(-positions // rows)
         self.width = self.config.d_model
-        self.row_bytes = self.width * _BF16_BYTES
+        self.row_bytes = self.width * BF16_BYTES
         self.at = self._reserve()
 
     def _reserve(self) -> _Buffers:
@@ -107,10 +106,10 @@ class _Step:
             elements = hbm.reserve(f"{name}.elements", height * cols * form.element.bits // 8)
             return MxMatrix(elements, hbm.reserve(f"{name}.scales", height * blocks), self.positions, cols, form)
 
-        logit_bytes = ceil_to(config.vocab_size * _BF16_BYTES, 64)
+        logit_bytes = ceil_to(config.vocab_size * BF16_BYTES, 64)
         return _Buffers(
-            canvas=hbm.reserve("canvas", height * _INT_BYTES),
-            parameters=hbm.reserve("parameters", len(PARAMETERS) * _INT_BYTES),
+            canvas=hbm.reserve("canvas", height * INT32_BYTES),
+            parameters=hbm.reserve("parameters", len(PARAMETERS) * INT32_BYTES),
             x=hbm.reserve("x", height * self.row_bytes),
             queries=hbm.reserve("queries", height * self.row_bytes),
             cache=KvCache(cache("keys"), cache("values"), config.kv_heads, config.head_dim),
@@ -135,6 +134,7 @@ class _Step:
         self._sample(parameters, canvas)
         c.e.halt()
         check_depth(c.e.ops, c.machine)
+        check_hbm(c.hbm.size, c.machine)
         return Program(
             words=encode(c.e.ops),
             phases=c.e.phases,
@@ -198,7 +198,7 @@ class _Step:
         steps = {
             x: self.rows * self.row_bytes,
             q: self.rows * self.row_bytes,
-            angle: self.rows * half * _BF16_BYTES,
+            angle: self.rows * half * BF16_BYTES,
             k_e: element_step,
             k_s: scale_step,
             v_e: element_step,
@@ -214,8 +214,8 @@ class _Step:
             with c.e.loop(self.tiles, steps):
                 c.e.order(Engine.STORE, Engine.LOAD)
                 c.load(rows, x, self.row_bytes)
-                c.load(cos, Address(angle, self.network.cos), half * _BF16_BYTES)
-                c.load(sin, Address(angle, self.network.sin), half * _BF16_BYTES)
+                c.load(cos, Address(angle, self.network.cos), half * BF16_BYTES)
+                c.load(sin, Address(angle, self.network.sin), half * BF16_BYTES)
                 rms_norm(c, normed, rows, weight, config.rms_norm_eps)
                 product(c, queries, normed, matrices["q_proj"], layer)
                 rotate(c, queries, cos, sin, config.head_dim)
@@ -290,8 +290,10 @@ class _Step:
 
     def _sample(self, p: StepParameters, canvas: int) -> None:
         c, length = self.c, self.policy.block_length
-        confidence, total = c.scalars(length, "confidences"), c.scalars(length, "sums")
-        tokens, chosen = (c.integers.take(length, what) for what in ("candidates", "the transfer mask"))
+        block = f"a block of {length} positions"
+        confidence, total = c.scalars(length, f"confidences of {block}"), c.scalars(length, f"sums of {block}")
+        tokens = c.integers.take(length, f"candidates of {block}")
+        chosen = c.integers.take(length, f"the transfer mask of {block}")
         with c.e.phase("sampling-1-confidence"):
             for first, rows in self._row_tiles():
                 candidates(
@@ -299,7 +301,7 @@ class _Step:
                     self.at.logits,
                     first,
                     rows,
-                    self.policy.temperature,
+                    bf16.rounded(self.policy.temperature),
                     p,
                     tokens + first,
                     confidence + first,
@@ -309,10 +311,10 @@ class _Step:
             confidences(c, length, confidence, total)
             if self.policy.remasking == "random":
                 c.e.emit("F_UNIFORM", dst=confidence, seed=p.seed, step=p.step, position=p.block_start, count=length)
-        block = Address(p.block_start, canvas)
+        active = Address(p.block_start, canvas)
         with c.e.phase("sampling-3-topk"):
-            choose_positions(c, block, length, self.config.mask_token_id, confidence, p, chosen)
+            choose_positions(c, active, length, self.config.mask_token_id, confidence, p, chosen)
         with c.e.phase("sampling-4-select"):
-            c.e.emit("V_SELECT_INT", dst=block, mask=chosen, a=tokens, b=block, count=length)
+            c.e.emit("V_SELECT_INT", dst=active, mask=chosen, a=tokens, b=active, count=length)
             c.e.order(Engine.VECTOR, Engine.STORE)
             c.e.emit("ST_INT", src=canvas, dst=self.at.canvas, count=self.positions)

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.compiler.memory import Hbm, MxMatrix, bf16_bytes, ceil_to
-from unmask.errors import UnmaskError
 from unmask.models.config import LladaConfig
 from unmask.models.llada import Llada, rotary_tables
 from unmask.numerics import mx
@@ -71,36 +70,22 @@ def place_network(hbm: Hbm, model: Llada, positions: int, weights: mx.MxFormat) 
 
     Args:
         positions: rows of the rotary tables.
-
-    Raises:
-        UnmaskError: a network that the machine has no kernels for.
     """
     config = model.config
-    if config.head_dim % 2:
-        raise UnmaskError(f"head dimension {config.head_dim} is odd: rotary embedding needs pairs")
     transformer = model.model.transformer
     images = [_layer_image(block, weights) for block in transformer.blocks]
     places = images[0][1]
     base = hbm.place("layers", np.concatenate([image for image, _ in images]))
 
-    def matrix(name: str, rows: int, cols: int) -> MxMatrix:
+    def matrix(name: str) -> MxMatrix:
+        rows, cols = getattr(transformer.blocks[0], name).weight.shape
         return MxMatrix(base + places[f"{name}.elements"][0], base + places[f"{name}.scales"][0], rows, cols, weights)
 
-    width, kv_width, ffn = config.d_model, config.kv_heads * config.head_dim, config.mlp_hidden_size
-    shapes = {
-        "q_proj": (width, width),
-        "k_proj": (kv_width, width),
-        "v_proj": (kv_width, width),
-        "attn_out": (width, width),
-        "ff_proj": (ffn, width),
-        "up_proj": (ffn, width),
-        "ff_out": (width, ffn),
-    }
     cos, sin = (_array(table)[:, : config.head_dim // 2] for table in rotary_tables(positions, config.head_dim, config.rope_theta))
     head_elements, head_scales = _pack(model.head_weight[: config.vocab_size], weights)
     return NetworkImage(
         config=config,
-        layer={name: matrix(name, *shape) for name, shape in shapes.items()},
+        layer={name: matrix(name) for name in _MATRICES},
         norms={name: base + places[name][0] for name in _NORMS},
         layer_bytes=images[0][0].size,
         embedding=hbm.place("embedding", bf16_bytes(_array(transformer.wte.weight))),
@@ -111,7 +96,7 @@ def place_network(hbm: Hbm, model: Llada, positions: int, weights: mx.MxFormat) 
             hbm.place("head.elements", head_elements),
             hbm.place("head.scales", head_scales),
             config.vocab_size,
-            width,
+            config.d_model,
             weights,
         ),
     )

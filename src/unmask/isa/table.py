@@ -1,8 +1,9 @@
-"""The instruction table: the only place where an instruction is described.
+"""The instruction table: the only place where an instruction's name, encoding, engine and cost class are stated.
 
-The encoder, the assembler, the disassembler, the manual page, the functional semantics and the timing are all keyed by the rows of
-`INSTRUCTIONS`. A row says what an instruction is called, which engine runs it, how its time is computed, which operands it has and what it
-does.
+The encoder, the assembler, the disassembler and the manual page are derived from the rows of `INSTRUCTIONS`; the functional semantics
+(`unmask.machine.semantics`) and the memories touched (`unmask.machine.access`) are one function per row, keyed by its name.
+
+A row says what an instruction is called, which engine runs it, how its time is computed, which operands it has and what it does.
 
 An instruction word has 128 bits: the opcode (8), four semaphore names (two to wait for, two to signal; 6 bits each, 63 for none) and 96
 bits of operands, packed from the least significant bit in the order of the row's fields.
@@ -76,6 +77,8 @@ class Instruction:
 NO_SEMAPHORE = 63
 OPERAND_BITS = 96
 REGISTER_COUNT = 32
+BF16_BYTES = 2
+INT32_BYTES = 4
 STRIDE_UNIT = 32
 """Row strides in the vector SRAM are counted in units of this many elements, the size of an MX block."""
 
@@ -350,7 +353,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         _V,
         Cost.SCALAR_FUNCTION,
         (_F_DST, *_NOISE, _COUNT),
-        "dst = uniform draw in [0, 1) of (seed, step, position + entry)",
+        "dst = uniform draw in [0, 1) of (seed, step, position + entry), from words that no token's noise uses",
     ),
     # Vector engine: integers
     Instruction(

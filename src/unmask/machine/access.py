@@ -7,12 +7,10 @@ from typing import Literal, NamedTuple
 
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
-from unmask.isa.table import STRIDE_UNIT, Engine, Kind
+from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine, Kind
 from unmask.machine.config import Machine
 from unmask.numerics import mx
 
-_BF16_BYTES = 2
-_INT32_BYTES = 4
 _SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit"})
 
 Space = Literal["vector", "matrix", "float", "integer", "accumulators", "hbm"]
@@ -59,11 +57,11 @@ class _Operands:
 
     def hbm_rows(self, name: str, write: bool = False) -> Access:
         """BF16 rows in HBM."""
-        return Access("hbm", self[name], self["rows"], self["cols"] * _BF16_BYTES, self[f"{name}_stride"], write)
+        return Access("hbm", self[name], self["rows"], self["cols"] * BF16_BYTES, self[f"{name}_stride"], write)
 
     def hbm_words(self, name: str, write: bool = False) -> Access:
         """INT32 words in HBM."""
-        size = self["count"] * _INT32_BYTES
+        size = self["count"] * INT32_BYTES
         return Access("hbm", self[name], 1, size, size, write)
 
     def hbm_mx(self, name: str, write: bool = False) -> list[Access]:
@@ -96,7 +94,7 @@ def operand_format(op: Op, machine: Machine) -> str:
 
 def _load_gather(o: _Operands) -> list[Access]:
     # Which rows the ids choose is a matter of values; any row of the table may be read.
-    table = Access("hbm", o["table"], o["limit"], o["cols"] * _BF16_BYTES, o["table_stride"], False)
+    table = Access("hbm", o["table"], o["limit"], o["cols"] * BF16_BYTES, o["table_stride"], False)
     return [table, o.words("integer", "ids", "rows"), o.tile("dst", write=True)]
 
 

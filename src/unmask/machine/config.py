@@ -5,14 +5,23 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unmask.errors import UnmaskError
+from unmask.numerics import mx
 
-Positive = Annotated[int, Field(gt=0)]
-MxName = Literal["mxint8", "mxint4", "mxfp8", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4"]
+Positive = Annotated[int, Field(gt=0, le=2**20)]
+
+
+def _known_format(name: str) -> str:
+    if name not in mx.FORMATS:
+        raise ValueError(f"unknown MX format {name!r}: expected one of {', '.join(mx.FORMATS)}")
+    return name
+
+
+MxName = Annotated[str, AfterValidator(_known_format)]
 
 
 class _Part(BaseModel):
@@ -88,7 +97,7 @@ class Machine(_Part):
     """A complete machine description."""
 
     name: str
-    clock_ghz: Annotated[float, Field(gt=0)]
+    clock_ghz: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     matrix: MatrixEngine
     vector: VectorEngine
     sram: Sram

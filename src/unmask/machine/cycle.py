@@ -121,7 +121,8 @@ def check_depth(ops: Sequence[Op], machine: Machine) -> None:
     for index, op in enumerate(ops):
         depth += (op.name == "LOOP") - (op.name == "END")
         if depth > machine.sequencer.loop_depth:
-            raise UnmaskError(f"instruction {index}: {depth} nested loops; machine {machine.name} has {machine.sequencer.loop_depth}")
+            allowed = machine.sequencer.loop_depth
+            raise UnmaskError(f"instruction {index}: {depth} nested loops; machine {machine.name} allows {allowed} (sequencer.loop_depth)")
 
 
 def _static(ops: list[Op], phases: list[int], machine: Machine) -> I64:
@@ -290,7 +291,7 @@ def time_program(program: Program, machine: Machine, *, trace: bool = False) -> 
     ops = program.ops
     check_semaphores(ops)
     check_depth(ops, machine)
-    names = sorted(set(program.phases))
+    names = list(dict.fromkeys(program.phases))
     number = {name: index for index, name in enumerate(names)}
     static = _static(ops, [number[phase] for phase in program.phases], machine)
     phases, totals, entries = _run(static, machine, names, 0)

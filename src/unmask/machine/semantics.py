@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unmask.isa.table import BY_NAME
 from unmask.machine.state import F32, MachineFault, State, read_bf16, to_bytes
@@ -29,11 +28,6 @@ def _effect(name: str) -> Callable[[Semantics], Semantics]:
         return function
 
     return register
-
-
-def _words(seed: int, step: int, positions: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Random words; the generator's key is 32 bits of each register."""
-    return noise.uniform_bits(seed % 2**32, step % 2**32, positions, tokens)
 
 
 def _format(s: State, number: int) -> mx.MxFormat:
@@ -184,7 +178,7 @@ def _v_gumbel(
     dst_stride: int,
     a_stride: int,
 ) -> None:
-    bits = _words(seed, step, position + np.arange(rows), token + np.arange(cols))
+    bits = noise.uniform_bits(seed % 2**32, step % 2**32, position + np.arange(rows), token + np.arange(cols))
     scale = bf16.from_bits(np.array(temperature, np.uint16))
     shift = bf16.multiply(noise.gumbel(bits), scale)
     s.tile(dst, rows, cols, dst_stride)[:] = bf16.add(s.tile(a, rows, cols, a_stride), shift)
@@ -284,8 +278,8 @@ def _f_rsqrt(s: State, dst: int, a: int, count: int) -> None:
 
 @_effect("F_UNIFORM")
 def _f_uniform(s: State, dst: int, seed: int, step: int, position: int, count: int) -> None:
-    bits = _words(seed, step, position + np.arange(count), np.zeros(1, np.int64))
-    s.scalars(dst, count)[:] = noise.uniform(bits)[:, 0]
+    bits = noise.position_bits(seed % 2**32, step % 2**32, position + np.arange(count))
+    s.scalars(dst, count)[:] = noise.uniform(bits)
 
 
 # Vector engine: integers

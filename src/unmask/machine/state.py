@@ -31,6 +31,12 @@ def _window(memory: NDArray[_Scalar], start: int, rows: int, cols: int, row_stri
     return as_strided(memory[start:], shape=(rows, cols, *memory.shape[1:]), strides=(row_stride * step, step, *memory.strides[1:]))
 
 
+def check_hbm(size: int, machine: Machine) -> None:
+    """Raise UnmaskError if the machine's HBM is smaller than `size` bytes."""
+    if size > machine.hbm.gib * 2**30:
+        raise UnmaskError(f"the program needs {size} bytes of HBM; machine {machine.name} has {machine.hbm.gib} GiB")
+
+
 class State:
     """Registers and memories of one machine, all zero at the start.
 
@@ -44,8 +50,7 @@ class State:
     """
 
     def __init__(self, machine: Machine, hbm_bytes: int) -> None:
-        if hbm_bytes > machine.hbm.gib * 2**30:
-            raise UnmaskError(f"the program needs {hbm_bytes} bytes of HBM; machine {machine.name} has {machine.hbm.gib} GiB")
+        check_hbm(hbm_bytes, machine)
         self.machine = machine
         self.formats = (mx.format_named(machine.formats.weights), mx.format_named(machine.formats.kv))
         self.activations = mx.format_named(machine.formats.activations)

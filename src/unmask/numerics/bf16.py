@@ -31,6 +31,11 @@ def round(x: Float32) -> Float32:
     return rounded.view(np.float32)
 
 
+def rounded(value: float) -> float:
+    """A Python number rounded to BF16."""
+    return float(round(np.array(value, np.float32)))
+
+
 def to_bits(x: Float32) -> Uint16:
     """The bit patterns (uint16) of a bf16-valued float32 array; the low half of a value that is not bf16-valued is cut off."""
     return (np.asarray(x, dtype=np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)

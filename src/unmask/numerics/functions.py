@@ -4,6 +4,7 @@ A lane function is an integer algorithm of one multiplier, one shifter and a sma
 the simulators run it once over all of them and look values up.
 """
 
+import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from functools import cache
@@ -139,3 +140,13 @@ def rsqrt_fp32(x: Float32) -> Float32:
     with np.errstate(all="ignore"):
         # Adding +0 turns -0 into +0.
         return _canonical((1.0 / np.sqrt(np.asarray(x, dtype=np.float64) + 0.0)).astype(np.float32))
+
+
+def softmax_scale(head_dim: int) -> float:
+    """1 / sqrt(head_dim), the factor of attention scores, as the BF16 lanes multiply it."""
+    return bf16.rounded(1 / math.sqrt(head_dim))
+
+
+def mean_factor(length: int) -> float:
+    """1 / length, which turns a sum over a row into its mean, in FP32."""
+    return float(np.float32(1) / np.float32(length))

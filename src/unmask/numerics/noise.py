@@ -14,6 +14,7 @@ from unmask.numerics._arrays import Float32, Int64, Uint32
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 _ROUNDS = 20
+_NO_TOKEN = 2**32 - 1
 
 #: The logarithm unit. A 33-bit normalised significand m in [1/2, 1) has d = 1 - m; -ln(m) = d * h(d), h from a ROM with linear
 #: interpolation.
@@ -65,6 +66,14 @@ def threefry2x32(key: tuple[int, int], counter: tuple[Uint32, Uint32]) -> tuple[
             # The sum of a key word and the group number may wrap, which a numpy scalar would warn about.
             right += np.uint32((int(schedule[(group + 1) % 3]) + group) & 0xFFFFFFFF)
     return left, right
+
+
+def position_bits(seed: int, step: int, positions: Int64) -> Uint32:
+    """32 random bits for each position, uint32 [r]: the words of a token index that no vocabulary reaches.
+
+    Sharing a token's words would tie which positions commit to what they commit. Arguments and errors as for `uniform_bits`.
+    """
+    return uniform_bits(seed, step, positions, np.array([_NO_TOKEN]))[:, 0]
 
 
 def uniform_bits(seed: int, step: int, positions: Int64, tokens: Int64) -> Uint32:

@@ -6,8 +6,6 @@ about tiles, programs or engines.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,7 +52,7 @@ class MachineArithmetic:
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """RMSNorm: exact sum of rounded squares, FP32 reciprocal square root, two BF16 products."""
         values = _array(x).reshape(-1, x.shape[-1])
-        mean = _row_sums(bf16.multiply(values, values)) * (np.float32(1) / np.float32(values.shape[1]))
+        mean = _row_sums(bf16.multiply(values, values)) * np.float32(functions.mean_factor(values.shape[1]))
         scale = bf16.round(functions.rsqrt_fp32(mean + np.float32(eps)))
         scaled = bf16.multiply(bf16.multiply(values, scale[:, None]), bf16.round(_array(weight)))
         return torch.from_numpy(scaled.reshape(x.shape))
@@ -88,7 +86,7 @@ class MachineArithmetic:
             raise UnmaskError("padded batches are not supported in the machine's number formats; expected prompts without padding")
         batch, heads, _, head_dim = q.shape
         group = heads // k.shape[1]
-        scale = bf16.round(np.array(1 / math.sqrt(head_dim), np.float32))
+        scale = np.array(functions.softmax_scale(head_dim), np.float32)
         result = np.empty(q.shape, np.float32)
         queries, keys, values = _array(q), _array(k), _array(v)
         for row in range(batch):

@@ -50,13 +50,13 @@ class MachineSampler:
         logits = logits.copy()
         logits[:, list(sampling.excluded)] = -np.inf
         scores = logits
-        if sampling.temperature:
+        temperature = bf16.rounded(sampling.temperature)
+        if temperature:
             bits = noise.uniform_bits(self._seed, sampling.step, positions, np.arange(logits.shape[1]))
-            temperature = bf16.round(np.array(sampling.temperature, np.float32))
-            scores = bf16.add(logits, bf16.multiply(noise.gumbel(bits), temperature))
+            scores = bf16.add(logits, bf16.multiply(noise.gumbel(bits), np.array(temperature, np.float32)))
         tokens = _comparable(scores).argmax(axis=1)
         if sampling.remasking == "random":
-            return tokens, noise.uniform(noise.uniform_bits(self._seed, sampling.step, positions, np.zeros(1, np.int64)))[:, 0]
+            return tokens, noise.uniform(noise.position_bits(self._seed, sampling.step, positions))
         maximum = _comparable(logits).max(axis=1)
         total, invalid = accumulator.sum_rows(functions.exp(bf16.subtract(logits, maximum[:, None])))
         inverse = functions.reciprocal_fp32(accumulator.to_fp32(total, accumulator.VECTOR_FRACTION))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-import numpy as np
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address
 from unmask.compiler.kernels.linear import columns_of, mx_blocks, transposed_product
 from unmask.compiler.memory import MxMatrix
 from unmask.isa.table import Engine
-from unmask.numerics import bf16, mx
+from unmask.numerics import functions, mx
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,6 @@ def store_heads(c: Context, cache: KvCache, matrix: MxMatrix, x: Tile, elements:
     c.e.release(source, e, s)
 
 
-def softmax_scale(head_dim: int) -> float:
-    """1 / sqrt(head_dim) as the BF16 lanes multiply it."""
-    return float(bf16.round(np.array(1 / math.sqrt(head_dim), np.float32)))
-
-
 def attend(c: Context, context: Tile, queries: Tile, cache: KvCache, positions: int) -> None:
     """context [rows, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v over the first `positions` rows of the cache.
 
@@ -72,7 +64,7 @@ def attend(c: Context, context: Tile, queries: Tile, cache: KvCache, positions: 
         with c.e.loop(cache.heads, {**kv_strides, q: group * head_dim, out: group * head_dim}):  # noqa: SIM117
             with c.e.loop(group, {q: head_dim, out: head_dim}):
                 columns_of(c, scores, query, cache.keys, k_e, k_s, kv=True)
-                c.unary("V_MUL_I", scores, scores, value=softmax_scale(head_dim))
+                c.unary("V_MUL_I", scores, scores, value=functions.softmax_scale(head_dim))
                 c.reduce("V_RED_MAX", top, scores)
                 c.unary("V_SUB_F", scores, scores, f=top)
                 c.unary("V_EXP", scores, scores)

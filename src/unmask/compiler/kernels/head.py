@@ -6,9 +6,7 @@ from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Ring, Value, Var, address
 from unmask.compiler.kernels.linear import load_tile, multiply, tile_width
 from unmask.compiler.memory import MxMatrix
-from unmask.isa.table import STRIDE_UNIT, Engine
-
-_BF16_BYTES = 2
+from unmask.isa.table import BF16_BYTES, STRIDE_UNIT, Engine
 
 
 def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: int) -> None:
@@ -20,7 +18,7 @@ def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: i
         size = x.rows * stride * STRIDE_UNIT
         ring = Ring(c.e, Engine.MATRIX, Engine.STORE, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
         e, s, out = c.e.var(head.elements), c.e.var(head.scales), c.e.var(logits)
-        strides: dict[Var, int] = {e: width * head.row_bytes, s: width * head.blocks, out: width * _BF16_BYTES}
+        strides: dict[Var, int] = {e: width * head.row_bytes, s: width * head.blocks, out: width * BF16_BYTES}
         whole, rest = divmod(head.rows, width)
         c.e.order(Engine.VECTOR, Engine.MATRIX)
 
@@ -58,4 +56,4 @@ def suppress(c: Context, token: int, rows: int, logits: Value, row_bytes: int) -
     with c.vector.scope():
         column = c.tile(rows, 1, "a column of suppressed logits")
         c.e.emit("V_FILL", dst=column.at, rows=rows, cols=1, dst_stride=column.stride, value=float("-inf"))
-        c.store(column, address(logits) + token * _BF16_BYTES, row_bytes)
+        c.store(column, address(logits) + token * BF16_BYTES, row_bytes)

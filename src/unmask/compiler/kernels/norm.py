@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmask.compiler.context import Context, Tile
+from unmask.numerics import functions
 
 
 def rms_norm(c: Context, dst: Tile, x: Tile, weight: Tile, eps: float) -> None:
@@ -13,7 +14,7 @@ def rms_norm(c: Context, dst: Tile, x: Tile, weight: Tile, eps: float) -> None:
         scale = c.scalars(x.rows, "the scales of a norm")
         c.binary("V_MUL", dst, x, x)
         c.reduce("V_RED_SUM", scale, dst)
-        c.e.emit("F_MUL_I", dst=scale, a=scale, count=x.rows, value=float(np.float32(1.0) / np.float32(x.cols)))
+        c.e.emit("F_MUL_I", dst=scale, a=scale, count=x.rows, value=functions.mean_factor(x.cols))
         c.e.emit("F_ADD_I", dst=scale, a=scale, count=x.rows, value=float(np.float32(eps)))
         c.e.emit("F_RSQRT", dst=scale, a=scale, count=x.rows)
         c.unary("V_MUL_F", dst, x, f=scale)

@@ -14,12 +14,11 @@ import numpy as np
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Ring, Value, Var
-from unmask.isa.table import STRIDE_UNIT, Engine
+from unmask.isa.table import BF16_BYTES, STRIDE_UNIT, Engine
 from unmask.numerics import bf16
 
 Semaphores = tuple[int, ...]
 Body = Callable[[Tile, Var, bool, Semaphores, Semaphores], None]
-_BF16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,17 @@ def _stream(c: Context, logits: Logits, first_row: int, rows: int, buffers: int,
                 body(Tile(Address(slot, 0), rows, count, stride), token, running, wait, signal)
 
         def advance() -> None:
-            c.e.advance(source, width * _BF16_BYTES)
+            c.e.advance(source, width * BF16_BYTES)
             c.e.advance(token, width)
 
         whole, rest = divmod(logits.vocabulary, width)
         chunk(width, False)
         advance()
         if whole > 1:
-            with c.e.loop(whole - 1, {source: width * _BF16_BYTES, token: width}):
+            with c.e.loop(whole - 1, {source: width * BF16_BYTES, token: width}):
                 chunk(width, True)
             if rest:
-                c.e.advance(source, (whole - 1) * width * _BF16_BYTES)
+                c.e.advance(source, (whole - 1) * width * BF16_BYTES)
                 c.e.advance(token, (whole - 1) * width)
         if rest:
             chunk(rest, True)
@@ -132,7 +131,7 @@ def candidates(
                 scores = Tile(
                     Address(None, c.vector.take(rows * chunk.stride * STRIDE_UNIT, "noisy logits")), rows, chunk.cols, chunk.stride
                 )
-                bits = int(bf16.to_bits(bf16.round(np.array(temperature, np.float32))))
+                bits = int(bf16.to_bits(np.array(temperature, np.float32)))
                 c.e.emit(
                     "V_RED_MAX",
                     dst=top,
