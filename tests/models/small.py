@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from unmask.models.config import LladaConfig
+from unmask.models.dream import Dream, DreamConfig
 from unmask.models.llada import Llada
 
 CONFIG = LladaConfig(
@@ -24,6 +25,28 @@ CONFIG = LladaConfig(
 def small_model(config: LladaConfig = CONFIG, seed: int = 0) -> Llada:
     torch.manual_seed(seed)
     model = Llada(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+DREAM_CONFIG = DreamConfig(
+    vocab_size=40,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=32,
+    mask_token_id=39,
+    eos_token_id=38,
+    rope_theta=1e6,
+)
+
+
+def small_dream(config: DreamConfig = DREAM_CONFIG, seed: int = 0) -> Dream:
+    torch.manual_seed(seed)
+    model = Dream(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model

@@ -62,6 +62,14 @@ class Arithmetic(Protocol):
         ...
 
 
+class BiasedArithmetic(Arithmetic, Protocol):
+    """What networks with biases need besides."""
+
+    def biased_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """`linear`, plus `bias` [outputs]."""
+        ...
+
+
 class FloatArithmetic:
     """PyTorch's own floating point, as the published implementations compute it: norm and rotary embedding in float32, everything
     else in the dtype of the weights. Differentiable and traceable by `torch.compile`.
@@ -77,6 +85,9 @@ class FloatArithmetic:
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.linear(x, weight)
+
+    def biased_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.linear(x, weight, bias)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         wide = x.float()

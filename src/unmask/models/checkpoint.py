@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unmask.errors import UnmaskError
-from unmask.models.config import LladaConfig
-from unmask.models.family import Family, families
+from unmask.models.family import Family, Network, families
 from unmask.models.llada import Llada
 
 _WEIGHTS = "model.safetensors"
@@ -55,7 +54,7 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
     raise UnmaskError(f"no checkpoint {str(name_or_path)!r}: not a folder, and not a shipped name ({names})")
 
 
-def read_config(folder: Path) -> tuple[Family, LladaConfig]:
+def read_config(folder: Path) -> tuple[Family, Any]:
     """The family and configuration that `folder/config.json` states.
 
     Raises:
@@ -71,7 +70,22 @@ def read_config(folder: Path) -> tuple[Family, LladaConfig]:
 
 
 def load_model(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.float32) -> Llada:
-    """The network of a checkpoint, in evaluation mode, its weights converted to `dtype`.
+    """The network of a LLaDA checkpoint, as `load_network` reads it.
+
+    Raises:
+        UnmaskError: what `load_network` raises; a checkpoint of another family.
+    """
+    folder = resolve_checkpoint(name_or_path)
+    family, _ = read_config(folder)
+    if family.name != "llada":
+        raise UnmaskError(f"{folder} holds a {family.name} network; a llada one is needed here")
+    model = load_network(folder, dtype)
+    assert isinstance(model, Llada)
+    return model
+
+
+def load_network(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.float32) -> Network:
+    """The network of a checkpoint of any family, in evaluation mode, its weights converted to `dtype`.
 
     Args:
         name_or_path: the name of a shipped checkpoint, or a folder with `config.json` and `model.safetensors`, or with
@@ -95,7 +109,7 @@ def load_model(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.flo
     return model.eval()
 
 
-def save_model(model: Llada, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_model(model: Network, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, replacing what was there only once each file is complete.
 
     Args:

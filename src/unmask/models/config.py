@@ -32,6 +32,22 @@ _FORMULAS: dict[str, tuple[object, ...]] = {
 }
 
 
+def read_number(values: Mapping[str, Any], path: Path, key: str, kind: type[int] | type[float], default: float | None = None) -> Any:
+    """`values[key]`, from the parsed content of the file `path`, as an int or a float.
+
+    Raises:
+        UnmaskError: the key is missing and has no default, or its value is no finite number of this kind.
+    """
+    value = values.get(key)
+    if value is None:
+        if default is None:
+            raise UnmaskError(f"{path}: the key {key} is missing")
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value != kind(value):
+        raise UnmaskError(f"{path}: {key} is {value!r}; {'an integer' if kind is int else 'a number'} is needed")
+    return kind(value)
+
+
 @dataclass(frozen=True)
 class LladaConfig:
     """LLaDA's own configuration keys; only those that change what is computed.
@@ -97,14 +113,7 @@ class LladaConfig:
                 raise UnmaskError(f"{path}: {key} is {values[key]!r}; supported: {supported[0]!r}")
 
         def number(key: str, kind: type[int] | type[float], default: float | None = None) -> Any:
-            value = values.get(key)
-            if value is None:
-                if default is None:
-                    raise UnmaskError(f"{path}: the key {key} is missing")
-                return default
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value != kind(value):
-                raise UnmaskError(f"{path}: {key} is {value!r}; {'an integer' if kind is int else 'a number'} is needed")
-            return kind(value)
+            return read_number(values, path, key, kind, default)
 
         def optional(key: str) -> int | None:
             return None if values.get(key) is None else number(key, int)

@@ -12,11 +12,32 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from unmask.models.config import LladaConfig
-    from unmask.models.llada import Llada
+from torch import Tensor, nn
+
+from unmask.models.layers import LayerRunner
+
+
+class Network(nn.Module):
+    """What every family's network offers; `unmask.models.llada.Llada` documents it."""
+
+    config: Any
+
+    def hidden(
+        self,
+        ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        positions: range | None = None,
+        layers: LayerRunner | None = None,
+    ) -> Tensor:
+        """The final, normalised hidden states [batch, positions, width] of `ids` int64 [batch, positions]."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocabulary] of hidden states [..., width]."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -32,8 +53,8 @@ class Family:
 
     name: str
     recognises: Callable[[Iterable[str], object], bool]
-    read_config: Callable[[Mapping[str, Any], Path], LladaConfig]
-    build: Callable[[LladaConfig], Llada]
+    read_config: Callable[[Mapping[str, Any], Path], Any]
+    build: Callable[[Any], Network]
 
 
 @cache

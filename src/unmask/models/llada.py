@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import LladaConfig
-from unmask.models.family import Family
+from unmask.models.family import Family, Network
 from unmask.models.layers import LayerRunner, TransformerBlock
 
 
@@ -115,7 +115,7 @@ class _Model(nn.Module):
         self.transformer = _Transformer(config)
 
 
-class Llada(nn.Module):
+class Llada(Network):
     """LLaDA's network: token ids in, one row of logits per position out.
 
     The nesting `model.transformer` exists for the tensor names of the published checkpoints. `arithmetic` may be replaced to run

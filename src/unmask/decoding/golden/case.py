@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from torch import Tensor
 
 _DTYPES = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
@@ -34,25 +35,32 @@ class Forward(BaseModel):
 
 
 class TopK(BaseModel):
-    """A call of `torch.topk` on one row of the batch: what it was handed and what it chose."""
+    """A call of `torch.topk`, on one row of the batch or on all of them: what it was handed and what it chose, per row."""
 
     op: Literal["topk"]
     k: int
     dtype: str
-    indices: list[int]
-    conf: list[float]
+    indices: list[list[int]]
+    conf: list[list[float]]
+
+    @field_validator("indices", "conf", mode="before")
+    @classmethod
+    def _rows(cls, values: Any) -> Any:
+        """One row is recorded without the outer list."""
+        return values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
 
 
 class Draw(BaseModel):
     """A draw of random numbers; `sha` is the beginning of the SHA-256 of their bytes."""
 
-    op: Literal["rand", "rand_like"]
+    op: Literal["rand", "rand_like", "multinomial"]
     shape: list[int]
     dtype: str
     sha: str | None = None
 
     def check(self, values: Tensor) -> None:
         """Raise `MismatchError` unless `values` are of the recorded shape, dtype and content."""
+        values = values.reshape(self.shape) if self.op == "multinomial" and values.numel() == math.prod(self.shape) else values
         if list(values.shape) != self.shape or str(values.dtype) != self.dtype:
             raise MismatchError(f"{self.op} draws {list(values.shape)} {values.dtype}; recorded {self.shape} {self.dtype}")
         if self.sha is not None and not hashlib.sha256(values.numpy().tobytes()).hexdigest().startswith(self.sha):

@@ -222,7 +222,8 @@ class FollowedCommitter:
 
     def _row(self, confidence: Tensor, own: Tensor, allowed: Tensor, count: Tensor, dtype: str, what: str) -> Tensor:
         event = self._events.take(TopK)
-        recorded, eligible = torch.tensor(event.conf, dtype=torch.float64), confidence != -torch.inf
+        recorded, eligible = torch.tensor(event.conf[0], dtype=torch.float64), confidence != -torch.inf
+        indices = event.indices[0]
         if event.dtype != dtype:
             raise MismatchError(f"{what}: confidence is {dtype}; recorded {event.dtype}")
         if recorded.shape != confidence.shape or not torch.equal(recorded != -torch.inf, eligible):
@@ -233,11 +234,9 @@ class FollowedCommitter:
         k = int(count) if isinstance(self._rule, TopKCommitter) else int((ruled if self._threshold is None else eligible).sum())
         if event.k != k:
             raise MismatchError(f"{what}: top {k}; recorded top {event.k}")
-        if len(set(event.indices)) != k or not all(0 <= index < len(own) for index in event.indices):
-            raise MismatchError(f"corrupt case: {what}: {len(event.indices)} indices for k = {k}")
-        kept = [
-            index for rank, index in enumerate(event.indices) if self._threshold is None or rank == 0 or recorded[index] >= self._threshold
-        ]
+        if len(set(indices)) != k or not all(0 <= index < len(own) for index in indices):
+            raise MismatchError(f"corrupt case: {what}: {len(indices)} indices for k = {k}")
+        kept = [index for rank, index in enumerate(indices) if self._threshold is None or rank == 0 or recorded[index] >= self._threshold]
         chosen = torch.zeros_like(own)
         chosen[kept] = True
         chosen &= eligible
