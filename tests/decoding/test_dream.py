@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from models.small import DREAM_CONFIG, small_dream
 from unmask.decoding.cache.block import DualCache, PrefixCache
 from unmask.decoding.cache.freecache import FreeCache
-from unmask.decoding.commit import TopK
-from unmask.decoding.dream import Certain, Drawn, DreamSampler, OpenedTimesteps, Opening, SharedTimesteps, Timesteps, TorchDraws
+from unmask.decoding.commit import Certain, TopK
+from unmask.decoding.dream import Drawn, DreamSampler, OpenedTimesteps, Opening, SharedTimesteps, Timesteps, TorchDraws
 from unmask.decoding.evaluate import Evaluator
 from unmask.decoding.generate import generate
 from unmask.decoding.noise import TorchNoise

@@ -48,19 +48,18 @@ def replayed(folder: Path, case: dict) -> tuple[str, str]:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared golden vectors are not at {SHARED}")
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_shared_recordings_of_llada_pass(threads):
+def test_shared_recordings_pass(threads):
     command = [sys.executable, "-m", "unmask.cli.main", "golden", str(SHARED), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads}, check=True)
     report = json.loads(done.stdout)
-    ours = {f"llada/{file.stem}" for pattern in ("orig_*.json", "bf16_orig_*.json") for file in (SHARED / "llada").glob(pattern)}
-    assert report["failed"] == []
-    assert not ours & set(report["skipped"])
+    assert report["failed"] == report["skipped"] == []
+    assert report["cases"] > 0
     assert report["cases"] == report["passed"] + len(report["skipped"])
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared golden vectors are not at {SHARED}")
 def test_shared_recordings_pass_with_this_machines_kernels_too():
-    assert replay(SHARED / "llada").names("failed") == []
+    assert replay(SHARED).names("failed") == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

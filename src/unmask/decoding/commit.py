@@ -89,3 +89,10 @@ class Factor:
             candidates = (confidence != -torch.inf).sum(dim=-1)
             cleared = torch.where(cleared + 1 == candidates, candidates, cleared)
         return TopK()(confidence, cleared)
+
+
+class Certain:
+    """The candidates whose confidence is 1: for samplers that decide themselves. The counts of the schedule are not used."""
+
+    def __call__(self, confidence: Tensor, counts: Tensor) -> Tensor:
+        return confidence == 1

@@ -96,7 +96,7 @@ class DreamSampler:
     maximum at temperature 0.
 
     The confidence is by algorithm: `maskgit_plus` the probability of the candidate; `topk_margin` the lead of the best token over the
-    second; `entropy` the negative entropy `sum p ln(p + 1e-10)`; `origin` 1 with probability `1 - s / t`, else 0, for `Certain`.
+    second; `entropy` the negative entropy `sum p ln(p + 1e-10)`; `origin` 1 with probability `1 - s / t`, else 0 (for `Certain`).
     """
 
     def __init__(
@@ -178,13 +178,6 @@ class DreamSampler:
         if self._algorithm == "entropy":
             return (probabilities * (probabilities + 1e-10).log()).sum(dim=-1)
         return probabilities.gather(-1, tokens[:, None])[:, 0]
-
-
-class Certain:
-    """The candidates whose confidence is 1: the commits of `origin`. The counts of the schedule are not used."""
-
-    def __call__(self, confidence: Tensor, counts: Tensor) -> Tensor:
-        return confidence == 1
 
 
 class Drawn:

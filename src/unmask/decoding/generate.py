@@ -147,6 +147,7 @@ def generate(
                 eligible[:, window.start : window.stop],
                 active,
                 index,
+                canvas,
             )
             sampled, sampled_confidence = sampler(evaluation.logits, sampling)
 

@@ -27,6 +27,7 @@ class Sampling:
         eligible: bool [batch, n], the positions that may be committed; None if unknown. What is sampled elsewhere is not used.
         block: the canvas positions of the active block; None if unknown.
         block_step: counted from the start of the block.
+        canvas: int64 [batch, positions], the whole canvas before the step; None if unknown.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Sampling:
     eligible: Tensor | None = None
     block: range | None = None
     block_step: int = 0
+    canvas: Tensor | None = None
 
 
 class Sampler(Protocol):

@@ -15,8 +15,8 @@ from torch import Tensor
 from unmask.decoding.cache.base import Cache
 from unmask.decoding.cache.block import DualCache, PrefixCache
 from unmask.decoding.cache.freecache import FreeCache
-from unmask.decoding.commit import Committer, Threshold, TopK
-from unmask.decoding.dream import Algorithm, Certain, Drawn, DreamSampler, OpenedTimesteps, Opening, SharedTimesteps, Timesteps, TorchDraws
+from unmask.decoding.commit import Certain, Committer, Threshold, TopK
+from unmask.decoding.dream import Algorithm, Drawn, DreamSampler, OpenedTimesteps, Opening, SharedTimesteps, Timesteps, TorchDraws
 from unmask.decoding.generate import generate
 from unmask.decoding.golden.case import Case, Draw, Event, Events, MismatchError, NotReplayableError, Runner, rectangle
 from unmask.decoding.golden.case import TopK as TopKEvent
