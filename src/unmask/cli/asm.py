@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from unmask.cli.files import check_output, read_text
+from unmask.cli.files import check_output, load_program, read_text
 from unmask.errors import UnmaskError
 
 
 def asm(
-    source: Annotated[Path, typer.Argument(help="Assembly text, as `unmask disasm` prints it.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Assembly text, as `unmask disasm` prints it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The program file to write.")],
     like: Annotated[Path, typer.Option(help="A program file: its memory content, regions and machine are kept.")],
 ) -> None:
@@ -21,10 +21,9 @@ def asm(
     Lines `# phase NAME` name the phase of what follows. Text without any keeps the other program's phases.
     """
     from unmask.isa.listing import assemble_like
-    from unmask.isa.program import Program
 
     check_output(output)
-    text, other = read_text(source), Program.load(like)
+    text, other = read_text(source), load_program(like)
     try:
         program = assemble_like(text, other)
     except UnmaskError as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def bound(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder, or the name of a shipped one.")] = "sotu",
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, or the name of a shipped one.")] = "sotu",
     corpus: Annotated[Path | None, typer.Option(help="The whole package of speeches, split as for the shipped model.")] = None,
     speeches: Annotated[Path | None, typer.Option(help="A folder of .txt files, all of them held out.")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="Tokens per window; the recipe's if left out.")] = None,
@@ -46,7 +46,8 @@ def bound(
         assert speeches is not None
         texts = [speech.text for speech in read_speeches(speeches)]
     model, tokenizer = load_model(checkpoint, torch.bfloat16), load_tokenizer(checkpoint)
-    with Progress(console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=1.0)
         measured = evaluate(
             model,

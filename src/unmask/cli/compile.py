@@ -13,8 +13,8 @@ from rich.table import Table
 
 from unmask.cli import options
 from unmask.cli.files import check_output
+from unmask.cli.text import encode_prompt
 from unmask.decoding.policy import Policy
-from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.isa.program import Program
@@ -23,20 +23,22 @@ if TYPE_CHECKING:
 
 
 def compile_prompt(
-    prompt: Annotated[str, typer.Argument(help="The text to continue; the program fits every prompt of as many tokens.")],
+    prompt: options.Prompt,
     output: Annotated[Path, typer.Option("--output", "-o", help="The program file to write.")],
     machine: options.MachineOption = "small",
     model: options.ModelOption = "sotu",
-    gen_length: options.GenLength = 64,
-    block_length: options.BlockLength = 32,
-    steps: options.Steps = 32,
+    gen_length: options.GenLength = options.DEFAULT_GEN_LENGTH,
+    block_length: options.BlockLength = options.DEFAULT_BLOCK_LENGTH,
+    steps: options.Steps = options.DEFAULT_STEPS,
     temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
     remasking: options.RemaskingOption = options.DEFAULT_REMASKING,
     suppress_eos: options.SuppressEos = False,
     seed: options.Seed = 0,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Compile the denoising step that continues PROMPT to a program file; `unmask run` runs it."""
+    """Compile the denoising step that continues PROMPT to a program file; `unmask run` runs it.
+
+    The program fits every prompt of as many tokens."""
     policy = Policy(
         gen_length=gen_length,
         block_length=block_length,
@@ -46,8 +48,6 @@ def compile_prompt(
         suppress_eos=suppress_eos,
         seed=seed,
     )
-    if not prompt.strip():
-        raise UnmaskError("the prompt is empty: expected some text to continue")
     check_output(output)
 
     from unmask.compiler.lower import compile_step
@@ -57,8 +57,9 @@ def compile_prompt(
     from unmask.models.tokenizer import load_tokenizer
 
     target = Machine.load(machine)
-    ids = load_tokenizer(model).encode(prompt)
-    program = compile_step(load_model(model), policy, target, len(ids))
+    network = load_model(model)
+    ids = encode_prompt(prompt, load_tokenizer(model), (network.config.mask_token_id, network.config.eos_token_id))
+    program = compile_step(network, policy, target, len(ids))
     checkpoint = model if model in shipped_checkpoints() else str(resolve_checkpoint(model).resolve())
     program.about |= {"checkpoint": checkpoint, "prompt_ids": ids}
     timing = time_program(program, target)

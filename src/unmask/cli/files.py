@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unmask.errors import UnmaskError
+
+if TYPE_CHECKING:
+    from unmask.isa.program import Program
 
 
 def check_output(path: Path) -> None:
@@ -54,3 +58,16 @@ def read_text(path: Path) -> str:
         raise UnmaskError(f"{path}: cannot read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UnmaskError(f"{path}: not a text file") from None
+
+
+def load_program(path: Path) -> Program:
+    """The program in a file.
+
+    Raises:
+        UnmaskError: it is missing, not a regular file, or not a program.
+    """
+    from unmask.isa.program import Program
+
+    if path.exists() and not path.is_file():
+        raise UnmaskError(f"{path}: not a program file but {'a folder' if path.is_dir() else 'a device'}")
+    return Program.load(path)

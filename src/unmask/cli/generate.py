@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmask.cli import options
+from unmask.cli import costs, options
+from unmask.cli.text import encode_prompt, new_text
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.cli.canvas import CanvasView
     from unmask.compiler.check import Check
-    from unmask.compiler.host import Simulation
     from unmask.decoding.policy import Policy
     from unmask.models.llada import Llada
     from unmask.models.tokenizer import Tokenizer
@@ -29,13 +29,13 @@ class Backend(StrEnum):
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    prompt: options.Prompt,
     machine: options.MachineOption = "small",
     model: options.ModelOption = "sotu",
     backend: Annotated[Backend, typer.Option(help="The simulated machine, or the float32 PyTorch reference.")] = Backend.NPU,
-    gen_length: options.GenLength = 64,
-    block_length: options.BlockLength = 32,
-    steps: options.Steps = 32,
+    gen_length: options.GenLength = options.DEFAULT_GEN_LENGTH,
+    block_length: options.BlockLength = options.DEFAULT_BLOCK_LENGTH,
+    steps: options.Steps = options.DEFAULT_STEPS,
     temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
     remasking: options.RemaskingOption = options.DEFAULT_REMASKING,
     cfg_scale: Annotated[float, typer.Option(help="Classifier-free guidance; only with --backend torch.")] = 0.0,
@@ -45,6 +45,8 @@ def generate(
     as_json: options.JsonOption = False,
 ) -> None:
     """Generate text, and say what it cost.
+
+    Where standard output is no terminal it gets the text alone, and all else goes to standard error.
 
     With --check, exits with status 1 if the machine and PyTorch commit different tokens anywhere.
     """
@@ -69,10 +71,8 @@ def generate(
     )
     if check and backend is Backend.TORCH:
         raise UnmaskError("--check compares the machine with PyTorch; it needs --backend npu")
-    if not prompt.strip():
-        raise UnmaskError("the prompt is empty: expected some text to continue")
     network, tokenizer = load_model(model, torch.float32), load_tokenizer(model)
-    ids = tokenizer.encode(prompt)
+    ids = encode_prompt(prompt, tokenizer, (network.config.mask_token_id, network.config.eos_token_id))
     about = {"prompt": prompt, "prompt_tokens": len(ids), "model": model, "backend": backend.value, "policy": vars(policy)}
     view = CanvasView(tokenizer, network.config.mask_token_id, policy.steps, quiet=as_json)
     if backend is Backend.TORCH:
@@ -82,14 +82,9 @@ def generate(
     if as_json:
         print(json.dumps(about | result))
     else:
-        view.summary(result)
+        view.summary(prompt, result)
     if check and not result["check"]["identical"]:
         raise typer.Exit(1)
-
-
-def _text(tokenizer: Tokenizer, tokens: list[int], eos: int) -> str:
-    """The new text, cut at the first end-of-text token."""
-    return tokenizer.decode(tokens[: tokens.index(eos)] if eos in tokens else tokens)
 
 
 def _torch(model: Llada, tokenizer: Tokenizer, ids: list[int], policy: Policy, view: CanvasView) -> dict[str, Any]:
@@ -106,8 +101,8 @@ def _torch(model: Llada, tokenizer: Tokenizer, ids: list[int], policy: Policy, v
             on_step=lambda record: view.step(record.step, record.canvas[0].tolist(), record.positions()),
         )
     tokens = done.new_tokens()
-    return {
-        "text": _text(tokenizer, tokens, model.config.eos_token_id),
+    return costs.without_machine() | {
+        "text": new_text(tokenizer, tokens, model.config.eos_token_id),
         "tokens": tokens,
         "steps": len(done.steps),
         "forwards": done.n_forward,
@@ -120,6 +115,7 @@ def _npu(model: Llada, tokenizer: Tokenizer, ids: list[int], policy: Policy, mac
     from unmask.compiler.check import check as compare
     from unmask.compiler.host import simulate
     from unmask.compiler.lower import compile_step
+    from unmask.numerics import bf16
 
     started = time.perf_counter()
     program = compile_step(model, policy, machine, len(ids))
@@ -130,28 +126,11 @@ def _npu(model: Llada, tokenizer: Tokenizer, ids: list[int], policy: Policy, mac
     if check:
         with view.checking() as advance:
             outcome = compare(done, model, on_step=advance)
-    return _report(done, tokenizer, model.config.eos_token_id, outcome) | {"instructions": len(program.words), "wall_seconds": wall}
-
-
-def _report(done: Simulation, tokenizer: Tokenizer, eos: int, outcome: Check | None) -> dict[str, Any]:
-    timing, tokens = done.step_timing, done.new_tokens
-    by_phase = done.total(timing.phases)
-    sampling = sum(cycles for phase, cycles in by_phase.items() if phase.startswith("sampling"))
-    return {
-        "text": _text(tokenizer, tokens, eos),
-        "tokens": tokens,
-        "steps": len(done.steps),
-        "commits": [{"step": step.step, "positions": step.positions, "tokens": step.tokens} for step in done.steps],
-        "machine": done.machine.name,
-        "clock_ghz": done.machine.clock_ghz,
-        "formats": done.machine.formats.model_dump(),
-        "cycles": done.cycles,
-        "seconds_at_clock": done.seconds,
-        "tokens_per_second": len(tokens) / done.seconds,
-        "cycles_by_engine": done.total(timing.busy),
-        "cycles_by_phase": by_phase,
-        "sampling_share": sampling / done.cycles,
-        "transformer_share": 1 - sampling / done.cycles,
-        "hbm_bytes": done.total(timing.hbm_bytes),
+    return costs.of_simulation(done) | {
+        "text": new_text(tokenizer, done.new_tokens, model.config.eos_token_id),
+        "forwards": len(done.steps),
+        "instructions": len(program.words),
+        "temperature_bf16": bf16.rounded(policy.temperature),
         "check": None if outcome is None else vars(outcome),
+        "wall_seconds": wall,
     }

@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
+
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.decoding.golden import GoldenReport
@@ -18,7 +21,7 @@ _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
 def golden(
-    path: Annotated[Path, typer.Argument(help="A folder, searched recursively, or one case file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, searched recursively, or one case file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print only the counts and the names, as JSON.")] = False,
 ) -> None:
     """Replay every golden case under PATH and compare it with the recording, step by step.
@@ -31,6 +34,8 @@ def golden(
 
     pin_kernels()
     report = replay(path)
+    if not report.results:
+        raise UnmaskError(f"{path}: no golden case found there")
     if as_json:
         print(json.dumps(report.to_json()))
     else:
@@ -42,8 +47,10 @@ def golden(
 def _print(report: GoldenReport) -> None:
     table = Table(Column("case", overflow="fold"), "outcome", Column("reason", overflow="fold"))
     for result in report.results:
-        table.add_row(escape(result.name), f"[{_COLOURS[result.outcome]}]{result.outcome}", escape(result.reason))
+        skipped = result.outcome == "skipped"
+        reason = Text(result.reason, no_wrap=skipped, overflow="ellipsis" if skipped else None)
+        table.add_row(escape(result.name), f"[{_COLOURS[result.outcome]}]{result.outcome}", reason)
     console = Console()
     console.print(table)
-    passed, failed, skipped = (len(report.names(outcome)) for outcome in ("passed", "failed", "skipped"))
-    console.print(f"{len(report.results)} cases: {passed} passed, {failed} failed, {skipped} skipped")
+    counts = [f"{len(report.names(outcome))} {outcome}" for outcome in ("passed", "failed", "skipped")]
+    console.print(f"{len(report.results)} cases: {', '.join(counts)}")

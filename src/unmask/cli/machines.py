@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def machines(
-    name: Annotated[str | None, typer.Argument(help="Show this one in full: a preset, or the path of a .toml file.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show this one in full: a preset, or the path of a .toml file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the machines that programs can be compiled for."""

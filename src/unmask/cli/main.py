@@ -18,8 +18,12 @@ from unmask.cli.golden import golden
 from unmask.cli.isa import isa
 from unmask.cli.machines import machines
 from unmask.cli.run import run_program
+from unmask.cli.text import printable
 from unmask.cli.train import train
 from unmask.errors import UnmaskError
+
+# Which Click this is depends on the version of Typer: the installed one, or a copy of its own.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 class _Commands(TyperGroup):
@@ -59,13 +63,28 @@ app.command("train")(train)
 app.command("bound")(bound)
 
 
+def _explain(mistake: str) -> None:
+    """Print a mistake as one line, whatever names and values of the user's it quotes."""
+    print(f"unmask: {printable(' '.join(mistake.split()))}", file=sys.stderr)
+
+
+def _explain_usage(error: Any) -> None:
+    """Print what is wrong with the command line; an empty message stands for the help, which is printed already."""
+    if message := error.format_message().strip().removesuffix("."):
+        command = error.ctx.command_path if error.ctx else "unmask"
+        _explain(f"{message} (see `{command} --help`)")
+
+
 def run() -> None:
     """Entry point: a user's mistake is one line on stderr and exit status 2; a reader that goes away (`| head`) is no mistake."""
     try:
         try:
-            app()
+            sys.exit(app(prog_name="unmask", standalone_mode=False))
         except UnmaskError as error:
-            print(f"unmask: {error}", file=sys.stderr)
+            _explain(str(error))
+            sys.exit(2)
+        except _UsageError as error:
+            _explain_usage(error)
             sys.exit(2)
         finally:
             sys.stdout.flush()

@@ -8,9 +8,13 @@ import typer
 
 from unmask.decoding.policy import Remasking
 
+DEFAULT_GEN_LENGTH = 64
+DEFAULT_BLOCK_LENGTH = 32
+DEFAULT_STEPS = 32
 DEFAULT_TEMPERATURE = 0.6
 DEFAULT_REMASKING: Remasking = "random"
 
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")]
 MachineOption = Annotated[str, typer.Option("--machine", help="A preset (see `unmask machines`), or the path of a .toml file.")]
 ModelOption = Annotated[str, typer.Option("--model", help="A shipped checkpoint's name, or a checkpoint folder.")]
 GenLength = Annotated[int, typer.Option(min=1, help="New tokens.")]
@@ -21,5 +25,5 @@ RemaskingOption = Annotated[
     Remasking, typer.Option("--remasking", help="What ranks a step's candidates: their probability, or a uniform draw.")
 ]
 SuppressEos = Annotated[bool, typer.Option("--suppress-eos", help="Never take the end-of-text token.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the noise; the same seed gives the same text.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise; the same seed gives the same text.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
