@@ -86,6 +86,7 @@ def generate(
     committer: Committer | None = None,
     schedule: Schedule | None = None,
     cache: Cache | None = None,
+    stop: Callable[[StepRecord], bool] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> Generation:
     """Unmask block by block; by default LLaDA's `generate` (Nie et al., arXiv 2502.09992, and its published code). Ties go to the lowest
@@ -103,6 +104,7 @@ def generate(
         committer: which candidates to commit; by default the scheduled number of most confident ones.
         schedule: how many candidates each step commits and when a block is done; by default evenly over `policy.steps`.
         cache: which rows each step feeds; by default the whole canvas. A new one for every generation.
+        stop: asked after every denoising step whether to end here; the masks that are left become end-of-text tokens.
         on_step: called after every denoising step.
 
     Raises:
@@ -163,6 +165,9 @@ def generate(
             records.append(record)
             if on_step is not None:
                 on_step(record)
+            if stop is not None and stop(record):
+                canvas = canvas.masked_fill(canvas == config.mask_token_id, config.eos_token_id)
+                return Generation(ids=canvas, prompt_length=prompt_length, n_forward=len(records), steps=tuple(records))
     return Generation(ids=canvas, prompt_length=prompt_length, n_forward=len(records), steps=tuple(records))
 
 

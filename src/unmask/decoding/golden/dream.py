@@ -26,6 +26,7 @@ from unmask.decoding.golden.tolerance import Tolerance
 from unmask.decoding.policy import Policy
 from unmask.decoding.sampler import Sampler, Sampling
 from unmask.decoding.schedule import Schedule, UntilClean
+from unmask.decoding.stop import EarlyStop
 from unmask.models.checkpoint import load_network
 from unmask.models.family import Network
 
@@ -33,13 +34,15 @@ _PLAIN = re.compile(r"^Dream generation_utils\b")
 _FAST = re.compile(r"\bFast-dLLM@\w+ dream/model generation_utils_block\.py$")
 _FLASH = re.compile(r"\bflash-dlm-experimental@\w+ src/model/dream_flash \(_sample_block_diffusion\)$")
 
-_TOKENS = {"pad_token_id", "eos_token_id", "bos_token_id"}
-_REPORTING = {"return_dict_in_generate", "output_history", "early_stop_consecutive"}
+_TOKENS = {"pad_token_id", "bos_token_id"}
+_REPORTING = {"return_dict_in_generate", "output_history"}
 
 
 @dataclass(frozen=True)
 class _Arguments:
-    """The arguments of a call, with the reference's defaults. `block` is None where there are no blocks."""
+    """The arguments of a call, with the reference's defaults. `block` is None where there are no blocks, `early_stop` says how many end
+    tokens end the generation.
+    """
 
     gen_length: int
     steps: int
@@ -52,6 +55,7 @@ class _Arguments:
     eps: float
     threshold: float
     dual_cache: bool
+    early_stop: int | None
 
 
 def _run(file: Path, values: dict[str, Any]) -> str:
@@ -76,7 +80,11 @@ def _run(file: Path, values: dict[str, Any]) -> str:
         rule, events, followed, tolerance, opening=isinstance(sampler, Opening), flat=bool(_FLASH.search(source))
     )
     prompt = rectangle(case.prompt_ids, "prompt_ids").long()
-    result = generate(recorded, prompt, policy, sampler=followed, committer=committer, schedule=schedule, cache=cache)
+    stop = None
+    if arguments.early_stop is not None:
+        stop = EarlyStop(model.config.eos_token_id, model.config.mask_token_id, arguments.early_stop)
+        followed.filled_with = model.config.eos_token_id
+    result = generate(recorded, prompt, policy, sampler=followed, committer=committer, schedule=schedule, cache=cache, stop=stop)
     events.finish()
     same_ids(result.ids, case.output_ids, "output_ids")
     if result.n_forward != case.n_forward:
@@ -90,22 +98,26 @@ def _arguments(case: Case, model: Network, source: str) -> _Arguments:
     attention_mask = kwargs.pop("attention_mask", case.attention_mask)
     if attention_mask is not None and not bool(rectangle(attention_mask, "attention_mask").bool().all()):
         raise NotReplayableError("padding is not implemented for Dream")
-    if kwargs.pop("mask_token_id", model.config.mask_token_id) != model.config.mask_token_id:
-        raise MismatchError(f"mask_token_id is {case.kwargs['mask_token_id']}; that of config.json is {model.config.mask_token_id}")
+    for name in ("mask_token_id", "eos_token_id"):
+        own = getattr(model.config, name)
+        if (given := kwargs.pop(name, own)) != own:
+            raise MismatchError(f"{name} is {given}; that of the model's config.json is {own}")
     length, new = kwargs.pop("max_length", None), kwargs.pop("max_new_tokens", None)
     if length is None and new is None:
         raise MismatchError("corrupt case: neither max_new_tokens nor max_length")
     gen_length = new if new is not None else length - len(case.prompt_ids[0])
-    block = None
+    block = early_stop = None
     if _FAST.search(source):
         block = kwargs.pop("block_length", 32) or gen_length
     if _FLASH.search(source):
         block = kwargs.pop("block_size", 32)
-        for name, supported in (("use_block_diffusion", True), ("early_stop", False), ("use_full_query_attn", False)):
+        for name, supported in (("use_block_diffusion", True), ("use_full_query_attn", False)):
             if kwargs.pop(name, supported) != supported:
                 raise NotReplayableError(f"argument {name} = {not supported} is not implemented")
         if len(case.prompt_ids) > 1:
             raise NotReplayableError("FreeCache with a batch is not implemented")
+        consecutive = kwargs.pop("early_stop_consecutive", 1)
+        early_stop = consecutive if kwargs.pop("early_stop", True) else None
     alg = kwargs.pop("alg", "origin")
     if alg == "confidence_threshold" and len(case.prompt_ids) > 1:
         raise NotReplayableError("the published threshold decoding of a batch looks at its first row only")
@@ -121,6 +133,7 @@ def _arguments(case: Case, model: Network, source: str) -> _Arguments:
         eps=kwargs.pop("eps", 1e-3),
         threshold=kwargs.pop("threshold", 0.9),
         dual_cache=kwargs.pop("dual_cache", False),
+        early_stop=early_stop,
     )
     if kwargs:
         raise NotReplayableError(f"argument {sorted(kwargs)[0]} is not implemented")
@@ -184,6 +197,7 @@ class _FollowedSampler:
     def __init__(self, sampler: Sampler, case: Case, tolerance: Tolerance) -> None:
         self._sampler, self._canvases, self._tolerance = sampler, recorded_canvases(case), tolerance
         self.logits, self.window, self.block_step = torch.empty(0), range(0), 0
+        self.filled_with: int | None = None  # after the last step, the masks that an early stop left
         self.ties = 0
 
     def __call__(self, logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -196,6 +210,8 @@ class _FollowedSampler:
         if before.shape != candidates.shape or int(after.max()) >= logits.shape[-1]:
             raise MismatchError(f"corrupt case: the canvas after step {sampling.step} has another shape or unknown tokens")
         differs = (before != after) & (candidates != after)
+        if self.filled_with is not None and sampling.step + 2 == len(self._canvases):
+            differs &= after != self.filled_with
         if not bool(differs.any()):
             return candidates, confidence
         gap = (logits.amax(dim=-1) - logits.gather(-1, after[..., None]).squeeze(-1)).double()
