@@ -60,7 +60,10 @@ class CanvasView:
             self._console.print(line, soft_wrap=True, markup=False)
 
     def _render(self, canvas: list[int], committed: set[int]) -> Text:
-        """Neighbouring tokens of one kind are decoded together, so that a character that spans tokens comes out whole."""
+        """Neighbouring tokens of one kind are decoded together, so that a character that spans tokens comes out whole.
+
+        End of text is shown, since what follows it on the canvas is no part of the text.
+        """
         text, start = Text(), 0
         kinds = ["mask" if token == self._mask else "new" if at in committed else "old" for at, token in enumerate(canvas)]
         for end in range(1, len(canvas) + 1):
@@ -69,7 +72,7 @@ class CanvasView:
             if kinds[start] == "mask":
                 text.append(_MASK * (end - start), style="dim")
             else:
-                decoded = printable(self._tokenizer.decode(canvas[start:end]))
+                decoded = printable(self._tokenizer.decode(canvas[start:end], skip_special=False))
                 text.append(decoded, style="bold green" if kinds[start] == "new" else "")
             start = end
         return text
