@@ -33,7 +33,7 @@ def compile_prompt(
     temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
     remasking: options.RemaskingOption = options.DEFAULT_REMASKING,
     suppress_eos: options.SuppressEos = False,
-    seed: options.Seed = 0,
+    seed: options.Seed = options.DEFAULT_SEED,
     as_json: options.JsonOption = False,
 ) -> None:
     """Compile the denoising step that continues PROMPT to a program file; `unmask run` runs it.

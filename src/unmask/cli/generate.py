@@ -40,7 +40,7 @@ def generate(
     remasking: options.RemaskingOption = options.DEFAULT_REMASKING,
     cfg_scale: Annotated[float, typer.Option(help="Classifier-free guidance; only with --backend torch.")] = 0.0,
     suppress_eos: options.SuppressEos = False,
-    seed: options.Seed = 0,
+    seed: options.Seed = options.DEFAULT_SEED,
     check: Annotated[bool, typer.Option("--check", help="Compare every step with PyTorch in the machine's number formats.")] = False,
     as_json: options.JsonOption = False,
 ) -> None:

@@ -10,9 +10,11 @@ from unmask.decoding.policy import Remasking
 
 DEFAULT_GEN_LENGTH = 64
 DEFAULT_BLOCK_LENGTH = 32
-DEFAULT_STEPS = 32
-DEFAULT_TEMPERATURE = 0.6
+DEFAULT_STEPS = 64
+DEFAULT_TEMPERATURE = 0.7
 DEFAULT_REMASKING: Remasking = "random"
+DEFAULT_SEED = 3
+"""Of the seeds from 3 to 8, one whose text of the shipped model reads well after "My fellow citizens,"."""
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")]
 MachineOption = Annotated[str, typer.Option("--machine", help="A preset (see `unmask machines`), or the path of a .toml file.")]

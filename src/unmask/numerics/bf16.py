@@ -33,7 +33,8 @@ def round(x: Float32) -> Float32:
 
 def rounded(value: float) -> float:
     """A Python number rounded to BF16."""
-    return float(round(np.array(value, np.float32)))
+    with np.errstate(over="ignore"):
+        return float(round(np.array(value).astype(np.float32)))
 
 
 def to_bits(x: Float32) -> Uint16:
