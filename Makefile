@@ -102,7 +102,7 @@ bench: $(RUN) ## run every script of bench/
 	@shopt -s nullglob
 	for script in bench/*.py; do
 	    echo "== $$script"
-	    .venv/bin/python "$$script"
+	    $(ONE_THREAD) .venv/bin/python "$$script"
 	done
 
 clean: ## remove caches and build/, keep .venv

@@ -56,6 +56,8 @@ def compile_step(model: Llada, policy: Policy, machine: Machine, prompt_length: 
     Raises:
         UnmaskError: the canvas exceeds the model's context, the policy has no program, or the machine's memories cannot hold a tile.
     """
+    if not isinstance(model, Llada):
+        raise UnmaskError(f"a {type(model).__name__} network has no program; expected a llada one")
     config, positions = model.config, prompt_length + policy.gen_length
     if prompt_length < 1:
         raise UnmaskError("the prompt is empty: expected at least one token")
