@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import unmask.compiler.check
 from unmask import Machine, load_tokenizer
+from unmask.cli.text import printable
 from unmask.machine.cycle import time_program
 from unmask.models.tokenizer import Tokenizer
 
@@ -103,7 +104,7 @@ def test_the_check_fails_the_command_when_pytorch_commits_otherwise(generate: Co
 def test_without_a_terminal_standard_output_holds_the_text_alone(generate: Command) -> None:
     result, done = parsed(generate("--json")), generate("--check")
     assert done.status == 0
-    assert done.stdout == f"{PROMPT}{result['text']}\n"
+    assert done.stdout == f"{PROMPT}{printable(result['text'])}\n"
     lines = done.stderr.splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == [f"step {step}/4, {8 - 2 * step} masks left" for step in range(1, 5)]
     for expected in (f"{result['cycles']:,} cycles", "sampling-1-confidence", "busy cycles", "check: identical"):

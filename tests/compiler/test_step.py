@@ -145,23 +145,24 @@ def test_the_reference_step_is_a_step_of_generate(policy):
         np.testing.assert_array_equal(canvas, record.canvas[0].numpy())
 
 
-def shipped() -> Llada:
-    try:
-        return load_model("sotu")
-    except UnmaskError as error:
-        pytest.skip(f"the shipped model is not there: {error}")
-
-
 @pytest.mark.parametrize(
     ("machine", "policy"),
     [(SMALL, Policy(32, 16, 16)), (NANO, Policy(8, 8, 8, temperature=0.5))],
     ids=["small-greedy", "nano-noise"],
 )
 def test_a_step_of_the_shipped_model_equals_the_reference(machine, policy):
-    model = shipped()
+    model = load_model("sotu")
     npu = Npu(compile_step(model, policy, machine, 9), machine)
-    committed = hold(model, policy, machine, npu, list(starts(model, policy, 9, 4, seed=3)))
+    committed = hold(model, policy, machine, npu, list(starts(model, policy, 9, 8, seed=3)))
     assert len(committed) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [Policy(32, 32, 32), Policy(32, 16, 16, temperature=0.7, remasking="random")], ids=["greedy", "noise"])
+def test_two_hundred_steps_of_the_shipped_model_equal_the_reference(policy):
+    model = load_model("sotu")
+    npu = Npu(compile_step(model, policy, SMALL, 12), SMALL)
+    hold(model, policy, SMALL, npu, list(starts(model, policy, 12, 200, seed=4)))
 
 
 def test_a_step_with_nan_logits_equals_the_reference():
