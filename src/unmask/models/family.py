@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from unmask.models.layers import LayerRunner
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """What every family's network offers; `unmask.models.llada.Llada` documents it."""
 
     config: Any
 
+    @abstractmethod
     def hidden(
         self,
         ids: Tensor,
@@ -33,11 +35,10 @@ class Network(nn.Module):
         layers: LayerRunner | None = None,
     ) -> Tensor:
         """The final, normalised hidden states [batch, positions, width] of `ids` int64 [batch, positions]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of hidden states [..., width]."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
