@@ -65,7 +65,7 @@ def check(simulation: Simulation, model: Llada, *, seed: int | None = None, on_s
 def _agreements(simulation: Simulation, model: Llada, policy: Policy, seed: int) -> Iterator[int]:
     """For every step, how many of its commits the float32 network shares."""
     config = model.config
-    excluded = (config.mask_token_id, *((config.eos_token_id,) * policy.suppress_eos))
+    excluded = policy.excluded(config.mask_token_id, config.eos_token_id)
     for step in simulation.steps:
         canvas = torch.from_numpy(step.before)[None]
         block = slice(step.start, step.end)

@@ -76,11 +76,14 @@ class Context:
             name, dst=dst.at, a=a.at, b=b.at, rows=dst.rows, cols=dst.cols, dst_stride=dst.stride, a_stride=a.stride, b_stride=b_stride
         )
 
-    def unary(self, name: str, dst: Tile, a: Tile, **operands: Value | float) -> None:
+    def unary(self, name: str, dst: Tile, a: Tile, *, wait: tuple[int, ...] = (), **operands: Value | float) -> None:
         """dst = op a, tile by tile."""
         shape: dict[str, Any] = {"rows": dst.rows, "cols": dst.cols, "dst_stride": dst.stride, "a_stride": a.stride}
-        self.e.emit(name, dst=dst.at, a=a.at, **shape | operands)
+        self.e.emit(name, dst=dst.at, a=a.at, wait=wait, **shape | operands)
 
-    def reduce(self, name: str, dst: int, a: Tile, running: bool = False) -> None:
+    def reduce(
+        self, name: str, dst: int, a: Tile, running: bool = False, *, wait: tuple[int, ...] = (), signal: tuple[int, ...] = ()
+    ) -> None:
         """One scalar per row of `a`."""
-        self.e.emit(name, dst=dst, a=a.at, rows=a.rows, cols=a.cols, a_stride=a.stride, running=int(running))
+        shape = {"rows": a.rows, "cols": a.cols, "a_stride": a.stride}
+        self.e.emit(name, dst=dst, a=a.at, running=int(running), wait=wait, signal=signal, **shape)

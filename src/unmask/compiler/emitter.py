@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -170,6 +170,21 @@ class Emitter:
         self._last.clear()
         for var, stride in strides.items():
             self.advance(var, -count * stride)
+
+    def tiles(self, total: int, width: int, strides: Mapping[Var, int], body: Callable[[int], None]) -> None:
+        """`body(width)` for every whole tile of `total`, in a loop, then `body` of what is left, if anything.
+
+        The variables advance by their strides from tile to tile; where they stand afterwards is unspecified.
+        """
+        whole, rest = divmod(total, width)
+        if whole:
+            with self.loop(whole, strides):
+                body(width)
+        if rest:
+            if whole:
+                for var, stride in strides.items():
+                    self.advance(var, whole * stride)
+            body(rest)
 
     def _cut(self) -> None:
         for engine in Engine:

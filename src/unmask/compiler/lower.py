@@ -282,13 +282,9 @@ class _Step:
                     rms_norm(c, normed, rows, weight, self.config.rms_norm_eps)
                     at = logits.at + first * logits.row_bytes
                     head_logits(c, normed, self.network.head, at, logits.row_bytes)
-                    for token in self._suppressed():
+                    for token in self.policy.excluded(self.config.mask_token_id, self.config.eos_token_id):
                         suppress(c, token, count, at, logits.row_bytes)
         c.e.release(block)
-
-    def _suppressed(self) -> list[int]:
-        """Tokens that no position may take: masks are for the canvas alone."""
-        return [self.config.mask_token_id, *([self.config.eos_token_id] if self.policy.suppress_eos else [])]
 
     def _sample(self, p: StepParameters, canvas: int) -> None:
         c, length = self.c, self.policy.block_length

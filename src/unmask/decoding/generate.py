@@ -121,7 +121,7 @@ def generate(
     visible = _visible(attention_mask, prompt, policy)
     schedule = schedule or Uniform(policy.steps_per_block)
     evaluate = Evaluator(model, canvas != config.mask_token_id, prompt_length, policy.cfg_scale, visible, cache)
-    excluded = (config.mask_token_id,) * policy.exclude_mask + (config.eos_token_id,) * policy.suppress_eos
+    excluded = policy.excluded(config.mask_token_id, config.eos_token_id)
     deferred = (config.eos_token_id,) * policy.defer_eos
     if policy.defer_eos and policy.eot_token_id is not None:
         deferred += (policy.eot_token_id,)

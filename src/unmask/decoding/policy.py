@@ -63,6 +63,10 @@ class Policy:
         if self.remasking not in get_args(Remasking):
             raise UnmaskError(f"remasking is {self.remasking!r}; supported: {', '.join(get_args(Remasking))}")
 
+    def excluded(self, mask_token_id: int, eos_token_id: int) -> tuple[int, ...]:
+        """Tokens that are no candidates."""
+        return (mask_token_id,) * self.exclude_mask + (eos_token_id,) * self.suppress_eos
+
     @property
     def blocks(self) -> int:
         return self.gen_length // self.block_length

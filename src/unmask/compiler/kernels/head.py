@@ -19,7 +19,6 @@ def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: i
         ring = Ring(c.e, Engine.MATRIX, Engine.STORE, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
         e, s, out = c.e.var(head.elements), c.e.var(head.scales), c.e.var(logits)
         strides: dict[Var, int] = {e: width * head.row_bytes, s: width * head.blocks, out: width * BF16_BYTES}
-        whole, rest = divmod(head.rows, width)
         c.e.order(Engine.VECTOR, Engine.MATRIX)
 
         def tile(count: int) -> None:
@@ -39,12 +38,7 @@ def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: i
                     signal=signal,
                 )
 
-        with c.e.loop(whole, strides):
-            tile(width)
-        if rest:
-            for var, advance in strides.items():
-                c.e.advance(var, whole * advance)
-            tile(rest)
+        c.e.tiles(head.rows, width, strides, tile)
         c.e.order(Engine.MATRIX, Engine.VECTOR)
         c.e.order(Engine.STORE, Engine.VECTOR)
         c.e.release(e, s, out)

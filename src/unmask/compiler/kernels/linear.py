@@ -88,19 +88,13 @@ def columns_of(c: Context, dst: Tile, a: Tile, b: MxMatrix, elements: Value, sca
     width = tile_width(c, dst.cols, mx_blocks(a.cols))
     e, s, column = c.e.var(elements), c.e.var(scales), c.e.var(dst.at)
     strides: dict[Var, int] = {e: width * b.row_bytes, s: width * b.blocks, column: width}
-    whole, rest = divmod(dst.cols, width)
     c.e.order(Engine.VECTOR, Engine.MATRIX)
 
     def tile(count: int) -> None:
         load_tile(c, b, e, s, count, a.cols, kv)
         multiply(c, dst.moved(column), a, count, kv=kv)
 
-    with c.e.loop(whole, strides):
-        tile(width)
-    if rest:
-        for var, stride in strides.items():
-            c.e.advance(var, whole * stride)
-        tile(rest)
+    c.e.tiles(dst.cols, width, strides, tile)
     c.e.order(Engine.MATRIX, Engine.VECTOR)
     c.e.release(e, s, column)
 

@@ -67,21 +67,11 @@ def _stream(c: Context, logits: Logits, first_row: int, rows: int, buffers: int,
             with ring.consume() as (slot, wait, signal):
                 body(Tile(Address(slot, 0), rows, count, stride), token, running, wait, signal)
 
-        def advance() -> None:
-            c.e.advance(source, width * BF16_BYTES)
-            c.e.advance(token, width)
-
-        whole, rest = divmod(logits.vocabulary, width)
+        strides = {source: width * BF16_BYTES, token: width}
         chunk(width, False)
-        advance()
-        if whole > 1:
-            with c.e.loop(whole - 1, {source: width * BF16_BYTES, token: width}):
-                chunk(width, True)
-            if rest:
-                c.e.advance(source, (whole - 1) * width * BF16_BYTES)
-                c.e.advance(token, (whole - 1) * width)
-        if rest:
-            chunk(rest, True)
+        for var, step in strides.items():
+            c.e.advance(var, step)
+        c.e.tiles(logits.vocabulary - width, width, strides, lambda count: chunk(count, True))
         c.e.release(source, token)
         ring.release()
 
@@ -132,16 +122,7 @@ def candidates(
                     Address(None, c.vector.take(rows * chunk.stride * STRIDE_UNIT, "noisy logits")), rows, chunk.cols, chunk.stride
                 )
                 bits = int(bf16.to_bits(np.array(temperature, np.float32)))
-                c.e.emit(
-                    "V_RED_MAX",
-                    dst=top,
-                    a=chunk.at,
-                    rows=rows,
-                    cols=chunk.cols,
-                    a_stride=chunk.stride,
-                    running=int(running),
-                    wait=wait,
-                )
+                c.reduce("V_RED_MAX", top, chunk, running, wait=wait)
                 c.unary(
                     "V_GUMBEL",
                     scores,
@@ -155,28 +136,9 @@ def candidates(
                 choose(scores, chunk, token, running, (), signal)
 
         def add_up(chunk: Tile, token: Var, running: bool, wait: Semaphores, signal: Semaphores) -> None:
-            c.e.emit(
-                "V_SUB_F",
-                dst=chunk.at,
-                a=chunk.at,
-                f=maximum,
-                rows=rows,
-                cols=chunk.cols,
-                dst_stride=chunk.stride,
-                a_stride=chunk.stride,
-                wait=wait,
-            )
+            c.unary("V_SUB_F", chunk, chunk, f=maximum, wait=wait)
             c.unary("V_EXP", chunk, chunk)
-            c.e.emit(
-                "V_RED_SUM",
-                dst=total,
-                a=chunk.at,
-                rows=rows,
-                cols=chunk.cols,
-                a_stride=chunk.stride,
-                running=int(running),
-                signal=signal,
-            )
+            c.reduce("V_RED_SUM", total, chunk, running, signal=signal)
 
         maximum = top if temperature else best
         _stream(c, logits, first_row, rows, 3 if temperature else 2, noisy if temperature else greedy)
