@@ -103,10 +103,16 @@ def test_every_row_of_a_batch_is_computed_alone():
     assert all(torch.equal(machine().attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], None)[0], whole[i]) for i in range(3))
 
 
-def test_attention_with_padding_is_refused():
-    q = random(1, 1, 4, 16)
-    with pytest.raises(UnmaskError, match="padded batches are not supported"):
-        machine().attention(q, q, q, torch.ones(1, 1, 1, 4, dtype=torch.bool))
+def test_masked_keys_are_not_seen():
+    q, k, v = (random(2, 2, 9, 16, seed=seed) for seed in range(3))
+    seen = torch.rand((2, 1, 9, 9), generator=torch.Generator().manual_seed(3)) < 0.6
+    seen[..., 0] = True
+    found = machine().attention(q, k, v, seen)
+    assert error(found, FLOAT.attention(q, k, v, seen)) < 3 * ERRORS["mxint8"]
+    other = k.clone()
+    seen[1, ..., 5] = False
+    other[1, :, 5] += 100
+    assert torch.equal(machine().attention(q, k, v, seen), machine().attention(q, other, v, seen))
 
 
 def test_gated_add_and_embed():

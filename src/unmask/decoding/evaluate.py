@@ -43,6 +43,10 @@ class MaskPredictor(Protocol):
         """Logits [..., vocabulary] of hidden states [..., width]."""
         ...
 
+    def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance: `unconditional + (scale + 1) (conditional - unconditional)`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -108,7 +112,7 @@ class Evaluator:
         logits = self._predictions(hidden, range(window.start - rows.start, window.stop - rows.start))
         if self._cfg_scale > 0:
             conditional, unconditional = logits.chunk(2)
-            logits = unconditional + (self._cfg_scale + 1) * (conditional - unconditional)
+            logits = self._model.guidance(conditional, unconditional, self._cfg_scale)
         return Evaluation(fed, window, logits)
 
     def _predictions(self, hidden: Tensor, rows: range) -> Tensor:

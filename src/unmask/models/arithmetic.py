@@ -28,8 +28,8 @@ class Arithmetic(Protocol):
         """Root-mean-square norm of `x` [..., width] over its last axis, scaled by `weight` [width]."""
         ...
 
-    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`x` [..., inputs] times the transpose of `weight` [outputs, inputs]: [..., outputs]."""
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x` [..., inputs] times the transpose of `weight` [outputs, inputs], plus `bias` [outputs]: [..., outputs]."""
         ...
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -61,12 +61,8 @@ class Arithmetic(Protocol):
         """The LM head, `linear` in shape; apart because its result feeds the sampler, which may have a format of its own."""
         ...
 
-
-class BiasedArithmetic(Arithmetic, Protocol):
-    """What networks with biases need besides."""
-
-    def biased_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """`linear`, plus `bias` [outputs]."""
+    def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance of logits of one shape: `unconditional + (scale + 1) (conditional - unconditional)`."""
         ...
 
 
@@ -83,10 +79,7 @@ class FloatArithmetic:
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
         return weight * wide.to(x.dtype)
 
-    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.linear(x, weight)
-
-    def biased_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return functional.linear(x, weight, bias)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -105,3 +98,6 @@ class FloatArithmetic:
 
     def logits(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.linear(x, weight)
+
+    def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        return unconditional + (scale + 1) * (conditional - unconditional)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.errors import UnmaskError
+from unmask.models.layers import Architecture
 
 # Keys of LLaDA's config.json that choose between formulas, with the values that mean the one computed here. Anything else would be
 # a network that is silently wrong, so it is refused.
@@ -99,6 +100,26 @@ class LladaConfig:
     def shifted_logits(self) -> bool:
         """Whether row `i` of the logits predicts position `i + 1`; LLaDA's predicts position `i`."""
         return False
+
+    @property
+    def architecture(self) -> Architecture:
+        """The sizes by their common names."""
+        return Architecture(
+            width=self.d_model,
+            layers=self.n_layers,
+            heads=self.n_heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            feed_forward=self.mlp_hidden_size,
+            vocab_size=self.vocab_size,
+            embedding_rows=self.embedding_size,
+            context=self.max_sequence_length,
+            norm_eps=self.rms_norm_eps,
+            rope_theta=self.rope_theta,
+            mask_token_id=self.mask_token_id,
+            eos_token_id=self.eos_token_id,
+            shifted_logits=self.shifted_logits,
+        )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], path: Path) -> LladaConfig:

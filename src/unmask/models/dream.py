@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.models.arithmetic import BiasedArithmetic, FloatArithmetic
+from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import read_number
-from unmask.models.family import Family, Network
-from unmask.models.layers import LayerRunner, TransformerBlock
-from unmask.models.llada import RMSNorm, rotary_rows
+from unmask.models.family import Family, Network, NetworkParts
+from unmask.models.layers import Architecture, BlockParts, LayerRunner, RMSNorm, TransformerBlock
+from unmask.models.llada import rotary_rows
 
 # Keys of config.json that choose between formulas, with the values that mean the one computed here.
 _FORMULAS: dict[str, tuple[object, ...]] = {
@@ -81,6 +81,26 @@ class DreamConfig:
         """Row `i` of the logits predicts position `i + 1`."""
         return True
 
+    @property
+    def architecture(self) -> Architecture:
+        """The sizes by their common names."""
+        return Architecture(
+            width=self.hidden_size,
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            feed_forward=self.intermediate_size,
+            vocab_size=self.vocab_size,
+            embedding_rows=self.vocab_size,
+            context=self.max_position_embeddings,
+            norm_eps=self.rms_norm_eps,
+            rope_theta=self.rope_theta,
+            mask_token_id=self.mask_token_id,
+            eos_token_id=self.eos_token_id,
+            shifted_logits=self.shifted_logits,
+        )
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any], path: Path) -> DreamConfig:
         """The configuration in `values`, the parsed content of the file `path`; keys that do not change the maths are ignored.
@@ -135,38 +155,30 @@ class _FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
 
-class DreamBlock(nn.Module):
-    """One transformer block in the two halves that `unmask.models.layers.TransformerBlock` asks for."""
+class DreamBlock(TransformerBlock):
+    """One transformer block."""
 
     def __init__(self, config: DreamConfig) -> None:
         super().__init__()
-        self.config = config
+        self.head_dim = config.head_dim
         self.self_attn = _Attention(config)
         self.mlp = _FeedForward(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def _heads(self, x: Tensor, projection: nn.Linear, arithmetic: BiasedArithmetic) -> Tensor:
-        projected = arithmetic.biased_linear(x, projection.weight, projection.bias)
-        return projected.view(*projected.shape[:-1], -1, self.config.head_dim).transpose(1, 2)
-
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor, arithmetic: BiasedArithmetic) -> tuple[Tensor, Tensor, Tensor]:
-        h = self.input_layernorm(x, arithmetic)
-        q = self._heads(h, self.self_attn.q_proj, arithmetic)
-        k = self._heads(h, self.self_attn.k_proj, arithmetic)
-        v = self._heads(h, self.self_attn.v_proj, arithmetic)
-        return arithmetic.rotate(q, cos, sin), arithmetic.rotate(k, cos, sin), v
-
-    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None, arithmetic: BiasedArithmetic) -> Tensor:
-        attended = arithmetic.attention(q, k, v, attention_bias).transpose(1, 2).flatten(-2)
-        x = arithmetic.add(x, arithmetic.linear(attended, self.self_attn.o_proj.weight))
-        h = self.post_attention_layernorm(x, arithmetic)
-        gate, up = arithmetic.linear(h, self.mlp.gate_proj.weight), arithmetic.linear(h, self.mlp.up_proj.weight)
-        return arithmetic.add(x, arithmetic.linear(arithmetic.gated(gate, up), self.mlp.down_proj.weight))
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention_bias: Tensor | None, arithmetic: BiasedArithmetic) -> Tensor:
-        q, k, v = self.project(x, cos, sin, arithmetic)
-        return self.attend(x, q, k, v, attention_bias, arithmetic)
+    @property
+    def parts(self) -> BlockParts:
+        return BlockParts(
+            attention_norm=self.input_layernorm,
+            query=self.self_attn.q_proj,
+            key=self.self_attn.k_proj,
+            value=self.self_attn.v_proj,
+            output=self.self_attn.o_proj,
+            feed_forward_norm=self.post_attention_layernorm,
+            gate=self.mlp.gate_proj,
+            up=self.mlp.up_proj,
+            down=self.mlp.down_proj,
+        )
 
 
 class _Model(nn.Module):
@@ -183,7 +195,7 @@ class Dream(Network):
     def __init__(self, config: DreamConfig) -> None:
         super().__init__()
         self.config: DreamConfig = config
-        self.arithmetic: BiasedArithmetic = FloatArithmetic()
+        self.arithmetic: Arithmetic = FloatArithmetic()
         self.model = _Model(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -192,6 +204,11 @@ class Dream(Network):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, which is that of the logits."""
         return self.model.embed_tokens.weight.dtype
+
+    @property
+    def parts(self) -> NetworkParts:
+        blocks = [cast(TransformerBlock, block) for block in self.model.layers]
+        return NetworkParts(self.model.embed_tokens, blocks, self.model.norm, self.head_weight)
 
     @property
     def head_weight(self) -> Tensor:

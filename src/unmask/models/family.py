@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,13 +17,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unmask.models.layers import LayerRunner
+from unmask.models.arithmetic import Arithmetic
+from unmask.models.layers import LayerRunner, RMSNorm, TransformerBlock
+
+
+@dataclass(frozen=True)
+class NetworkParts:
+    """A network's modules by what they do, whatever the checkpoint calls them; `head` is the LM head's weight [rows, width]."""
+
+    embedding: nn.Embedding
+    blocks: Sequence[TransformerBlock]
+    final_norm: RMSNorm
+    head: Tensor
 
 
 class Network(nn.Module, ABC):
     """What every family's network offers; `unmask.models.llada.Llada` documents it."""
 
     config: Any
+    arithmetic: Arithmetic
+
+    @property
+    @abstractmethod
+    def parts(self) -> NetworkParts:
+        """The modules, for those who place the weights elsewhere."""
 
     @abstractmethod
     def hidden(
@@ -39,6 +56,10 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of hidden states [..., width]."""
+
+    def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance of two tensors of logits, in the network's arithmetic."""
+        return self.arithmetic.guidance(conditional, unconditional, scale)
 
 
 @dataclass(frozen=True)

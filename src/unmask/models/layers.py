@@ -1,4 +1,4 @@
-"""The seam between a network and a cache: who runs each transformer block, and on which keys and values.
+"""The transformer block of this package's families, and the seam between a network and a cache.
 
 A network embeds the rows it is fed and then hands every block to a `LayerRunner`, if it is given one. A runner stands
 between the two halves of a block, and so can keep keys and values, leave rows out or replace what a block gives for them.
@@ -6,23 +6,108 @@ between the two halves of a block, and so can keep keys and values, leave rows o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from unmask.models.arithmetic import Arithmetic
 
 
-class TransformerBlock(Protocol):
-    """A block in two halves; every family's block is one."""
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of a network, whatever its family's configuration calls them.
+
+    Attributes:
+        width: of the residual stream; `heads` x `head_dim`.
+        feed_forward: width between gate and down projection.
+        embedding_rows: of the embedding table and the LM head; rows beyond `vocab_size` only pad them.
+        context: the longest canvas.
+        shifted_logits: row `i` of the logits predicts position `i + 1`.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    vocab_size: int
+    embedding_rows: int
+    context: int
+    norm_eps: float
+    rope_theta: float
+    mask_token_id: int
+    eos_token_id: int
+    shifted_logits: bool
+
+
+class RMSNorm(nn.Module):
+    """The weight of a root-mean-square norm over the last axis."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        return arithmetic.norm(x, self.weight, self.eps)
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """A block's modules by what they do, whatever the checkpoint calls them."""
+
+    attention_norm: RMSNorm
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    output: nn.Linear
+    feed_forward_norm: RMSNorm
+    gate: nn.Linear
+    up: nn.Linear
+    down: nn.Linear
+
+
+class TransformerBlock(nn.Module, ABC):
+    """A Llama block: attention over the whole canvas, then a gated feed-forward.
+
+    It runs in two halves, `project` and `attend`, so that a cache can stand between the keys and values of the rows that are fed
+    and those that the queries look at. A family names the modules; what is computed stands here.
+    """
+
+    head_dim: int
+
+    @property
+    @abstractmethod
+    def parts(self) -> BlockParts:
+        """The block's modules."""
+
+    def _heads(self, x: Tensor, projection: nn.Linear, arithmetic: Arithmetic) -> Tensor:
+        y = arithmetic.linear(x, projection.weight, projection.bias)
+        return y.view(*y.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor, arithmetic: Arithmetic) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries [batch, heads, rows, head_dim], rotated keys and values [batch, kv_heads, rows, head_dim] of `x`."""
-        ...
+        parts = self.parts
+        h = parts.attention_norm(x, arithmetic)
+        q, k, v = (self._heads(h, projection, arithmetic) for projection in (parts.query, parts.key, parts.value))
+        return arithmetic.rotate(q, cos, sin), arithmetic.rotate(k, cos, sin), v
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
         """The residual stream [batch, rows, width] after attention to `k` and `v` [batch, kv_heads, keys, head_dim] and feed-forward."""
-        ...
+        parts = self.parts
+        attended = arithmetic.attention(q, k, v, attention_bias).transpose(1, 2).flatten(-2)
+        x = arithmetic.add(x, arithmetic.linear(attended, parts.output.weight))
+        h = parts.feed_forward_norm(x, arithmetic)
+        gate, up = arithmetic.linear(h, parts.gate.weight), arithmetic.linear(h, parts.up.weight)
+        return arithmetic.add(x, arithmetic.linear(arithmetic.gated(gate, up), parts.down.weight))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
+        q, k, v = self.project(x, cos, sin, arithmetic)
+        return self.attend(x, q, k, v, attention_bias, arithmetic)
 
 
 class LayerRunner(Protocol):

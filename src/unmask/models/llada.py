@@ -15,20 +15,8 @@ from torch import Tensor, nn
 
 from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import LladaConfig
-from unmask.models.family import Family, Network
-from unmask.models.layers import LayerRunner, TransformerBlock
-
-
-class RMSNorm(nn.Module):
-    """The weight of a root-mean-square norm over the last axis."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
-        return arithmetic.norm(x, self.weight, self.eps)
+from unmask.models.family import Family, Network, NetworkParts
+from unmask.models.layers import BlockParts, LayerRunner, RMSNorm, TransformerBlock
 
 
 def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -54,17 +42,13 @@ def rotary_rows(positions: range, context: int, head_dim: int, theta: float) -> 
     return cos[positions.start :], sin[positions.start :]
 
 
-class LladaBlock(nn.Module):
-    """One transformer block: attention over the whole canvas, then a gated feed-forward.
-
-    It runs in two halves, `project` and `attend`, so that a cache can stand between the keys and values of the rows that are fed
-    and those that the queries look at.
-    """
+class LladaBlock(TransformerBlock):
+    """One transformer block."""
 
     def __init__(self, config: LladaConfig) -> None:
         super().__init__()
         width, kv_width, ffn = config.d_model, config.kv_heads * config.head_dim, config.mlp_hidden_size
-        self.config = config
+        self.head_dim = config.head_dim
         self.attn_norm = RMSNorm(width, config.rms_norm_eps)
         self.ff_norm = RMSNorm(width, config.rms_norm_eps)
         self.q_proj = nn.Linear(width, width, bias=False)
@@ -75,28 +59,19 @@ class LladaBlock(nn.Module):
         self.up_proj = nn.Linear(width, ffn, bias=False)
         self.ff_out = nn.Linear(ffn, width, bias=False)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], -1, self.config.head_dim).transpose(1, 2)
-
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor, arithmetic: Arithmetic) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries [batch, heads, positions, head_dim], rotated keys and values [batch, kv_heads, positions, head_dim]."""
-        h = self.attn_norm(x, arithmetic)
-        q = self._heads(arithmetic.linear(h, self.q_proj.weight))
-        k = self._heads(arithmetic.linear(h, self.k_proj.weight))
-        v = self._heads(arithmetic.linear(h, self.v_proj.weight))
-        return arithmetic.rotate(q, cos, sin), arithmetic.rotate(k, cos, sin), v
-
-    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
-        """The rest of the block: the residual stream `x` [batch, positions, d_model] after attention and feed-forward."""
-        attended = arithmetic.attention(q, k, v, attention_bias).transpose(1, 2).flatten(-2)
-        x = arithmetic.add(x, arithmetic.linear(attended, self.attn_out.weight))
-        h = self.ff_norm(x, arithmetic)
-        gate, up = arithmetic.linear(h, self.ff_proj.weight), arithmetic.linear(h, self.up_proj.weight)
-        return arithmetic.add(x, arithmetic.linear(arithmetic.gated(gate, up), self.ff_out.weight))
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
-        q, k, v = self.project(x, cos, sin, arithmetic)
-        return self.attend(x, q, k, v, attention_bias, arithmetic)
+    @property
+    def parts(self) -> BlockParts:
+        return BlockParts(
+            attention_norm=self.attn_norm,
+            query=self.q_proj,
+            key=self.k_proj,
+            value=self.v_proj,
+            output=self.attn_out,
+            feed_forward_norm=self.ff_norm,
+            gate=self.ff_proj,
+            up=self.up_proj,
+            down=self.ff_out,
+        )
 
 
 class _Transformer(nn.Module):
@@ -132,6 +107,12 @@ class Llada(Network):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, which is that of the logits."""
         return self.model.transformer.wte.weight.dtype
+
+    @property
+    def parts(self) -> NetworkParts:
+        transformer = self.model.transformer
+        blocks = [cast(TransformerBlock, block) for block in transformer.blocks]
+        return NetworkParts(transformer.wte, blocks, transformer.ln_f, self.head_weight)
 
     @property
     def head_weight(self) -> Tensor:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from unmask.errors import UnmaskError
 from unmask.numerics import accumulator, bf16, functions, matmul, mx
 
 F32 = NDArray[np.float32]
@@ -39,10 +38,12 @@ class MachineArithmetic:
 
     Args:
         weights, activations, kv: MX format names of `unmask.numerics.mx`.
+        logits: one of these, or "bf16".
     """
 
-    def __init__(self, weights: str, activations: str, kv: str) -> None:
+    def __init__(self, weights: str, activations: str, kv: str, logits: str = "bf16") -> None:
         self._weights, self._activations, self._kv = (mx.format_named(name) for name in (weights, activations, kv))
+        self._logits = None if logits == "bf16" else mx.format_named(logits)
         self._packed = WeakTensorKeyDictionary()
 
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:
@@ -57,13 +58,14 @@ class MachineArithmetic:
         scaled = bf16.multiply(bf16.multiply(values, scale[:, None]), bf16.round(_array(weight)))
         return torch.from_numpy(scaled.reshape(x.shape))
 
-    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        """MX activations times MX weights, accumulated exactly, rounded to BF16."""
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """MX activations times MX weights, accumulated exactly, rounded to BF16; a BF16 bias is added after that."""
         packed: mx.MxTensor | None = self._packed.get(weight)  # type: ignore[no-untyped-call]
         if packed is None:
             packed = self._packed[weight] = mx.quantize(_array(weight), self._weights)
         rows = mx.quantize(_array(x).reshape(-1, x.shape[-1]), self._activations)
-        return torch.from_numpy(_multiply(rows, packed).reshape(*x.shape[:-1], -1))
+        product = _multiply(rows, packed).reshape(*x.shape[:-1], -1)
+        return torch.from_numpy(product if bias is None else bf16.add(product, bf16.round(_array(bias))))
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotary embedding, every product and sum rounded to BF16, tables in BF16."""
@@ -77,22 +79,22 @@ class MachineArithmetic:
         return torch.from_numpy(np.concatenate(rotated, axis=-1))
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None) -> Tensor:
-        """Softmax attention; exponentials meet V unnormalised and each row is scaled by its reciprocal sum afterwards.
-
-        Raises:
-            UnmaskError: an attention bias, which the machine has no kernel for.
-        """
-        if attention_bias is not None:
-            raise UnmaskError("padded batches are not supported in the machine's number formats; expected prompts without padding")
-        batch, heads, _, head_dim = q.shape
+        """Softmax attention; exponentials meet V unnormalised and each row is scaled by its reciprocal sum afterwards."""
+        batch, heads, rows, head_dim = q.shape
         group = heads // k.shape[1]
         scale = np.array(functions.softmax_scale(head_dim), np.float32)
         result = np.empty(q.shape, np.float32)
         queries, keys, values = _array(q), _array(k), _array(v)
+        unseen = None
+        if attention_bias is not None:
+            seen = attention_bias.bool().expand(batch, heads, rows, keys.shape[2]).numpy()
+            unseen = np.where(seen, np.float32(0), np.float32(-np.inf))
         for row in range(batch):
             for head in range(heads):
                 left = mx.quantize(queries[row, head], self._activations)
                 scores = bf16.multiply(_multiply(left, mx.quantize(keys[row, head // group], self._kv)), scale)
+                if unseen is not None:
+                    scores = bf16.add(scores, unseen[row, head])
                 weights = functions.exp(bf16.subtract(scores, scores.max(axis=1, keepdims=True)))
                 right = mx.reblock_transposed(mx.quantize(values[row, head // group], self._kv))
                 mixed = _multiply(mx.quantize(weights, self._activations), right)
@@ -109,5 +111,15 @@ class MachineArithmetic:
         return torch.from_numpy(bf16.add(_array(x), _array(y)))
 
     def logits(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The LM head: as `linear`."""
-        return self.linear(x, weight)
+        """The LM head: as `linear`, then through the format in which logits lie in memory, blocks along the vocabulary."""
+        logits = self.linear(x, weight)
+        if self._logits is None:
+            return logits
+        packed = mx.quantize(_array(logits).reshape(-1, logits.shape[-1]), self._logits)
+        return torch.from_numpy(mx.dequantize(packed).reshape(logits.shape))
+
+    def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance, every operation rounded to BF16."""
+        lead = bf16.subtract(_array(conditional), _array(unconditional))
+        factor = np.array(bf16.rounded(scale + 1), np.float32)
+        return torch.from_numpy(bf16.add(_array(unconditional), bf16.multiply(lead, factor)))

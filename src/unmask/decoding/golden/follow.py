@@ -110,6 +110,9 @@ class FollowedModel:
         self._length = max(self._length, positions.stop)
         return self._model.hidden(ids, attention_mask, positions=positions, layers=layers)
 
+    def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        return self._model.guidance(conditional, unconditional, scale)
+
     def logits(self, hidden: Tensor) -> Tensor:
         logits = self._model.logits(hidden)
         event, what, wide = self._event, f"forward {self._forwards}", logits.double()
