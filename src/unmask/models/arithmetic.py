@@ -57,6 +57,10 @@ class Arithmetic(Protocol):
         """The residual sum of two tensors of one shape."""
         ...
 
+    def scaled(self, x: Tensor, factor: Tensor) -> Tensor:
+        """`x` times `factor`, which broadcasts to its shape."""
+        ...
+
     def logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """The LM head, `linear` in shape; apart because its result feeds the sampler, which may have a format of its own."""
         ...
@@ -95,6 +99,9 @@ class FloatArithmetic:
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
+
+    def scaled(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
 
     def logits(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.linear(x, weight)

@@ -110,6 +110,10 @@ class MachineArithmetic:
         """BF16 sum."""
         return torch.from_numpy(bf16.add(_array(x), _array(y)))
 
+    def scaled(self, x: Tensor, factor: Tensor) -> Tensor:
+        """BF16 product."""
+        return torch.from_numpy(bf16.multiply(_array(x), _array(factor)))
+
     def logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """The LM head: as `linear`, then through the format in which logits lie in memory, blocks along the vocabulary."""
         logits = self.linear(x, weight)

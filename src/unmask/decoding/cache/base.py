@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unmask.decoding.cache.smoothing import Smoother, Smoothing
 from unmask.models.arithmetic import Arithmetic
 from unmask.models.layers import LayerRunner, TransformerBlock
 
@@ -56,13 +57,17 @@ class Cache(Protocol):
 class KeyValueStore:
     """Keys and values of the whole canvas, per layer. The rows that are fed replace theirs in place; the others stay as they were when
     they were last fed. As positions never move, keys are kept rotated.
+
+    Args:
+        smoothing: what keys and values are divided by before they are kept; None: by nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, smoothing: Smoothing | None = None) -> None:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._smooth = None if smoothing is None else Smoother(smoothing)
 
     def keys_and_values(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Those of one layer: two tensors [batch, kv_heads, positions, head_dim]."""
+        """Those of one layer, smoothed if they are kept so: two tensors [batch, kv_heads, positions, head_dim]."""
         return self._layers[layer]
 
     def runner(self, now: Moment, rows: range) -> LayerRunner:
@@ -79,7 +84,10 @@ class KeyValueStore:
             arithmetic: Arithmetic,
         ) -> Tensor:
             q, k, v = block.project(x, cos, sin, arithmetic)
-            if len(rows) == length:
+            warm = len(rows) == length
+            if self._smooth is not None:
+                q, k, v, arithmetic = self._smooth(index, q, k, v, warm, arithmetic)
+            if warm:
                 self._layers[index] = k, v
             else:
                 self._layers[index] = _replaced(self._layers[index][0], k, place), _replaced(self._layers[index][1], v, place)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from unmask.decoding.cache.base import KeyValueStore, Moment
+from unmask.decoding.cache.smoothing import Smoothing
 from unmask.models.layers import LayerRunner
 
 
 class PrefixCache:
     """Later steps of a block feed everything from the block's start on; what lies before keeps the keys and values of the first step."""
 
-    def __init__(self) -> None:
-        self._store = KeyValueStore()
+    def __init__(self, smoothing: Smoothing | None = None) -> None:
+        self._store = KeyValueStore(smoothing)
 
     def rows(self, now: Moment) -> range:
         return now.everything if now.step == 0 else range(now.block.start, now.everything.stop)
@@ -22,8 +23,8 @@ class PrefixCache:
 class DualCache:
     """Later steps of a block feed only the block; everything outside keeps the keys and values of the first step."""
 
-    def __init__(self) -> None:
-        self._store = KeyValueStore()
+    def __init__(self, smoothing: Smoothing | None = None) -> None:
+        self._store = KeyValueStore(smoothing)
 
     def rows(self, now: Moment) -> range:
         return now.everything if now.step == 0 else now.block

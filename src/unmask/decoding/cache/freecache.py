@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unmask.decoding.cache.base import KeyValueStore, Moment
+from unmask.decoding.cache.smoothing import Smoothing
 from unmask.models.layers import LayerRunner
 
 
@@ -11,8 +12,8 @@ class FreeCache:
     the first step of all feeds everything. A finished block keeps the keys and values of its last step.
     """
 
-    def __init__(self) -> None:
-        self._store = KeyValueStore()
+    def __init__(self, smoothing: Smoothing | None = None) -> None:
+        self._store = KeyValueStore(smoothing)
 
     def rows(self, now: Moment) -> range:
         return now.everything if now.index == 0 else range(max(now.block.start - 1, 0), now.everything.stop)
@@ -24,8 +25,8 @@ class FreeCache:
 class PromptCache:
     """The prompt is frozen by the first step; later ones feed all new positions. Guided Diffusion runs with it."""
 
-    def __init__(self) -> None:
-        self._store = KeyValueStore()
+    def __init__(self, smoothing: Smoothing | None = None) -> None:
+        self._store = KeyValueStore(smoothing)
 
     def rows(self, now: Moment) -> range:
         return now.everything if now.index == 0 else range(now.prompt_length, now.everything.stop)
