@@ -129,7 +129,7 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(
 
 
 def test_first_weights_are_those_the_shipped_model_started_from() -> None:
-    weights = {name: weight.detach() for name, weight in first_weights(load_recipe().network, seed=0).named_parameters()}
+    weights = {name: weight.detach() for name, weight in first_weights(load_recipe()).named_parameters()}
     # The tolerance covers torch's vectorised and plain generators.
     near = {"rtol": 1e-4, "atol": 1e-6}
     torch.testing.assert_close(weights["model.transformer.wte.weight"][0, :3], torch.tensor(FIRST_OF_EMBEDDING), **near)
@@ -138,5 +138,5 @@ def test_first_weights_are_those_the_shipped_model_started_from() -> None:
 
 def test_drawing_weights_leaves_the_global_generator_alone(recipe: Recipe) -> None:
     before = torch.get_rng_state()
-    first_weights(recipe.network, seed=0)
+    first_weights(recipe)
     assert torch.equal(before, torch.get_rng_state())

@@ -1,4 +1,4 @@
-"""`unmask bound`: a checkpoint's bound on held-out speeches, beside xz and a Kneser-Ney bigram."""
+"""`unmask bound`: a checkpoint's bits per character of held-out speeches, beside xz and a Kneser-Ney bigram."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def bound(
     corpus: Annotated[Path | None, typer.Option(help="The whole package of speeches, split as for the shipped model.")] = None,
     speeches: Annotated[Path | None, typer.Option(help="A folder of .txt files, all of them held out.")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="Tokens per window; the recipe's if left out.")] = None,
-    strata: Annotated[int, typer.Option(min=2, help="Forward passes per window, an even number.")] = 8,
+    strata: Annotated[int, typer.Option(min=2, help="Forward passes per window, an even number; a guide needs one.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measures as JSON.")] = False,
 ) -> None:
-    """Measure the masked-diffusion bound of a checkpoint in bits per character."""
+    """Measure a checkpoint in bits per character: the masked-diffusion bound of a LLaDA network, the exact cross-entropy of a guide."""
     if (corpus is None) == (speeches is None):
         raise UnmaskError("say which text to measure on: either --corpus or --speeches")
     import torch
 
-    from unmask.models.checkpoint import load_model
+    from unmask.models.checkpoint import load_network
     from unmask.models.tokenizer import load_tokenizer
     from unmask.training.corpus import read_speeches, split_speeches
     from unmask.training.evaluation import evaluate
@@ -45,7 +45,7 @@ def bound(
     else:
         assert speeches is not None
         texts = [speech.text for speech in read_speeches(speeches)]
-    model, tokenizer = load_model(checkpoint, torch.bfloat16), load_tokenizer(checkpoint)
+    model, tokenizer = load_network(checkpoint, torch.bfloat16), load_tokenizer(checkpoint)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=1.0)

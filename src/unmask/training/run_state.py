@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unmask.errors import UnmaskError
+from unmask.training.recipe import with_defaults
 
 STATE_FILE = "training.safetensors"
 
@@ -81,7 +82,7 @@ def check_same_run(folder: Path, found: RunState, recipe: dict[str, object], dig
     Raises:
         UnmaskError: the recipe (the first field that differs is named) or the training tokens differ.
     """
-    difference = _first_difference(found.recipe, json.loads(json.dumps(recipe)))
+    difference = _first_difference(with_defaults(found.recipe), json.loads(json.dumps(recipe)))
     if difference:
         raise UnmaskError(f"{folder} holds a run of another recipe: {difference}; choose another folder, or remove {folder / STATE_FILE}")
     if found.tokens_digest != digest:

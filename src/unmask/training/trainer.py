@@ -1,9 +1,8 @@
-"""One training step of a masked diffusion model, and everything that has to survive from one step to the next.
+"""One training step, and everything that has to survive from one step to the next.
 
-The objective is LLaDA's (Nie et al., arXiv 2502.09992): mask a random fraction of a text, predict the masked tokens from the others. Each
-step draws its texts and masks from a generator seeded by the recipe's seed and the number of the step, so a resumed run sees what an
-uninterrupted one sees. The network runs in bfloat16; gradients are applied to float32 master weights, of which the bfloat16 ones are a
-rounded copy.
+The recipe's objective is in `unmask.training.objective`. Each step draws its texts, and its masks if it has any, from a generator seeded by
+the recipe's seed and the number of the step, so a resumed run sees what an uninterrupted one sees. The network runs in bfloat16; gradients
+are applied to float32 master weights, of which the bfloat16 ones are a rounded copy.
 """
 
 from __future__ import annotations
@@ -13,22 +12,21 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 
 from unmask.models.config import LladaConfig
+from unmask.models.family import Network
+from unmask.models.guide import GuideConfig, GuideNetwork
 from unmask.models.llada import Llada
-from unmask.training.bound import exact_count_masks
-from unmask.training.recipe import Network, Recipe
+from unmask.training.objective import objective_of
+from unmask.training.recipe import Recipe
 
 _STEP_SEED_STRIDE = 1000003
 """Steps of runs with different seeds share no generator as long as a run is shorter than this."""
-
-_SQRT_WEIGHT_SCALE = 1.5
-"""One over the integral of t / sqrt(t) on (0, 1): makes the weighted loss a mean over tokens."""
 
 
 class Trainer:
@@ -50,29 +48,23 @@ class Trainer:
         self.recipe = recipe
         self.stream = stream
         self.step = 0
-        self.master = first_weights(recipe.network, recipe.seed)
+        self.master = first_weights(recipe)
         self.model = copy.deepcopy(self.master).bfloat16()
+        self._objective = objective_of(recipe)
         self._hidden: Callable[[Tensor], Tensor] = self.model.hidden
         self._optimisers = _optimisers(self.master, recipe)
         self._rates = [optimiser.param_groups[0]["lr"] for optimiser in self._optimisers]
 
     def take_step(self) -> float:
-        """Draw a batch, update the weights; returns the weighted loss in nats per token."""
-        texts, counts, masks = self._batch()
-        rows, length = texts.shape
+        """Draw a batch, update the weights; returns the loss in nats per token, weighted as the objective weights it."""
+        texts, generator = self._texts()
         with sdpa_kernel(SDPBackend.MATH):
             # The composed attention, unlike the fused kernel, is open to the compiler, forward and backward.
-            hidden = self._hidden(torch.where(masks, self.model.config.mask_token_id, texts))
-        loss = cross_entropy(self.model.logits(hidden[masks]).float(), texts[masks], reduction="none")
-        of_token = counts[:, None].expand_as(masks)[masks]
-        if self.recipe.weighting == "sqrt":
-            mean = (loss / (of_token * length).sqrt()).sum() / rows * _SQRT_WEIGHT_SCALE
-        else:
-            mean = (loss / of_token).sum() / rows
-        torch.autograd.backward(mean)
+            loss = self._objective.loss(self.model, self._hidden, texts, generator)
+        torch.autograd.backward(loss)
         self._apply_gradients()
         self.step += 1
-        return mean.item()
+        return loss.item()
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Compile the network for the texts of this step; where that is not possible, say so in a `note` and go on without."""
@@ -80,10 +72,10 @@ class Trainer:
             note("no C++ compiler found: training without torch.compile, more slowly")
             return
         compiled = torch.compile(self.model.hidden, dynamic=False)
-        texts, _, _ = self._batch()
+        texts, _ = self._texts()
         try:
             with sdpa_kernel(SDPBackend.MATH):
-                torch.autograd.backward(compiled(texts).sum())
+                torch.autograd.backward(compiled(texts[:, : self.recipe.schedule.length_at(self.step)]).sum())
         except Exception as error:  # whatever the compiler stumbles over, the plain network still trains
             note(f"torch.compile failed ({type(error).__name__}): training without it, more slowly")
         else:
@@ -113,17 +105,14 @@ class Trainer:
         self._round_weights()
         self.step = step
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Texts [rows, length], masks per text [rows], and where they are [rows, length], all drawn from the number of the step."""
+    def _texts(self) -> tuple[Tensor, torch.Generator]:
+        """Texts [rows, length + lookahead] drawn from the number of the step, and the generator for what the objective draws."""
         schedule = self.recipe.schedule
         length = schedule.length_at(self.step)
         rows = schedule.tokens_per_step // length
         generator = torch.Generator().manual_seed(_STEP_SEED_STRIDE * self.recipe.seed + self.step)
         starts = torch.randint(0, len(self.stream) - length, (rows,), generator=generator)
-        texts = self.stream[starts[:, None] + torch.arange(length)]
-        fraction = (torch.randperm(rows, generator=generator) + torch.rand(rows, generator=generator)) / rows
-        counts = (fraction * length).ceil().clamp(1, length)
-        return texts, counts, exact_count_masks(counts, length, generator)
+        return self.stream[starts[:, None] + torch.arange(length + self._objective.lookahead)], generator
 
     def _apply_gradients(self) -> None:
         for weight, rounded in self._weight_pairs():
@@ -155,9 +144,10 @@ def token_stream(texts: Sequence[Sequence[int]], end_of_text: int) -> Tensor:
     return torch.tensor([token for text in texts for token in (*text, end_of_text)])
 
 
-def network_config(network: Network) -> LladaConfig:
+def network_config(recipe: Recipe) -> LladaConfig:
     """The checkpoint's configuration: the end-of-text token (also padding) and the mask token are the last two ids."""
-    return LladaConfig(
+    network = recipe.network
+    sizes = LladaConfig(
         d_model=network.width,
         n_heads=network.heads,
         n_layers=network.layers,
@@ -169,14 +159,17 @@ def network_config(network: Network) -> LladaConfig:
         eos_token_id=network.vocabulary - 2,
         pad_token_id=network.vocabulary - 2,
         rope_theta=network.rope_theta,
+        weight_tying=network.weight_tying,
     )
+    return GuideConfig(**asdict(sizes), tokenizer=recipe.tokenizer) if recipe.objective == "autoregressive" else sizes
 
 
-def first_weights(network: Network, seed: int) -> Llada:
+def first_weights(recipe: Recipe) -> Network:
     """A float32 network with normally distributed matrices and norms of one; leaves torch's global generator as it was."""
+    config, network = network_config(recipe), recipe.network
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Llada(network_config(network))
+        torch.manual_seed(recipe.seed)
+        model = GuideNetwork(config) if isinstance(config, GuideConfig) else Llada(config)
         for name, weight in model.named_parameters():
             if weight.ndim != 2:
                 continue
@@ -189,7 +182,7 @@ def first_weights(network: Network, seed: int) -> Llada:
     return model
 
 
-def _optimisers(model: Llada, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimisers(model: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
     settings = recipe.optimiser
     named = list(model.named_parameters())
     muon = torch.optim.Muon(
