@@ -126,6 +126,10 @@ class Emitter:
         """var += stride."""
         self._sequence("S_ADDI", rd=var.register, rs=var.register, value=stride)
 
+    def add(self, var: Var, other: Var) -> None:
+        """var += other."""
+        self._sequence("S_ADD", rd=var.register, rs=var.register, rt=other.register)
+
     def multiply_add(self, var: Var, factor: int, offset: int) -> Var:
         """A new register: var * factor + offset."""
         result = self.var()
@@ -174,17 +178,21 @@ class Emitter:
     def tiles(self, total: int, width: int, strides: Mapping[Var, int], body: Callable[[int], None]) -> None:
         """`body(width)` for every whole tile of `total`, in a loop, then `body` of what is left, if anything.
 
-        The variables advance by their strides from tile to tile; where they stand afterwards is unspecified.
+        The variables advance by their strides from tile to tile and are restored at the end.
         """
         whole, rest = divmod(total, width)
         if whole:
             with self.loop(whole, strides):
                 body(width)
-        if rest:
-            if whole:
-                for var, stride in strides.items():
-                    self.advance(var, whole * stride)
-            body(rest)
+        if not rest:
+            return
+        if whole:
+            for var, stride in strides.items():
+                self.advance(var, whole * stride)
+        body(rest)
+        if whole:
+            for var, stride in strides.items():
+                self.advance(var, -whole * stride)
 
     def _cut(self) -> None:
         for engine in Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from safetensors.numpy import save_file
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, check_loops, decode
 
-_VERSION = "1"
+_VERSION = "2"
+ONLY_ENTRY = "step"
+"""The entry of a program that names none."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Program:
     Attributes:
         words: uint64 [instructions, 2].
         phases: one name per instruction: what the instruction is for.
+        entries: named ranges [first, end) of instructions that run on their own, from the first to a HALT: the kinds of step that one
+            memory image serves.
         hbm_bytes: bytes of HBM the program uses.
         regions: named ranges of HBM.
         data: initial content of some regions, uint8; regions without data start as zeros.
@@ -47,11 +51,28 @@ class Program:
     data: dict[str, NDArray[np.uint8]]
     machine: dict[str, Any]
     about: dict[str, Any] = field(default_factory=dict)
+    entries: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.phases) != len(self.words):
             raise UnmaskError(f"program: {len(self.phases)} phase names for {len(self.words)} instructions")
-        check_loops(self.ops)
+        if not self.entries:
+            self.entries = {ONLY_ENTRY: (0, len(self.words))}
+        for name, (first, end) in self.entries.items():
+            if not 0 <= first < end <= len(self.words):
+                raise UnmaskError(f"program: entry {name} is [{first}, {end}) of {len(self.words)} instructions")
+            check_loops(decode(self.words[first:end]))
+
+    def entry(self, name: str) -> Program:
+        """One entry as a program of its own, sharing everything else.
+
+        Raises:
+            UnmaskError: there is no such entry.
+        """
+        if name not in self.entries:
+            raise UnmaskError(f"the program has no entry {name!r}; there are {', '.join(self.entries)}")
+        first, end = self.entries[name]
+        return replace(self, words=self.words[first:end], phases=self.phases[first:end], entries={name: (0, end - first)})
 
     @property
     def ops(self) -> list[Op]:
@@ -68,6 +89,7 @@ class Program:
             "regions": {name: [region.address, region.size] for name, region in self.regions.items()},
             "machine": self.machine,
             "about": self.about,
+            "entries": self.entries,
         }
         number = {name: index for index, name in enumerate(names)}
         phase_index = np.array([number[phase] for phase in self.phases], dtype=np.uint16)
@@ -105,8 +127,9 @@ class Program:
                 data={name.removeprefix("data."): array for name, array in tensors.items() if name.startswith("data.")},
                 machine=meta["machine"],
                 about=meta["about"],
+                entries={name: (first, end) for name, (first, end) in meta["entries"].items()},
             )
         except FileNotFoundError:
             raise UnmaskError(f"{path}: no such program file") from None
-        except (SafetensorError, KeyError, ValueError, IndexError, TypeError, OSError) as error:
+        except (SafetensorError, KeyError, ValueError, IndexError, TypeError, AttributeError, OSError) as error:
             raise UnmaskError(f"{path}: not a readable unmask program ({type(error).__name__}: {error})") from None

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
-from unmask.isa.encoding import Op, check_loops
-from unmask.isa.program import Program
+from unmask.isa.encoding import Op
+from unmask.isa.program import ONLY_ENTRY, Program
 from unmask.isa.table import Kind
 from unmask.machine.config import Machine
 from unmask.machine.semantics import SEMANTICS
@@ -50,9 +50,9 @@ class FunctionalMachine:
         self.state = State(machine, program.hbm_bytes)
         for name, content in program.data.items():
             self.write(name, content)
-        ops = program.ops
-        self._ends = check_loops(ops)
-        self._ops = [(op, None if op.name in _CONTROL else _bind(op)) for op in ops]
+        self._entries = {
+            name: [(op, None if op.name in _CONTROL else _bind(op)) for op in program.entry(name).ops] for name in program.entries
+        }
 
     def write(self, region: str, content: NDArray[np.generic]) -> None:
         """Put an array's bytes at the start of a named HBM region.
@@ -71,19 +71,22 @@ class FunctionalMachine:
         place = self.program.regions[region]
         return self.state.hbm[place.address : place.address + place.size].copy().view(dtype)
 
-    def run(self) -> None:
-        """Run the program from its first instruction to HALT.
+    def run(self, entry: str = ONLY_ENTRY) -> None:
+        """Run an entry of the program from its first instruction to HALT.
 
         Raises:
             MachineFault: names the instruction that stopped the machine.
+            UnmaskError: there is no such entry.
         """
+        if entry not in self._entries:
+            raise UnmaskError(f"the program has no entry {entry!r}; there are {', '.join(self._entries)}")
         with np.errstate(all="ignore"):  # infinities and NaN are values of the machine
-            self._run()
+            self._run(self._entries[entry])
 
-    def _run(self) -> None:
+    def _run(self, ops: list[tuple[Op, Callable[[State], None] | None]]) -> None:
         pc, loops = 0, []
         while True:
-            op, call = self._ops[pc]
+            op, call = ops[pc]
             if call is not None:
                 try:
                     call(self.state)
