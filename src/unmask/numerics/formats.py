@@ -37,6 +37,11 @@ class ElementFormat:
         return (1 << (self.exponent_bits - 1)) - 1 if self.kind == "float" else 0
 
     @property
+    def emin(self) -> int:
+        """Exponent of the smallest normal number of a float; an int is a float whose values all lie below the second binade, 0."""
+        return 1 - self.bias if self.kind == "float" else 0
+
+    @property
     def fraction(self) -> int:
         """Every finite element is an integer times 2^-fraction."""
         return self.mantissa_bits if self.kind == "int" else self.bias - 1 + self.mantissa_bits

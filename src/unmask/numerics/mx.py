@@ -3,13 +3,15 @@
 A scale is an E8M0 code: 2^(code - 127), 0xFF for NaN.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from unmask.errors import UnmaskError
 from unmask.numerics import formats
-from unmask.numerics._arrays import Float32, Int64, Uint8
+from unmask.numerics._arrays import Float32, Int64, Uint8, Uint16, Uint32
 from unmask.numerics.formats import ElementFormat
 
 BLOCK = 32
@@ -91,49 +93,91 @@ def quantize(x: Float32, format: MxFormat | str) -> MxTensor:
     makes it. A block with a NaN or an infinity gets the NaN scale, an all-zero block scale code 0; both have zero codes (the sign of a zero
     in an all-zero block is kept). Raises UnmaskError for an unknown format name.
     """
+    return _quantize(np.ascontiguousarray(x, dtype=np.float32).view(np.uint32), 0, format)
+
+
+def quantize_bf16(bits: Uint16, format: MxFormat | str) -> MxTensor:
+    """`quantize` of BF16 bit patterns, uint16 [..., k], which need not be widened first. Raises UnmaskError for an unknown format name."""
+    return _quantize(np.ascontiguousarray(bits, dtype=np.uint16), 16, format)
+
+
+def _quantize(patterns: Uint32 | Uint16, shift: int, format: MxFormat | str) -> MxTensor:
+    from unmask.numerics import _kernels
+
     fmt = format if isinstance(format, MxFormat) else format_named(format)
-    x = np.asarray(x, dtype=np.float32)
-    length = x.shape[-1]
-    if padded(length) != length:
-        x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, padded(length) - length)])
-    blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
-    largest = np.abs(blocks).max(axis=-1)
-    broken = ~np.isfinite(largest)
-    exponent = np.frexp(np.where(broken, np.float32(0), largest))[1].astype(np.int64) - 1 - fmt.element.emax
-    exponent = np.where(largest == 0, -SCALE_BIAS, np.clip(exponent, -SCALE_BIAS, SCALE_BIAS))
-    # Both the factor and every product that does not round to zero are exact in float32.
-    scaled = np.where(broken[..., None], np.float32(0), blocks) * _power_of_two(-exponent)[..., None]
-    scales = np.where(broken, NAN_SCALE, exponent + SCALE_BIAS).astype(np.uint8)
-    return MxTensor(formats.encode(scaled, fmt.element).reshape(x.shape), scales, fmt, length)
+    element, shape = fmt.element, patterns.shape
+    rows, columns = math.prod(shape[:-1]), padded(shape[-1])
+    codes, scales = np.empty((rows, columns), np.uint8), np.empty((rows, columns // BLOCK), np.uint8)
+    _kernels.quantize(
+        patterns.reshape(rows, shape[-1]),
+        shift,
+        element.emax,
+        element.emin,
+        element.mantissa_bits,
+        element.max_code,
+        element.bits,
+        element.kind == "int",
+        codes,
+        scales,
+    )
+    return MxTensor(codes.reshape(*shape[:-1], columns), scales.reshape(*shape[:-1], columns // BLOCK), fmt, shape[-1])
+
+
+@cache
+def _factors() -> Float32:
+    """What each scale code multiplies by."""
+    exponents = np.arange(NAN_SCALE, dtype=np.int64) - SCALE_BIAS
+    return np.append(_power_of_two(exponents), np.float32(np.nan))
 
 
 def dequantize(t: MxTensor) -> Float32:
     """The values of an MX tensor, float32 [..., k]: exact, or infinite where an element times its scale exceeds FP32; NaN under a NaN
-    scale."""
-    values = formats.decode(t.codes, t.format.element).reshape(*t.scales.shape, BLOCK)
-    nan = t.scales == NAN_SCALE
-    factor = np.where(nan, np.float32(np.nan), _power_of_two(np.where(nan, 0, t.scales.astype(np.int64) - SCALE_BIAS)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (values * factor[..., None]).reshape(t.codes.shape)[..., : t.length]
+    scale. Raises IndexError for a code of more bits than its format has, ValueError where scales and codes do not belong together."""
+    from unmask.numerics import _kernels
+
+    table = formats.decode(np.arange(1 << t.format.element.bits).astype(np.uint8), t.format.element)
+    if t.codes.max(initial=0) >= len(table):
+        raise IndexError(f"a code of {t.format.element.name} has {t.format.element.bits} bits")
+    if t.codes.shape != (*t.scales.shape[:-1], t.scales.shape[-1] * BLOCK) or padded(t.length) != t.codes.shape[-1]:
+        raise ValueError(f"codes {t.codes.shape} and scales {t.scales.shape} are not those of length {t.length}")
+    rows = math.prod(t.shape[:-1])
+    values = np.empty(t.shape, np.float32)
+    _kernels.dequantize(
+        np.ascontiguousarray(t.codes).reshape(rows, t.codes.shape[-1]),
+        np.ascontiguousarray(t.scales).reshape(rows, t.scales.shape[-1]),
+        table,
+        _factors(),
+        values.reshape(rows, t.length),
+    )
+    return values
 
 
 def pack(t: MxTensor) -> Uint8:
     """The element codes at their true width: uint8 [..., kp * bits / 8]. Element i of a row starts at bit i * bits, counted from the low
     bit of byte 0. The scales are bytes already and are not included."""
+    from unmask.numerics import _kernels
+
     bits = t.format.element.bits
     if bits == 8:
         return t.codes
-    stream = np.unpackbits(t.codes[..., None], axis=-1, count=bits, bitorder="little")
-    return np.packbits(stream.reshape(*t.codes.shape[:-1], -1), axis=-1, bitorder="little")
+    packed = np.empty((*t.codes.shape[:-1], t.codes.shape[-1] * bits // 8), np.uint8)
+    _kernels.pack(np.ascontiguousarray(t.codes).reshape(-1), bits, packed.reshape(-1))
+    return packed
 
 
 def unpack(elements: Uint8, scales: Uint8, format: MxFormat, length: int) -> MxTensor:
-    """The inverse of `pack`: packed elements uint8 [..., kp * bits / 8] and scales uint8 [..., kp // 32] of an MX tensor [..., length]."""
-    bits = format.element.bits
+    """The inverse of `pack`: packed elements uint8 [..., kp * bits / 8] and scales uint8 [..., kp // 32] of an MX tensor [..., length].
+    Raises ValueError where a row of elements has another size."""
+    from unmask.numerics import _kernels
+
+    bits, columns = format.element.bits, padded(length)
+    if elements.shape[-1] != columns * bits // 8:
+        raise ValueError(f"{length} elements of {bits} bits take {columns * bits // 8} bytes, not {elements.shape[-1]}")
     if bits == 8:
         return MxTensor(elements, scales, format, length)
-    stream = np.unpackbits(elements, axis=-1, bitorder="little").reshape(*elements.shape[:-1], padded(length), bits)
-    return MxTensor(np.packbits(stream, axis=-1, bitorder="little")[..., 0], scales, format, length)
+    codes = np.empty((*elements.shape[:-1], columns), np.uint8)
+    _kernels.unpack(np.ascontiguousarray(elements).reshape(-1), bits, codes.reshape(-1))
+    return MxTensor(codes, scales, format, length)
 
 
 def reblock_transposed(t: MxTensor) -> MxTensor:
