@@ -496,6 +496,7 @@ VALID: dict[str, dict[str, Any]] = {
     "L_MAT": {"dst": 0, "src": 0, "scales": 900, "rows": 2, "cols": 40, "src_stride": 2, "format": 0},
     "L_INT": {"dst": 0, "src": 0, "count": 4},
     "L_GATHER": {"dst": 0, "table": 0, "ids": 0, "rows": 2, "cols": 4, "dst_stride": 1, "table_stride": 8, "limit": 9},
+    "L_MX": {"dst": 0, "src": 0, "scales": 900, "rows": 2, "cols": 40, "dst_stride": 2, "src_stride": 2, "format": 1},
     "ST_VEC": {"src": 0, "dst": 0, "rows": 2, "cols": 40, "src_stride": 2, "dst_stride": 80},
     "ST_MX": {"src": 0, "dst": 0, "scales": 900, "rows": 2, "cols": 40, "src_stride": 2, "dst_stride": 2, "format": 1},
     "ST_INT": {"src": 0, "dst": 0, "count": 4},
@@ -510,12 +511,20 @@ VALID: dict[str, dict[str, Any]] = {
         **{"dst": 0, "a": 0, "rows": 2, "cols": 9, "dst_stride": 1, "a_stride": 1},
         **{"seed": 0, "step": 0, "position": 0, "token": 0, "temperature": 0},
     },
+    **{name: {"dst": 0, "a": 0, "rows": 2, "cols": 9, "dst_stride": 1, "a_stride": 1} for name in ("V_XEXP", "V_RECIP", "V_POW2")},
+    "V_DROP": {"dst": 0, "index": 0, "base": 0, "rows": 2, "cols": 9, "dst_stride": 1},
+    "V_CUT": {"dst": 0, "a": 0, "key": 0, "rows": 2, "cols": 9, "dst_stride": 1, "a_stride": 1},
     "V_RED_SUM": {"dst": 0, "a": 0, "rows": 2, "cols": 9, "a_stride": 1, "running": 0},
     "V_RED_MAX": {"dst": 0, "a": 0, "rows": 2, "cols": 9, "a_stride": 1, "running": 0},
     "V_RED_MAX_IDX": {
         **{"dst": 0, "index": 0, "picked": 9, "a": 0, "b": 0, "base": 0},
         **{"rows": 2, "cols": 9, "a_stride": 1, "b_stride": 1, "running": 0},
     },
+    "V_RED_SUM_GE": {
+        **{"dst": 0, "a": 0, "b": 0, "key": 0, "bit": 15},
+        **{"rows": 2, "cols": 9, "a_stride": 1, "b_stride": 1, "running": 0},
+    },
+    "V_COL_ABSMAX": {"dst": 0, "a": 0, "rows": 2, "cols": 9, "a_stride": 1, "running": 0},
     "F_FILL": {"dst": 0, "count": 3, "value": 1.0},
     "F_ADD_I": {"dst": 0, "a": 0, "count": 3, "value": 1.0},
     "F_MUL_I": {"dst": 0, "a": 0, "count": 3, "value": 1.0},
@@ -525,11 +534,19 @@ VALID: dict[str, dict[str, Any]] = {
     "F_RECIP": {"dst": 0, "a": 0, "count": 3},
     "F_RSQRT": {"dst": 0, "a": 0, "count": 3},
     "F_UNIFORM": {"dst": 0, "seed": 0, "step": 0, "position": 0, "count": 3},
+    "F_LOG": {"dst": 0, "a": 0, "count": 3},
+    "F_GUMBEL": {"dst": 0, "a": 0, "seed": 0, "step": 0, "position": 0, "count": 3},
+    "F_FROM_INT": {"dst": 0, "a": 0, "count": 3},
+    "F_LT": {"dst": 0, "a": 0, "b": 0, "count": 3},
+    "I_FILL": {"dst": 0, "value": 7, "count": 3},
+    "I_SET_BIT_GT": {"dst": 0, "a": 0, "b": 0, "bit": 3, "count": 3},
+    "V_THRESHOLD_MASK": {"dst": 0, "f": 0, "eligible": 0, "count": 3, "value": 0.5},
+    "V_BARS_MASK": {"dst": 0, "f": 0, "eligible": 0, "bars": 0, "count": 3},
     "I_EQ_I": {"dst": 0, "a": 0, "count": 3, "value": 0},
     "V_TOPK_MASK": {"dst": 0, "f": 0, "eligible": 0, "k": 1, "count": 3},
     "V_SELECT_INT": {"dst": 0, "mask": 0, "a": 0, "b": 0, "count": 3},
 }
-NOT_ADDRESSES = {"seed", "step", "position", "token", "temperature", "base", "k"}
+NOT_ADDRESSES = {"seed", "step", "position", "token", "temperature", "base", "k", "bit", "value"}
 ADDRESSES = [
     (name, spec.name)
     for name, operands in VALID.items()
@@ -587,7 +604,7 @@ def test_a_scalar_load_outside_the_integer_memory_is_a_fault_of_that_instruction
         npu.run()
 
 
-@pytest.mark.parametrize("name", ["L_MAT", "ST_MX", "M_MM"])
+@pytest.mark.parametrize("name", ["L_MAT", "L_MX", "ST_MX", "M_MM"])
 def test_a_format_that_the_machine_has_not_is_an_error(name):
     with pytest.raises(UnmaskError, match="format 2"):
         prepared(SMALL, [(name, {**VALID[name], "format": 2})]).run()

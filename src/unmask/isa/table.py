@@ -11,112 +11,77 @@ bits of operands, packed from the least significant bit in the order of the row'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from unmask.isa.row import (
+    BF16_BYTES,
+    INT32_BYTES,
+    NO_SEMAPHORE,
+    OPERAND_BITS,
+    REGISTER_COUNT,
+    STRIDE_UNIT,
+    Cost,
+    Engine,
+    Field,
+    Instruction,
+    Kind,
+    imm,
+    reg,
+)
 
+__all__ = [
+    "BF16_BYTES",
+    "BY_NAME",
+    "BY_OPCODE",
+    "INSTRUCTIONS",
+    "INT32_BYTES",
+    "NO_SEMAPHORE",
+    "OPERAND_BITS",
+    "REGISTER_COUNT",
+    "STRIDE_UNIT",
+    "Cost",
+    "Engine",
+    "Field",
+    "Instruction",
+    "Kind",
+]
 
-class Engine(IntEnum):
-    """The engines, each with a queue of its own; the sequencer runs its instructions itself, in program order."""
+ORDERED = (
+    "ordered(x) of a BF16 is an unsigned 16-bit number: its bits with the sign bit flipped if x is positive or a zero of either sign "
+    "(0x8000), all bits inverted if negative, 0 if NaN"
+)
+"""Said of every instruction that compares BF16 values as integers."""
 
-    SEQUENCER = 0
-    LOAD = 1
-    STORE = 2
-    MATRIX = 3
-    VECTOR = 4
-
-
-class Cost(IntEnum):
-    """Cost classes: how the timing readings derive the cycles of an instruction from its operands."""
-
-    SEQUENCER = 0
-    SYNC = 1
-    DMA = 2
-    GATHER = 3
-    MATRIX = 4
-    LANES = 5
-    FUNCTION = 6
-    REDUCE = 7
-    SCALAR = 8
-    SCALAR_FUNCTION = 9
-    INTEGER = 10
-    TOPK = 11
-
-
-class Kind(StrEnum):
-    """What the bits of an operand mean."""
-
-    REGISTER = "register"
-    UNSIGNED = "unsigned"
-    SIGNED = "signed"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-@dataclass(frozen=True)
-class Field:
-    """One operand: its name, its width in bits, what the bits mean, and what the operand is for."""
-
-    name: str
-    bits: int
-    kind: Kind
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One row of the table."""
-
-    name: str
-    opcode: int
-    engine: Engine
-    cost: Cost
-    fields: tuple[Field, ...]
-    effect: str
-
-
-NO_SEMAPHORE = 63
-OPERAND_BITS = 96
-REGISTER_COUNT = 32
-BF16_BYTES = 2
-INT32_BYTES = 4
-STRIDE_UNIT = 32
-"""Row strides in the vector SRAM are counted in units of this many elements, the size of an MX block."""
-
-
-def _reg(name: str, meaning: str) -> Field:
-    return Field(name, 5, Kind.REGISTER, meaning)
-
-
-def _imm(name: str, bits: int, meaning: str) -> Field:
-    return Field(name, bits, Kind.UNSIGNED, meaning)
-
-
-_ROWS = _imm("rows", 14, "rows")
-_COLS = _imm("cols", 20, "columns")
-_COUNT = _imm("count", 14, "entries")
-_FORMAT = _imm("format", 2, "0 weights, 1 KV cache: which of the machine's MX formats")
-_RUNNING = _imm("running", 1, "1 continues from the values already there")
+_ROWS = imm("rows", 14, "rows")
+_COLS = imm("cols", 20, "columns")
+_COUNT = imm("count", 14, "entries")
+_FORMAT = imm("format", 2, "0 weights, 1 KV cache: which of the machine's MX formats")
+_MEMORY_FORMAT = imm("format", 2, "0 weights, 1 KV cache, 2 logits: which of the machine's MX formats; 2 is a fault where logits are BF16")
+_RUNNING = imm("running", 1, "1 continues from the values already there")
 
 
 def _stride(operand: str) -> Field:
-    return _imm(f"{operand}_stride", 12, f"row stride of {operand}, in units of {STRIDE_UNIT} elements")
+    return imm(f"{operand}_stride", 12, f"row stride of {operand}, in units of {STRIDE_UNIT} elements")
 
 
 def _vector(meaning: str = "vector SRAM address of the result") -> Field:
-    return _reg("dst", meaning)
+    return reg("dst", meaning)
 
 
-_A = _reg("a", "vector SRAM address of the first operand")
-_TILE2 = (_vector(), _A, _reg("b", "vector SRAM address of the second operand"), _ROWS, _COLS, _stride("dst"), _stride("a"), _stride("b"))
+_A = reg("a", "vector SRAM address of the first operand")
+_TILE2 = (_vector(), _A, reg("b", "vector SRAM address of the second operand"), _ROWS, _COLS, _stride("dst"), _stride("a"), _stride("b"))
 _TILE1 = (_vector(), _A, _ROWS, _COLS, _stride("dst"), _stride("a"))
-_TILE_F = (_vector(), _A, _reg("f", "float SRAM address of one scalar per row"), _ROWS, _COLS, _stride("dst"), _stride("a"))
-_F_DST, _F_A = _reg("dst", "float SRAM address of the result"), _reg("a", "float SRAM address of the first operand")
-_F2 = (_F_DST, _F_A, _reg("b", "float SRAM address of the second operand"), _COUNT)
+_TILE_F = (_vector(), _A, reg("f", "float SRAM address of one scalar per row"), _ROWS, _COLS, _stride("dst"), _stride("a"))
+_F_DST, _F_A = reg("dst", "float SRAM address of the result"), reg("a", "float SRAM address of the first operand")
+_F2 = (_F_DST, _F_A, reg("b", "float SRAM address of the second operand"), _COUNT)
 _F1 = (_F_DST, _F_A, _COUNT)
-_I_DST, _I_A = _reg("dst", "integer SRAM address of the result"), _reg("a", "integer SRAM address of the first operand")
-_RD, _RS = _reg("rd", "register written"), _reg("rs", "register read")
+_I_DST, _I_A = reg("dst", "integer SRAM address of the result"), reg("a", "integer SRAM address of the first operand")
+_MASK = (
+    _I_DST,
+    reg("f", "float SRAM address of the scores"),
+    reg("eligible", "integer SRAM address of the eligibility, 0 or 1"),
+)
+_RD, _RS = reg("rd", "register written"), reg("rs", "register read")
 _HBM = "HBM byte address of "
-_NOISE = (_reg("seed", "seed of the noise"), _reg("step", "denoising step"), _reg("position", "canvas position of the first row"))
+_NOISE = (reg("seed", "seed of the noise"), reg("step", "denoising step"), reg("position", "canvas position of the first row"))
 
 _S, _L, _ST, _M, _V = Engine.SEQUENCER, Engine.LOAD, Engine.STORE, Engine.MATRIX, Engine.VECTOR
 
@@ -125,16 +90,16 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
     Instruction("HALT", 0x00, _S, Cost.SEQUENCER, (), "Stop once every engine has drained."),
     Instruction("S_LI", 0x01, _S, Cost.SEQUENCER, (_RD, Field("value", 48, Kind.SIGNED, "constant")), "rd = value"),
     Instruction("S_ADDI", 0x02, _S, Cost.SEQUENCER, (_RD, _RS, Field("value", 48, Kind.SIGNED, "constant")), "rd = rs + value"),
-    Instruction("S_ADD", 0x03, _S, Cost.SEQUENCER, (_RD, _RS, _reg("rt", "register read")), "rd = rs + rt"),
+    Instruction("S_ADD", 0x03, _S, Cost.SEQUENCER, (_RD, _RS, reg("rt", "register read")), "rd = rs + rt"),
     Instruction("S_MULI", 0x04, _S, Cost.SEQUENCER, (_RD, _RS, Field("value", 32, Kind.SIGNED, "constant")), "rd = rs * value"),
-    Instruction("S_XORI", 0x05, _S, Cost.SEQUENCER, (_RD, _RS, _imm("value", 48, "constant")), "rd = rs ^ value"),
-    Instruction("S_LD", 0x06, _S, Cost.SEQUENCER, (_RD, _reg("a", "integer SRAM address")), "rd = int_sram[a]"),
+    Instruction("S_XORI", 0x05, _S, Cost.SEQUENCER, (_RD, _RS, imm("value", 48, "constant")), "rd = rs ^ value"),
+    Instruction("S_LD", 0x06, _S, Cost.SEQUENCER, (_RD, reg("a", "integer SRAM address")), "rd = int_sram[a]"),
     Instruction(
         "LOOP",
         0x07,
         _S,
         Cost.SEQUENCER,
-        (_imm("count", 32, "iterations, at least 1"),),
+        (imm("count", 32, "iterations, at least 1"),),
         "Run the instructions up to the matching END `count` times.",
     ),
     Instruction("END", 0x08, _S, Cost.SEQUENCER, (), "Close the innermost LOOP; the jump back costs no extra cycle."),
@@ -143,7 +108,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         0x09,
         _S,
         Cost.SEQUENCER,
-        (_imm("semaphore", 6, "semaphore"), _imm("value", 16, "count")),
+        (imm("semaphore", 6, "semaphore"), imm("value", 16, "count")),
         "Set a semaphore's count: the credits that a ring of buffers starts with.",
     ),
     Instruction(
@@ -151,7 +116,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         0x0A,
         _S,
         Cost.SYNC,
-        (_imm("engine", 3, "engine that runs this instruction, in its own order"),),
+        (imm("engine", 3, "engine that runs this instruction, in its own order"),),
         "Do nothing but wait and signal.",
     ),
     # Load engine
@@ -160,7 +125,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         0x10,
         _L,
         Cost.DMA,
-        (_vector(), _reg("src", _HBM + "the tile"), _ROWS, _COLS, _stride("dst"), _imm("src_stride", 24, "row stride in HBM, bytes")),
+        (_vector(), reg("src", _HBM + "the tile"), _ROWS, _COLS, _stride("dst"), imm("src_stride", 24, "row stride in HBM, bytes")),
         "vector[dst] = hbm[src], BF16, rows x cols",
     ),
     Instruction(
@@ -169,12 +134,12 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         _L,
         Cost.DMA,
         (
-            _reg("dst", "matrix SRAM address, in MX blocks"),
-            _reg("src", _HBM + "the elements"),
-            _reg("scales", _HBM + "the scales"),
+            reg("dst", "matrix SRAM address, in MX blocks"),
+            reg("src", _HBM + "the elements"),
+            reg("scales", _HBM + "the scales"),
             _ROWS,
             _COLS,
-            _imm("src_stride", 20, "row stride in HBM, MX blocks"),
+            imm("src_stride", 20, "row stride in HBM, MX blocks"),
             _FORMAT,
         ),
         "matrix[dst] = hbm[src], MX elements and scales, rows x cols; columns are padded with zeros to whole blocks",
@@ -184,7 +149,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         0x12,
         _L,
         Cost.DMA,
-        (_reg("dst", "integer SRAM address"), _reg("src", _HBM + "INT32 words"), _COUNT),
+        (reg("dst", "integer SRAM address"), reg("src", _HBM + "INT32 words"), _COUNT),
         "int_sram[dst] = hbm[src], INT32, count words",
     ),
     Instruction(
@@ -194,15 +159,32 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         Cost.GATHER,
         (
             _vector(),
-            _reg("table", _HBM + "the table"),
-            _reg("ids", "integer SRAM address of one row number per row"),
+            reg("table", _HBM + "the table"),
+            reg("ids", "integer SRAM address of one row number per row"),
             _ROWS,
-            _imm("cols", 16, "columns"),
+            imm("cols", 16, "columns"),
             _stride("dst"),
-            _imm("table_stride", 20, "row stride of the table, bytes"),
-            _imm("limit", 18, "rows in the table; a larger or negative id is a fault"),
+            imm("table_stride", 20, "row stride of the table, bytes"),
+            imm("limit", 18, "rows in the table; a larger or negative id is a fault"),
         ),
         "row r of vector[dst] = row int_sram[ids + r] of the BF16 table",
+    ),
+    Instruction(
+        "L_MX",
+        0x14,
+        _L,
+        Cost.DMA,
+        (
+            _vector(),
+            reg("src", _HBM + "the elements"),
+            reg("scales", _HBM + "the scales"),
+            _ROWS,
+            _COLS,
+            _stride("dst"),
+            imm("src_stride", 20, "row stride in HBM, MX blocks"),
+            _MEMORY_FORMAT,
+        ),
+        "vector[dst] = hbm[src], MX elements times their scales, each product rounded to BF16, rows x cols",
     ),
     # Store engine
     Instruction(
@@ -211,12 +193,12 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         _ST,
         Cost.DMA,
         (
-            _reg("src", "vector SRAM address of the tile"),
-            _reg("dst", _HBM + "the result"),
+            reg("src", "vector SRAM address of the tile"),
+            reg("dst", _HBM + "the result"),
             _ROWS,
             _COLS,
             _stride("src"),
-            _imm("dst_stride", 24, "row stride in HBM, bytes"),
+            imm("dst_stride", 24, "row stride in HBM, bytes"),
         ),
         "hbm[dst] = vector[src], BF16, rows x cols",
     ),
@@ -226,14 +208,14 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         _ST,
         Cost.DMA,
         (
-            _reg("src", "vector SRAM address of the tile"),
-            _reg("dst", _HBM + "the elements"),
-            _reg("scales", _HBM + "the scales"),
+            reg("src", "vector SRAM address of the tile"),
+            reg("dst", _HBM + "the elements"),
+            reg("scales", _HBM + "the scales"),
             _ROWS,
             _COLS,
             _stride("src"),
-            _imm("dst_stride", 20, "row stride in HBM, MX blocks"),
-            _FORMAT,
+            imm("dst_stride", 20, "row stride in HBM, MX blocks"),
+            _MEMORY_FORMAT,
         ),
         "hbm[dst] = vector[src] packed to MX blocks of 32 along the columns",
     ),
@@ -242,7 +224,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         0x22,
         _ST,
         Cost.DMA,
-        (_reg("src", "integer SRAM address"), _reg("dst", _HBM + "INT32 words"), _COUNT),
+        (reg("src", "integer SRAM address"), reg("dst", _HBM + "INT32 words"), _COUNT),
         "hbm[dst] = int_sram[src], INT32, count words",
     ),
     # Matrix engine
@@ -253,14 +235,14 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         Cost.MATRIX,
         (
             _vector("vector SRAM address of the result, BF16 [m, n]"),
-            _reg("a", "vector SRAM address of the left operand, BF16 [m, k]"),
-            _reg("b", "matrix SRAM address of the right operand, MX [n, k], or [k, n] with transposed = 1"),
-            _imm("m", 14, "rows of the result"),
-            _imm("n", 16, "columns of the result"),
-            _imm("k", 20, "length of the dot products"),
+            reg("a", "vector SRAM address of the left operand, BF16 [m, k]"),
+            reg("b", "matrix SRAM address of the right operand, MX [n, k], or [k, n] with transposed = 1"),
+            imm("m", 14, "rows of the result"),
+            imm("n", 16, "columns of the result"),
+            imm("k", 20, "length of the dot products"),
             _stride("dst"),
             _stride("a"),
-            _imm("transposed", 1, "1 reads b down its columns; each 32 x 32 tile is re-blocked to one scale"),
+            imm("transposed", 1, "1 reads b down its columns; each 32 x 32 tile is re-blocked to one scale"),
             _FORMAT,
         ),
         "dst = a b^T: rows of a quantized to the activation format, exact 64-bit accumulation, one rounding to BF16",
@@ -291,14 +273,48 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
             _vector(),
             _A,
             *_NOISE,
-            _reg("token", "vocabulary index of the first column"),
-            _reg("temperature", "BF16 bits of the temperature"),
+            reg("token", "vocabulary index of the first column"),
+            reg("temperature", "BF16 bits of the temperature"),
             _ROWS,
             _COLS,
             _stride("dst"),
             _stride("a"),
         ),
         "dst = a + temperature * Gumbel noise of (seed, step, position + row, token + column)",
+    ),
+    Instruction("V_XEXP", 0x4A, _V, Cost.FUNCTION, _TILE1, "dst = a exp(a), rounded once; 0 at minus infinity"),
+    Instruction("V_RECIP", 0x4B, _V, Cost.FUNCTION, _TILE1, "dst = 1 / a, correctly rounded; a zero gives an infinity of its sign"),
+    Instruction(
+        "V_POW2",
+        0x4C,
+        _V,
+        Cost.FUNCTION,
+        _TILE1,
+        "dst = 2^floor(log2 |a|), its exponent clamped to [-126, 126] so that its reciprocal is a normal BF16 too; 1 where a is 0, "
+        "infinite or NaN",
+    ),
+    Instruction(
+        "V_DROP",
+        0x4D,
+        _V,
+        Cost.ROWS,
+        (
+            _vector("vector SRAM address of the tile, changed in place"),
+            reg("index", "integer SRAM address of one index per row"),
+            reg("base", "index of the first column"),
+            _ROWS,
+            _COLS,
+            _stride("dst"),
+        ),
+        "in row r of dst, column int_sram[index + r] - base becomes minus infinity if it lies in [0, cols)",
+    ),
+    Instruction(
+        "V_CUT",
+        0x4E,
+        _V,
+        Cost.LANES,
+        (_vector(), _A, reg("key", "integer SRAM address of one key per row"), _ROWS, _COLS, _stride("dst"), _stride("a")),
+        "dst = a where ordered(a) >= int_sram[key + r] in row r, else minus infinity; " + ORDERED,
     ),
     # Vector engine: reductions along rows
     Instruction(
@@ -324,11 +340,11 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         Cost.REDUCE,
         (
             _F_DST,
-            _reg("index", "integer SRAM address of the index of the maximum"),
-            _reg("picked", "float SRAM address of the companion's value at the maximum"),
+            reg("index", "integer SRAM address of the index of the maximum"),
+            reg("picked", "float SRAM address of the companion's value at the maximum"),
             _A,
-            _reg("b", "vector SRAM address of the companion"),
-            _reg("base", "index of the first column"),
+            reg("b", "vector SRAM address of the companion"),
+            reg("base", "index of the first column"),
             _ROWS,
             _COLS,
             _stride("a"),
@@ -337,6 +353,34 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         ),
         "per row: maximum of a to float_sram[dst], base + its lowest column to int_sram[index], b at that column to float_sram[picked]; "
         "with running = 1 only a strictly larger maximum replaces what is there",
+    ),
+    Instruction(
+        "V_RED_SUM_GE",
+        0x53,
+        _V,
+        Cost.REDUCE,
+        (
+            _F_DST,
+            _A,
+            reg("b", "vector SRAM address of what is compared"),
+            reg("key", "integer SRAM address of one key per row"),
+            reg("bit", "number of a bit"),
+            _ROWS,
+            _COLS,
+            _stride("a"),
+            _stride("b"),
+            _RUNNING,
+        ),
+        "float_sram[dst + r] = fp32(exact sum of row r of a over the columns where ordered(b) >= int_sram[key + r] | 2^bit); with "
+        "running = 1 the row accumulators keep their previous content; an a_stride of 0 repeats one row; " + ORDERED,
+    ),
+    Instruction(
+        "V_COL_ABSMAX",
+        0x54,
+        _V,
+        Cost.REDUCE,
+        (_vector("vector SRAM address of the result, one row"), _A, _ROWS, _COLS, _stride("a"), _RUNNING),
+        "dst = maximum down each column of |a|, a NaN counting as 0, and of dst with running = 1",
     ),
     # Vector engine: scalars in the float SRAM
     Instruction("F_FILL", 0x60, _V, Cost.SCALAR, (_F_DST, _COUNT, Field("value", 32, Kind.FP32, "constant")), "dst = value"),
@@ -355,6 +399,31 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         (_F_DST, *_NOISE, _COUNT),
         "dst = uniform draw in [0, 1) of (seed, step, position + entry), from words that no token's noise uses",
     ),
+    Instruction("F_LOG", 0x69, _V, Cost.SCALAR_FUNCTION, _F1, "dst = natural logarithm of a, FP32, within 0.51 units of the last place"),
+    Instruction(
+        "F_GUMBEL",
+        0x6A,
+        _V,
+        Cost.SCALAR_FUNCTION,
+        (_F_DST, _F_A, *_NOISE, _COUNT),
+        "dst = a + Gumbel noise of (seed, step, position + entry) rounded to FP32, the sum in FP32; its words are those of F_UNIFORM",
+    ),
+    Instruction(
+        "F_FROM_INT",
+        0x6B,
+        _V,
+        Cost.SCALAR,
+        (_F_DST, reg("a", "integer SRAM address of the operand"), _COUNT),
+        "dst = int_sram[a], rounded to FP32",
+    ),
+    Instruction(
+        "F_LT",
+        0x6C,
+        _V,
+        Cost.SCALAR,
+        (reg("dst", "integer SRAM address of the result"), *_F2[1:]),
+        "int_sram[dst] = 1 where a < b, else 0; 0 where either is NaN",
+    ),
     # Vector engine: integers
     Instruction(
         "I_EQ_I",
@@ -369,21 +438,55 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         0x71,
         _V,
         Cost.TOPK,
+        (*_MASK, reg("k", "how many to choose"), _COUNT),
+        "dst = 1 at the k eligible entries of highest score (all, if fewer are eligible), ties to the lowest index; else 0",
+    ),
+    Instruction(
+        "I_FILL",
+        0x73,
+        _V,
+        Cost.INTEGER,
+        (_I_DST, reg("value", "the constant; its low 32 bits count"), _COUNT),
+        "dst = value",
+    ),
+    Instruction(
+        "I_SET_BIT_GT",
+        0x74,
+        _V,
+        Cost.SCALAR,
         (
-            _I_DST,
-            _reg("f", "float SRAM address of the scores"),
-            _reg("eligible", "integer SRAM address of the eligibility, 0 or 1"),
-            _reg("k", "how many to choose"),
+            reg("dst", "integer SRAM address of the words, changed in place"),
+            _F_A,
+            reg("b", "float SRAM address of the second operand"),
+            reg("bit", "number of a bit"),
             _COUNT,
         ),
-        "dst = 1 at the k eligible entries of highest score (all, if fewer are eligible), ties to the lowest index; else 0",
+        "dst = dst | 2^bit where float_sram[a] > float_sram[b], else unchanged: one step of a binary search from the top bit",
+    ),
+    Instruction(
+        "V_THRESHOLD_MASK",
+        0x75,
+        _V,
+        Cost.TOPK,
+        (*_MASK, _COUNT, Field("value", 32, Kind.FP32, "threshold")),
+        "dst = 1 at the eligible entry of highest score, ties to the lowest index, and at every eligible entry whose score is at least "
+        "value; else 0; a NaN counts as minus infinity",
+    ),
+    Instruction(
+        "V_BARS_MASK",
+        0x76,
+        _V,
+        Cost.TOPK,
+        (*_MASK, reg("bars", "float SRAM address of one bar per rank"), _COUNT),
+        "rank the eligible entries by score, descending, ties to the lowest index: dst = 1 at those of the longest prefix of ranks j = 0, "
+        "1, ... whose score is at least float_sram[bars + j], rank 0 whatever its bar; else 0; a NaN counts as minus infinity",
     ),
     Instruction(
         "V_SELECT_INT",
         0x72,
         _V,
         Cost.INTEGER,
-        (_I_DST, _reg("mask", "integer SRAM address of the mask"), _I_A, _reg("b", "integer SRAM address of the second operand"), _COUNT),
+        (_I_DST, reg("mask", "integer SRAM address of the mask"), _I_A, reg("b", "integer SRAM address of the second operand"), _COUNT),
         "dst = a where mask is not 0, else b",
     ),
 )

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine, Kind
-from unmask.machine.config import Machine
+from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import mx
 
 _SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit"})
@@ -80,15 +80,16 @@ def _integers(op: Op) -> dict[str, float]:
 
 
 def operand_format(op: Op, machine: Machine) -> str:
-    """Name of the MX format that the operand `format` chooses.
+    """Name of the MX format that the operand `format` of a load or a store chooses.
 
     Raises:
-        UnmaskError: the operand is neither 0 nor 1.
+        UnmaskError: the machine has no format of that number, or the matrix engine knows none.
     """
     number = int(op.operands["format"])
-    names = (machine.formats.weights, machine.formats.kv)
+    names = machine.formats.stored[:MATRIX_FORMATS] if op.name == "L_MAT" else machine.formats.stored
     if number >= len(names):
-        raise UnmaskError(f"{op.name}: format {number}: expected 0 (weights) or 1 (KV cache)")
+        third = ", 2 (logits)" if len(names) > MATRIX_FORMATS else ""
+        raise UnmaskError(f"{op.name}: format {number}: expected 0 (weights), 1 (KV cache){third}")
     return names[number]
 
 
@@ -122,6 +123,22 @@ def _results(o: _Operands, *results: Access) -> list[Access]:
     return [*(results if o["running"] else ()), *(result._replace(write=True) for result in results)]
 
 
+def _reduce_sum_above(o: _Operands) -> list[Access]:
+    return [o.tile("b"), o.words("integer", "key", "rows"), *_reduce_sum(o)]
+
+
+def _reduce_columns(o: _Operands) -> list[Access]:
+    return [o.tile("a"), *_results(o, Access("vector", o["dst"], 1, o["cols"], o["cols"], False))]
+
+
+def _drop(o: _Operands) -> list[Access]:
+    return [o.words("integer", "index", "rows"), o.tile("dst"), o.tile("dst", write=True)]
+
+
+def _cut(o: _Operands) -> list[Access]:
+    return [o.tile("a"), o.words("integer", "key", "rows"), o.tile("dst", write=True)]
+
+
 def _tile1(o: _Operands) -> list[Access]:
     return [o.tile("a"), o.tile("dst", write=True)]
 
@@ -146,8 +163,17 @@ def _float_result(o: _Operands) -> list[Access]:
     return [o.words("float", "dst", "count", write=True)]
 
 
-def _top_k(o: _Operands) -> list[Access]:
+def _mask(o: _Operands) -> list[Access]:
     return [o.words("float", "f", "count"), o.words("integer", "eligible", "count"), o.words("integer", "dst", "count", write=True)]
+
+
+def _bars_mask(o: _Operands) -> list[Access]:
+    return [o.words("float", "bars", "count"), *_mask(o)]
+
+
+def _set_bit(o: _Operands) -> list[Access]:
+    words = o.words("integer", "dst", "count")
+    return [o.words("float", "a", "count"), o.words("float", "b", "count"), words, words._replace(write=True)]
 
 
 def _select(o: _Operands) -> list[Access]:
@@ -162,6 +188,7 @@ _RULES: dict[str, Callable[[_Operands], list[Access]]] = {
     "L_MAT": lambda o: [*o.hbm_mx("src"), o.matrix("dst", o["rows"], o["cols"], write=True)],
     "L_INT": lambda o: [o.hbm_words("src"), o.words("integer", "dst", "count", write=True)],
     "L_GATHER": _load_gather,
+    "L_MX": lambda o: [*o.hbm_mx("src"), o.tile("dst", write=True)],
     "ST_VEC": lambda o: [o.tile("src"), o.hbm_rows("dst", write=True)],
     "ST_MX": lambda o: [o.tile("src"), *o.hbm_mx("dst", write=True)],
     "ST_INT": lambda o: [o.words("integer", "src", "count"), o.hbm_words("dst", write=True)],
@@ -176,7 +203,14 @@ _RULES: dict[str, Callable[[_Operands], list[Access]]] = {
     "V_EXP": _tile1,
     "V_SILU": _tile1,
     "V_GUMBEL": _tile1,
+    "V_XEXP": _tile1,
+    "V_RECIP": _tile1,
+    "V_POW2": _tile1,
+    "V_DROP": _drop,
+    "V_CUT": _cut,
     "V_RED_SUM": _reduce_sum,
+    "V_RED_SUM_GE": _reduce_sum_above,
+    "V_COL_ABSMAX": _reduce_columns,
     "V_RED_MAX": _reduce_max,
     "V_RED_MAX_IDX": _reduce_max_index,
     "F_FILL": _float_result,
@@ -188,8 +222,16 @@ _RULES: dict[str, Callable[[_Operands], list[Access]]] = {
     "F_RECIP": _float1,
     "F_RSQRT": _float1,
     "F_UNIFORM": _float_result,
+    "F_LOG": _float1,
+    "F_GUMBEL": _float1,
+    "F_FROM_INT": lambda o: [o.words("integer", "a", "count"), o.words("float", "dst", "count", write=True)],
+    "F_LT": lambda o: [*_float2(o)[:2], o.words("integer", "dst", "count", write=True)],
     "I_EQ_I": lambda o: [o.words("integer", "a", "count"), o.words("integer", "dst", "count", write=True)],
-    "V_TOPK_MASK": _top_k,
+    "I_FILL": lambda o: [o.words("integer", "dst", "count", write=True)],
+    "I_SET_BIT_GT": _set_bit,
+    "V_TOPK_MASK": _mask,
+    "V_THRESHOLD_MASK": _mask,
+    "V_BARS_MASK": _bars_mask,
     "V_SELECT_INT": _select,
 }
 

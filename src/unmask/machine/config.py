@@ -21,6 +21,13 @@ def _known_format(name: str) -> str:
     return name
 
 
+def _known_format_or_bf16(name: str) -> str:
+    return name if name == BF16 else _known_format(name)
+
+
+BF16 = "bf16"
+MATRIX_FORMATS = 2
+"""How many of `Formats.stored` the matrix engine knows: weights and KV cache."""
 MxName = Annotated[str, AfterValidator(_known_format)]
 
 
@@ -86,11 +93,17 @@ class Sequencer(_Part):
 
 
 class Formats(_Part):
-    """Element formats of the matrix engine's operands; everything else is BF16, FP32 scalars, INT32."""
+    """Element formats of the matrix engine's operands and of the logits in HBM; everything else is BF16, FP32 scalars, INT32."""
 
     weights: MxName
     activations: MxName
     kv: MxName
+    logits: Annotated[str, AfterValidator(_known_format_or_bf16)] = BF16
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The MX formats that the operand `format` of a load or a store numbers: weights, KV cache and, unless they are BF16, logits."""
+        return (self.weights, self.kv) if self.logits == BF16 else (self.weights, self.kv, self.logits)
 
 
 class Machine(_Part):

@@ -101,6 +101,10 @@ def _integer(op: Op, machine: Machine) -> Cycles:
     return Cycles(_ceil(_operand(op, "count"), machine.vector.vlen), machine.vector.latency)
 
 
+def _rows(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_operand(op, "rows"), machine.vector.latency)
+
+
 def _top_k(op: Op, machine: Machine) -> Cycles:
     # The scores stream in through an insertion sorter, one per cycle; then the mask streams out.
     return Cycles(2 * _operand(op, "count"), machine.vector.latency)
@@ -119,6 +123,7 @@ _RULES: dict[Cost, Callable[[Op, Machine], Cycles]] = {
     Cost.SCALAR_FUNCTION: _scalar_function,
     Cost.INTEGER: _integer,
     Cost.TOPK: _top_k,
+    Cost.ROWS: _rows,
 }
 
 

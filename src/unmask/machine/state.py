@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
 from unmask.isa.table import REGISTER_COUNT, STRIDE_UNIT
-from unmask.machine.config import Machine
+from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import bf16, mx
 
 F32 = NDArray[np.float32]
@@ -42,6 +42,7 @@ class State:
 
     Attributes:
         registers: 32 integers.
+        formats: the MX formats by number: weights, KV cache and, unless they are BF16, logits.
         vector: float32 [elements], BF16 values.
         codes, scales: matrix SRAM, uint8 [blocks, 32] element codes and uint8 [blocks] E8M0 scales.
         floats: float32 [words]; integers: int32 [words].
@@ -52,9 +53,9 @@ class State:
     def __init__(self, machine: Machine, hbm_bytes: int) -> None:
         check_hbm(hbm_bytes, machine)
         self.machine = machine
-        self.formats = (mx.format_named(machine.formats.weights), mx.format_named(machine.formats.kv))
+        self.formats = tuple(mx.format_named(name) for name in machine.formats.stored)
         self.activations = mx.format_named(machine.formats.activations)
-        blocks = machine.matrix_blocks(max(form.element.bits for form in self.formats))
+        blocks = machine.matrix_blocks(max(form.element.bits for form in self.formats[:MATRIX_FORMATS]))
         self.registers = [0] * REGISTER_COUNT
         self.vector = np.zeros(machine.vector_elements, np.float32)
         self.codes = np.zeros((blocks, mx.BLOCK), np.uint8)

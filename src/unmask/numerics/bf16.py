@@ -47,6 +47,18 @@ def from_bits(bits: Uint16) -> Float32:
     return (np.asarray(bits, dtype=np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def ordered(x: Float32) -> Uint16:
+    """Unsigned integers that compare as the values do: uint16 of a bf16-valued float32 array, any shape.
+
+    The bits with the sign bit flipped if x is positive, all of them inverted if it is negative; zeros of either sign are 0x8000, and a NaN
+    is 0, below minus infinity.
+    """
+    bits = to_bits(x)
+    keys = np.where(bits & SIGN_BIT, ~bits, bits | np.uint16(SIGN_BIT))
+    keys = np.where((bits & 0x7FFF) == 0, np.uint16(SIGN_BIT), keys)
+    return np.where((bits & 0x7FFF) > INFINITY_BITS, np.uint16(0), keys).astype(np.uint16)
+
+
 def add(a: Float32, b: Float32) -> Float32:
     """a + b, correctly rounded; bf16-valued float32 arrays that broadcast."""
     with np.errstate(all="ignore"):
