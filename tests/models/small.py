@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from unmask.models.config import LladaConfig
 from unmask.models.dream import Dream, DreamConfig
+from unmask.models.guide import GuideConfig, GuideNetwork
 from unmask.models.llada import Llada
 
 CONFIG = LladaConfig(
@@ -47,6 +50,17 @@ DREAM_CONFIG = DreamConfig(
 def small_dream(config: DreamConfig = DREAM_CONFIG, seed: int = 0) -> Dream:
     torch.manual_seed(seed)
     model = Dream(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+GUIDE_CONFIG = GuideConfig(**{**asdict(CONFIG), "embedding_size": 40, "weight_tying": True})
+
+
+def small_guide(config: GuideConfig = GUIDE_CONFIG, seed: int = 0) -> GuideNetwork:
+    torch.manual_seed(seed)
+    model = GuideNetwork(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model

@@ -13,23 +13,14 @@ from unmask.models.layers import LayerRunner, TransformerBlock
 
 class CachedGuide:
     """Reads tokens with a guide network and keeps their keys and values, for one row. As every token sees only those before it, what is
-    kept is exact: reading in any pieces gives what one forward pass over everything gives.
+    kept is exact: reading in any pieces gives what one forward pass over everything gives, to the rounding of a sum.
+
+    In the machine's formats that holds for reads in the same pieces only. Values get their MX scales in blocks of keys there, so a token
+    that is fed at the same time changes the rounding of those before it although they do not see it.
     """
 
-    def __init__(self, network: GuideNetwork, chunk: int | None = None) -> None:
-        """Start with nothing read.
-
-        Args:
-            network: the guide.
-            chunk: tokens per forward pass; None: all that are to be read. An arithmetic that knows no attention bias, such as the
-                machine's, needs 1.
-
-        Raises:
-            UnmaskError: a chunk below 1.
-        """
-        if chunk is not None and chunk < 1:
-            raise UnmaskError(f"chunk is {chunk!r}; it must be at least 1")
-        self._network, self._chunk = network, chunk
+    def __init__(self, network: GuideNetwork) -> None:
+        self._network = network
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._length = 0
 
@@ -50,15 +41,12 @@ class CachedGuide:
         if kept + len(ids) > context:
             raise UnmaskError(f"{kept + len(ids)} tokens do not fit the guide's context of {context}")
         self._length = kept
-        logits = [torch.empty(0, self.vocab_size)]
-        chunk = self._chunk or len(ids)
-        for first in range(0, len(ids), max(chunk, 1)):
-            part = ids[first : first + chunk]
-            rows = range(self._length, self._length + len(part))
-            hidden = self._network.hidden(part[None], positions=rows, layers=self._runner(self._length))
-            logits.append(self._network.logits(hidden[0]).float())
-            self._length = rows.stop
-        return torch.cat(logits)
+        if len(ids) == 0:
+            return torch.empty(0, self.vocab_size)
+        rows = range(kept, kept + len(ids))
+        hidden = self._network.hidden(ids[None], positions=rows, layers=self._runner(kept))
+        self._length = rows.stop
+        return self._network.logits(hidden[0]).float()
 
     def _runner(self, kept: int) -> LayerRunner:
         """Puts the keys and values of the rows that are fed after the first `kept`, in place of whatever was there."""

@@ -21,7 +21,7 @@ from unmask.models.arithmetic import Arithmetic
 from unmask.models.checkpoint import load_network, read_config, resolve_checkpoint, tokenizer_file
 from unmask.models.config import LladaConfig
 from unmask.models.family import Family, Network, NetworkParts
-from unmask.models.layers import LayerRunner, TransformerBlock
+from unmask.models.layers import LayerRunner, Rows, TransformerBlock
 from unmask.models.llada import Llada
 
 _MODEL_TYPE = "unmask-guide"
@@ -94,18 +94,16 @@ class GuideNetwork(Network):
         ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        positions: range | None = None,
+        positions: Rows | None = None,
         layers: LayerRunner | None = None,
     ) -> Tensor:
         """The final, normalised hidden states; a position attends to itself and those before it.
-
-        A single row at the end of what it sees needs no mask, so that an arithmetic without attention biases can read row by row.
 
         Args:
             ids: token ids, int64 [batch, positions].
             attention_mask: bool [batch, keys], False where a key must not be seen. With `layers`, key `j` lies at position `j`;
                 without, the keys are the positions fed.
-            positions: where the ids lie; None: from 0.
+            positions: where the ids lie, the same for every row of the batch; None: from 0.
             layers: runs the blocks; a cache is one. It must present the keys from position 0 to the last one fed, or as many as
                 `attention_mask` has. None: the rows that are fed see only one another.
 
@@ -116,9 +114,13 @@ class GuideNetwork(Network):
             ValueError: a position beyond `max_sequence_length`.
         """
         positions = range(ids.shape[1]) if positions is None else positions
-        start = positions.start if layers is None else 0
-        count = positions.stop - start if attention_mask is None else attention_mask.shape[1]
-        bias = _causal_bias(positions, range(start, start + count), attention_mask, ids.device)
+        rows = torch.arange(positions.start, positions.stop) if isinstance(positions, range) else positions
+        keys = rows
+        if layers is not None:
+            keys = torch.arange(int(rows.max()) + 1 if attention_mask is None else attention_mask.shape[1])
+        bias = (keys <= rows[:, None]).to(ids.device)[None, None]
+        if attention_mask is not None:
+            bias = bias & attention_mask[:, None, None, :].bool()
         return self.network.hidden(ids, positions=positions, layers=partial(_run_block, bias, layers))
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -164,18 +166,8 @@ def _vocabulary(path: Path) -> tuple[object, object]:
         raise UnmaskError(f"{path} is not a readable tokenizer: {' '.join(str(error).split())}") from None
 
 
-def _causal_bias(rows: range, keys: range, attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """bool [batch or 1, 1, rows, keys], True where a row may see a key; None where every row may see every key."""
-    if attention_mask is None and len(rows) == 1 and keys.stop == rows.stop:
-        return None
-    row = torch.arange(rows.start, rows.stop, device=device)
-    key = torch.arange(keys.start, keys.stop, device=device)
-    causal = (key <= row[:, None])[None, None]
-    return causal if attention_mask is None else causal & attention_mask[:, None, None, :].bool()
-
-
 def _run_block(
-    bias: Tensor | None,
+    bias: Tensor,
     layers: LayerRunner | None,
     index: int,
     block: TransformerBlock,
