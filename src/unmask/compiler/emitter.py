@@ -89,6 +89,10 @@ class Emitter:
         self.ops.append(op)
         self.phases.append(self._phase)
 
+    def sync(self, engine: Engine, *, wait: tuple[int, ...] = (), signal: tuple[int, ...] = ()) -> None:
+        """Let an engine wait and signal between two of its instructions."""
+        self._append(Op("SYNC", {"engine": int(engine)}, wait, signal), engine)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Instructions inside belong to phase `name`."""
