@@ -63,7 +63,7 @@ def test_timesteps_commit_every_mask_and_the_last_step_flushes(steps, length):
 
 @given(st.integers(1, 4), st.integers(1, 8), st.integers(1, 8))
 def test_shared_timesteps_leave_every_block_clean(blocks, length, steps):
-    shared = SharedTimesteps(blocks, length, steps)
+    shared = SharedTimesteps(torch.full((1, blocks), length), steps)
     for _ in range(blocks):
         masks = start = torch.tensor([length])
         for step in range(steps):

@@ -49,7 +49,7 @@ class TorchDraws:
 
 class Timesteps:
     """Dream's schedule: time falls from 1 to `eps` in `steps` equal float32 steps, and the step from `t` to `s` commits the fraction
-    `1 - s / t` of the masks, averaged over the batch and truncated, so sometimes none; the last step commits the rest.
+    `1 - s / t` of a row's masks, truncated, so sometimes none; the last step commits the rest.
     """
 
     def __init__(self, steps: int, eps: float = 1e-3) -> None:
@@ -65,8 +65,7 @@ class Timesteps:
     def __call__(self, step: int, masks_at_start: Tensor, masks: Tensor) -> Tensor | None:
         if step >= self._steps:
             return None
-        average = masks.sum() / masks.shape[0]
-        return torch.full_like(masks, int(average * self.fraction(step)))
+        return (masks * self.fraction(step)).long()
 
 
 class SharedTimesteps:
@@ -74,20 +73,27 @@ class SharedTimesteps:
     left on the canvas, but within the block; a block's last step commits the rest of the block.
     """
 
-    def __init__(self, blocks: int, block_length: int, steps_per_block: int, eps: float = 1e-3) -> None:
-        """Set the shape of the generation, and where time ends. One object serves one generation."""
-        self._left, self._block_length, self._steps = blocks, block_length, steps_per_block
+    def __init__(self, masks: Tensor, steps_per_block: int, eps: float = 1e-3) -> None:
+        """Set the shape of the generation, and where time ends. One object serves one generation.
+
+        Args:
+            masks: int64 [batch, blocks], masked positions of every block; one without any in all rows takes no step.
+            steps_per_block: of every other block.
+            eps: where time ends.
+        """
+        self._later, self._steps = masks[:, (masks > 0).any(dim=0)], steps_per_block
         self._done = 0
-        self._timesteps = Timesteps(blocks * steps_per_block, eps)
+        self._timesteps = Timesteps(self._later.shape[1] * steps_per_block, eps)
 
     def __call__(self, step: int, masks_at_start: Tensor, masks: Tensor) -> Tensor | None:
         if step == self._steps:
             return None
-        self._left -= step == 0
+        if step == 0:
+            self._later = self._later[:, 1:]
         self._done += 1
         if step == self._steps - 1:
             return masks
-        everywhere = masks + self._left * self._block_length
+        everywhere = masks + self._later.sum(dim=1)
         return (everywhere * self._timesteps.fraction(self._done - 1)).long().minimum(masks)
 
 
@@ -181,7 +187,10 @@ class DreamSampler:
 
 
 class Drawn:
-    """The scheduled number of positions, drawn without replacement from the softmax of `confidence / temperature` (Dream's `alg_temp`)."""
+    """The scheduled number of positions, drawn without replacement from the softmax of `confidence / temperature` (Dream's `alg_temp`).
+
+    Rows of a batch that commit equally many are drawn together, as published, where all do.
+    """
 
     def __init__(self, temperature: float, draws: Draws) -> None:
         """Set how far the choice may stray from the most confident candidates.
@@ -195,17 +204,18 @@ class Drawn:
 
     def __call__(self, confidence: Tensor, counts: Tensor) -> Tensor:
         eligible = confidence != -torch.inf
-        count = min(int(counts.max()), int(eligible.sum(dim=-1).min()))
+        wanted = torch.minimum(counts, eligible.sum(dim=-1))
         chosen = torch.zeros_like(eligible)
-        if count == 0:
-            return chosen
-        weights = torch.softmax(confidence / self._temperature, dim=-1)
-        return chosen.scatter(-1, self._draws.distinct(weights, count), True) & eligible
+        for count in sorted(set(wanted[wanted > 0].tolist())):
+            rows = wanted == count
+            weights = torch.softmax(confidence[rows] / self._temperature, dim=-1)
+            chosen[rows] = chosen[rows].scatter(-1, self._draws.distinct(weights, count), True)
+        return chosen & eligible
 
 
 class Opening:
-    """Fast-dLLM's blocks on Dream: the first step of a block, which refreshes the cache, commits the block's first position alone. That is
-    because its prediction lies in the row before the block, which cached steps do not feed.
+    """Fast-dLLM's blocks on Dream: the first step of a block, which refreshes the cache, commits the block's first masked position alone.
+    That is because the prediction of a block's first position lies in the row before the block, which cached steps do not feed.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -216,8 +226,9 @@ class Opening:
         if sampling.block_step > 0 or sampling.block is None:
             return self._sampler(logits, sampling)
         tokens, confidence = self._sampler(logits, dataclasses.replace(sampling, eligible=None))
-        first = (sampling.positions == sampling.block.start).to(confidence.dtype)
-        return tokens, first.expand(confidence.shape)
+        masked = (sampling.positions >= sampling.block.start).expand(confidence.shape) if sampling.eligible is None else sampling.eligible
+        first = masked & (masked.cumsum(dim=-1) == 1)
+        return tokens, torch.full_like(confidence, torch.finfo(confidence.dtype).min).masked_fill(first, 1)
 
 
 class OpenedTimesteps:

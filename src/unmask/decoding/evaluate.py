@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.cache.base import Cache, Moment
-from unmask.models.layers import LayerRunner
+from unmask.models.layers import LayerRunner, Rows, row_index
 
 
 class ModelConfig(Protocol):
@@ -34,7 +34,7 @@ class MaskPredictor(Protocol):
     def config(self) -> ModelConfig: ...
 
     def hidden(
-        self, ids: Tensor, attention_mask: Tensor | None = None, *, positions: range | None = None, layers: LayerRunner | None = None
+        self, ids: Tensor, attention_mask: Tensor | None = None, *, positions: Rows | None = None, layers: LayerRunner | None = None
     ) -> Tensor:
         """Final hidden states [batch, rows, width] of `ids` int64 [batch, rows], which lie at `positions` (None: from 0)."""
         ...
@@ -54,12 +54,12 @@ class Evaluation:
 
     Attributes:
         fed: int64 [rows, positions], the ids that went through the network; rows is twice the batch under guidance.
-        window: the canvas positions that the logits are for.
+        window: the canvas positions that the logits are for, ascending.
         logits: [batch, window, vocabulary], after guidance; row `i` predicts position `window[i]`, whatever the network's convention.
     """
 
     fed: Tensor
-    window: range
+    window: Rows
     logits: Tensor
 
 
@@ -67,8 +67,8 @@ class Evaluator:
     """Gives the logits of every step: feeds the rows that the cache asks for, twice under classifier-free guidance (once with the
     prompt masked out), and undoes the shift of networks whose row `i` predicts position `i + 1`.
 
-    A shifted network's prediction of the first row fed would need the row before it; like the reference implementations, that row's
-    own logits are taken.
+    Where a shifted network is not fed the row before a position, which predicts it, the position's own row is taken, like the reference
+    implementations do.
     """
 
     def __init__(
@@ -97,29 +97,42 @@ class Evaluator:
             canvas: int64 [batch, positions].
             block: the positions of the active block.
             step: counted from the start of the block.
-            window: the positions whose logits are wanted, among those that are fed; None for all of these.
+            window: the positions whose logits are wanted; those that are not fed are left out. None: all that are fed.
         """
-        now = Moment(canvas, self._prompt_length, block, step, self._index)
+        config = self._model.config
+        now = Moment(canvas, self._prompt_length, block, step, self._index, config.mask_token_id, config.shifted_logits)
         self._index += 1
         rows = now.everything if self._cache is None else self._cache.rows(now)
         layers = None if self._cache is None else self._cache.runner(now, rows)
         fed = canvas
         if self._cfg_scale > 0:
-            fed = torch.cat((canvas, canvas.masked_fill(self._prompt, self._model.config.mask_token_id)))
-        fed = fed[:, rows.start : rows.stop]
+            fed = torch.cat((canvas, canvas.masked_fill(self._prompt, config.mask_token_id)))
+        fed = fed[:, row_index(rows)]
         hidden = self._model.hidden(fed, self._attention_mask, positions=rows, layers=layers)
-        window = rows if window is None else window
-        logits = self._predictions(hidden, range(window.start - rows.start, window.stop - rows.start))
+        wanted = rows if window is None else _common(rows, window)
+        logits = self._predictions(hidden, _indices(rows), _indices(wanted))
         if self._cfg_scale > 0:
             conditional, unconditional = logits.chunk(2)
             logits = self._model.guidance(conditional, unconditional, self._cfg_scale)
-        return Evaluation(fed, window, logits)
+        return Evaluation(fed, wanted, logits)
 
-    def _predictions(self, hidden: Tensor, rows: range) -> Tensor:
-        """Logits that predict the positions of `rows`, counted from the first row of `hidden`."""
+    def _predictions(self, hidden: Tensor, rows: Tensor, window: Tensor) -> Tensor:
+        """Logits that predict the positions `window`, of `hidden` states at the positions `rows`."""
+        own = torch.searchsorted(rows, window)
         if not self._model.config.shifted_logits:
-            return self._model.logits(hidden[:, rows.start : rows.stop])
-        first = max(rows.start - 1, 0)
-        logits = self._model.logits(hidden[:, first : rows.stop])
-        shifted = torch.cat((logits[:, :1], logits[:, :-1]), dim=1)
-        return shifted[:, rows.start - first :]
+            return self._model.logits(hidden[:, own])
+        before = (own - 1).clamp(min=0)
+        source = torch.where(rows[before] == window - 1, before, own)
+        needed = torch.tensor(sorted({*source.tolist(), *own.tolist()}))
+        return self._model.logits(hidden[:, needed])[:, torch.searchsorted(needed, source)]
+
+
+def _indices(rows: Rows) -> Tensor:
+    return torch.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
+
+
+def _common(rows: Rows, window: range) -> Rows:
+    """The positions of `window` that are among `rows`."""
+    if isinstance(rows, range):
+        return range(max(rows.start, window.start), min(rows.stop, window.stop))
+    return rows[(rows >= window.start) & (rows < window.stop)]

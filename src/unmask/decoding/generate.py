@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.cache.base import Cache
-from unmask.decoding.commit import Committer, TopK
+from unmask.decoding.commit import Committer
+from unmask.decoding.compose import cache_of, committer_of, sampler_of, schedule_of, stop_of
+from unmask.decoding.dream import TorchDraws
 from unmask.decoding.evaluate import Evaluator, MaskPredictor
+from unmask.decoding.guided import Guide
 from unmask.decoding.noise import NoiseSource, TorchNoise
 from unmask.decoding.policy import Policy
-from unmask.decoding.sampler import FloatSampler, Sampler, Sampling
-from unmask.decoding.schedule import Schedule, Uniform
+from unmask.decoding.sampler import Sampler, Sampling
+from unmask.decoding.schedule import Schedule
 from unmask.errors import UnmaskError
+from unmask.models.layers import row_index
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Generation:
     """The result of `generate`.
 
     Attributes:
-        ids: int64 [batch, prompt + gen_length], the prompt and what followed; nothing is cut.
+        ids: int64 [batch, prompt + gen_length], the prompt and what followed, a template's given tokens included; nothing is cut.
         prompt_length: where the new tokens begin.
         n_forward: forward passes of the network.
         steps: one record per denoising step.
@@ -80,7 +84,9 @@ def generate(
     prompt_ids: Tensor | Sequence[Sequence[int]],
     policy: Policy,
     *,
+    template: Tensor | Sequence[Sequence[int]] | None = None,
     attention_mask: Tensor | None = None,
+    guide: Guide | None = None,
     noise: NoiseSource | None = None,
     sampler: Sampler | None = None,
     committer: Committer | None = None,
@@ -89,64 +95,69 @@ def generate(
     stop: Callable[[StepRecord], bool] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> Generation:
-    """Unmask block by block; by default LLaDA's `generate` (Nie et al., arXiv 2502.09992, and its published code). Ties go to the lowest
-    index. Schedule, sampler, committer and cache compose freely, but for one rule: with a schedule that waits for a clean block the
-    committer must always commit something.
+    """Unmask block by block, by the parts that the policy names (`unmask.decoding.compose`). Ties go to the lowest index. Parts that are
+    given replace the policy's, and compose freely but for one rule: with a schedule that waits for a clean block the committer must
+    always commit something.
 
     Args:
         model: the network.
-        prompt_ids: int64 [batch, prompt]; rows of different length are padded on the left.
+        prompt_ids: int64 [batch, prompt]; rows of different length are padded on the left. With a template, there may be no prompt.
         policy: what to generate and how. With `exclude_mask` only the active block is sampled; without it every position that
             is fed, as the references do, which matters to the order of random draws and to masks left behind.
+        template: int64 [batch, gen_length], what the generated positions hold at first: mask tokens are gaps to be filled, all others
+            stay. A block without gaps takes no step. None: all gaps.
         attention_mask: bool or 0/1 [batch, prompt], False at padding; None if there is none.
-        noise: random numbers; by default PyTorch's generator seeded with `policy.seed`.
-        sampler: candidate and confidence from logits; by default in floating point.
-        committer: which candidates to commit; by default the scheduled number of most confident ones.
-        schedule: how many candidates each step commits and when a block is done; by default evenly over `policy.steps`.
-        cache: which rows each step feeds; by default the whole canvas. A new one for every generation.
+        guide: of the commit `guided`.
+        noise: random numbers of LLaDA's sampler; None: PyTorch's generator seeded with `policy.seed`.
+        sampler: candidate and confidence from logits.
+        committer: which candidates to commit.
+        schedule: how many candidates each step commits and when a block is done.
+        cache: which rows each step feeds. A new one for every generation.
         stop: asked after every denoising step whether to end here; the masks that are left become end-of-text tokens.
         on_step: called after every denoising step.
 
     Raises:
         UnmaskError: an empty prompt, one with tokens outside the vocabulary or (under `exclude_mask`) with mask tokens, one that
-            does not fit the model's context, or an attention mask of another shape; a block that will never be clean because the mask
-            token was committed (without `exclude_mask`).
+            does not fit the model's context; a template of another shape, without a gap, or with tokens outside the vocabulary; an
+            attention mask of another shape; a policy for one row and a batch of several; parts of the policy that do not go with this
+            network, or a guide that does not; a block that will never be clean because the mask token was committed (without
+            `exclude_mask`).
     """
     config = model.config
-    prompt = _checked_prompt(prompt_ids, policy, model)
-    noise, sampler, committer = noise or TorchNoise(policy.seed), sampler or FloatSampler(), committer or TopK()
-
+    prompt = _checked_prompt(prompt_ids, policy, model, may_be_empty=template is not None)
     batch, prompt_length = prompt.shape
-    canvas = torch.cat((prompt, prompt.new_full((batch, policy.gen_length), config.mask_token_id)), dim=1)
+    canvas = torch.cat((prompt, _checked_template(template, policy, model, prompt)), dim=1)
     visible = _visible(attention_mask, prompt, policy)
-    schedule = schedule or Uniform(policy.steps_per_block)
-    evaluate = Evaluator(model, canvas != config.mask_token_id, prompt_length, policy.cfg_scale, visible, cache)
-    excluded = policy.excluded(config.mask_token_id, config.eos_token_id)
-    deferred = (config.eos_token_id,) * policy.defer_eos
-    if policy.defer_eos and policy.eot_token_id is not None:
-        deferred += (policy.eot_token_id,)
+    blocks = (canvas[:, prompt_length:] == config.mask_token_id).view(batch, policy.blocks, -1).sum(dim=2)
+    _check_batch(policy, batch)
+
+    draws, noise = TorchDraws(policy.seed), noise or TorchNoise(policy.seed)
+    sampler = sampler or sampler_of(policy, config, draws=draws, guide=guide)
+    committer, schedule = committer or committer_of(policy, draws), schedule or schedule_of(policy, config, blocks)
+    stop = stop or stop_of(policy, config)
+    evaluate = Evaluator(model, canvas != config.mask_token_id, prompt_length, policy.cfg_scale, visible, cache or cache_of(policy))
+    excluded, deferred = policy.excluded(config.mask_token_id, config.eos_token_id), policy.deferred(config.eos_token_id)
+    everywhere = torch.arange(canvas.shape[1], device=canvas.device)
 
     records: list[StepRecord] = []
     for block in range(policy.blocks):
         active = range(prompt_length + block * policy.block_length, prompt_length + (block + 1) * policy.block_length)
-        masks_at_start = masks = (canvas[:, active.start : active.stop] == config.mask_token_id).sum(dim=1)
+        masks_at_start = masks = blocks[:, block]
         index = 0
-        while (counts := schedule(index, masks_at_start, masks)) is not None:
+        while bool(masks_at_start.any()) and (counts := schedule(index, masks_at_start, masks)) is not None:
             evaluation = evaluate(canvas, active, index, active if policy.exclude_mask else None)
-            window = evaluation.window
-            positions = torch.arange(window.start, window.stop, device=canvas.device)
-            eligible = canvas == config.mask_token_id
-            eligible[:, : window.start] = False
+            window = row_index(evaluation.window)
+            eligible = _onto_canvas((canvas == config.mask_token_id)[:, window], window, torch.zeros_like(canvas, dtype=torch.bool))
             eligible[:, active.stop :] = False
             sampling = Sampling(
                 len(records),
-                positions,
+                everywhere[window],
                 policy.temperature,
                 policy.remasking,
                 excluded,
                 deferred,
                 noise,
-                eligible[:, window.start : window.stop],
+                eligible[:, window],
                 active,
                 index,
                 canvas,
@@ -154,8 +165,8 @@ def generate(
             sampled, sampled_confidence = sampler(evaluation.logits, sampling)
 
             candidates = torch.where(eligible, _onto_canvas(sampled, window, canvas), canvas)
-            everywhere = sampled_confidence.new_full(canvas.shape, -torch.inf)
-            confidence = _onto_canvas(sampled_confidence, window, everywhere).masked_fill(~eligible, -torch.inf)
+            nowhere = sampled_confidence.new_full(canvas.shape, -torch.inf)
+            confidence = _onto_canvas(sampled_confidence, window, nowhere).masked_fill(~eligible, -torch.inf)
             committed = committer(confidence, counts)
             canvas = torch.where(committed, candidates, canvas)
             masks = (canvas[:, active.start : active.stop] == config.mask_token_id).sum(dim=1)
@@ -171,13 +182,19 @@ def generate(
     return Generation(ids=canvas, prompt_length=prompt_length, n_forward=len(records), steps=tuple(records))
 
 
-def _onto_canvas(values: Tensor, window: range, background: Tensor) -> Tensor:
+def _onto_canvas(values: Tensor, window: slice | Tensor, background: Tensor) -> Tensor:
     whole = background.clone()
-    whole[:, window.start : window.stop] = values
+    whole[:, window] = values
     return whole
 
 
-def _checked_prompt(prompt_ids: Tensor | Sequence[Sequence[int]], policy: Policy, model: MaskPredictor) -> Tensor:
+def _check_batch(policy: Policy, batch: int) -> None:
+    for what, asked in (("commit 'guided'", policy.commit == "guided"), ("early_stop", policy.early_stop > 0)):
+        if asked and batch > 1:
+            raise UnmaskError(f"{what} decodes one row; the batch has {batch}")
+
+
+def _checked_prompt(prompt_ids: Tensor | Sequence[Sequence[int]], policy: Policy, model: MaskPredictor, *, may_be_empty: bool) -> Tensor:
     config = model.config
     try:
         prompt = torch.as_tensor(prompt_ids, dtype=torch.int64)
@@ -185,7 +202,7 @@ def _checked_prompt(prompt_ids: Tensor | Sequence[Sequence[int]], policy: Policy
         raise UnmaskError("the rows of prompt_ids differ in length; pad them on the left") from None
     if prompt.ndim != 2:
         raise UnmaskError(f"prompt_ids has shape {list(prompt.shape)}; [batch, positions] is needed")
-    if prompt.numel() == 0:
+    if prompt.numel() == 0 and not (may_be_empty and len(prompt)):
         raise UnmaskError("the prompt is empty; at least one token is needed")
     if not bool(((prompt >= 0) & (prompt < config.vocab_size)).all()):
         raise UnmaskError(f"the prompt holds a token outside the vocabulary of {config.vocab_size}")
@@ -200,6 +217,27 @@ def _checked_prompt(prompt_ids: Tensor | Sequence[Sequence[int]], policy: Policy
             f"the model's context has {config.max_sequence_length}"
         )
     return prompt
+
+
+def _checked_template(template: Tensor | Sequence[Sequence[int]] | None, policy: Policy, model: MaskPredictor, prompt: Tensor) -> Tensor:
+    """What the generated positions hold at first, int64 [batch, gen_length]."""
+    config, shape = model.config, (len(prompt), policy.gen_length)
+    if template is None:
+        return prompt.new_full(shape, config.mask_token_id)
+    try:
+        given = torch.as_tensor(template, dtype=torch.int64, device=prompt.device)
+    except ValueError:
+        raise UnmaskError("the rows of the template differ in length") from None
+    if given.shape != shape:
+        raise UnmaskError(f"the template has shape {list(given.shape)}; [batch, gen_length] is {list(shape)} here")
+    if not bool(((given >= 0) & (given < config.vocab_size)).all()):
+        raise UnmaskError(f"the template holds a token outside the vocabulary of {config.vocab_size}")
+    gaps = given == config.mask_token_id
+    if not bool(gaps.any(dim=1).all()):
+        raise UnmaskError(f"the template has no gap: at least one position must hold the mask token {config.mask_token_id}")
+    if policy.commit == "guided" and prompt.shape[1] == 0 and bool(gaps[:, 0].any()):
+        raise UnmaskError("commit 'guided' needs a token before the first gap, for the guide to go on from")
+    return given
 
 
 def _visible(attention_mask: Tensor | None, prompt: Tensor, policy: Policy) -> Tensor | None:

@@ -11,7 +11,6 @@ from unmask.errors import UnmaskError
 Remasking = Literal["low_confidence", "random", "maskgit_plus", "topk_margin", "entropy", "origin"]
 ScheduleName = Literal["uniform", "timesteps", "shared_timesteps"]
 CommitName = Literal["schedule", "threshold", "factor", "guided"]
-CacheName = Literal["none", "prefix", "dual", "freecache", "prompt"]
 
 DREAM_SCORERS = ("maskgit_plus", "topk_margin", "entropy", "origin")
 """Dream's (arXiv 2508.15487): they see the distribution after temperature, `top_p` and `top_k`; LLaDA's see it before."""
@@ -40,7 +39,7 @@ class Policy:
         schedule: how many candidates commit in a step: `uniform` is LLaDA's, `timesteps` Dream's, `shared_timesteps` FlashDLM's.
         commit: which candidates do: the scheduled number of best ones; all above a `threshold`; those that clear the bars of a `factor`; or
             those that an autoregressive guide accepts.
-        cache: which rows each step feeds; see `unmask.decoding.cache`.
+        cache: which rows each step feeds: `none` feeds the whole canvas, all others are in `unmask.decoding.cache.registry.caches`.
         threshold: of the commit `threshold`, in (0, 1].
         factor: of the commit `factor`, positive.
         top_p, top_k: Dream's cuts of the distribution; None keeps all tokens.
@@ -71,7 +70,7 @@ class Policy:
     remasking: Remasking = "low_confidence"
     schedule: ScheduleName = "uniform"
     commit: CommitName = "schedule"
-    cache: CacheName = "none"
+    cache: str = "none"
     threshold: float = 0.9
     factor: float = 1.0
     top_p: float | None = None
@@ -102,9 +101,12 @@ class Policy:
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
                 raise UnmaskError(f"{name} is {value!r}; it must be a finite number of at least 0")
-        for name, choices in (("remasking", Remasking), ("schedule", ScheduleName), ("commit", CommitName), ("cache", CacheName)):
-            if getattr(self, name) not in get_args(choices):
-                raise UnmaskError(f"{name} is {getattr(self, name)!r}; supported: {', '.join(get_args(choices))}")
+        for name, choices in (("remasking", Remasking), ("schedule", ScheduleName), ("commit", CommitName)):
+            _one_of(name, getattr(self, name), get_args(choices))
+        if self.cache != "none":
+            from unmask.decoding.cache.registry import caches  # which loads PyTorch, and most commands need none of it
+
+            _one_of("cache", self.cache, ("none", *caches()))
         if not 0 < self.threshold <= 1:
             raise UnmaskError(f"threshold is {self.threshold!r}; it must lie in (0, 1]")
         if not 0 < self.factor < math.inf:
@@ -154,6 +156,11 @@ class Policy:
     @property
     def steps_per_block(self) -> int:
         return self.steps // self.blocks
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UnmaskError(f"{name} is {value!r}; supported: {', '.join(choices)}")
 
 
 def _at_least(name: str, value: object, least: int) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from unmask.decoding.generate import StepRecord
+from typing import TYPE_CHECKING
+
 from unmask.errors import UnmaskError
+
+if TYPE_CHECKING:
+    from unmask.decoding.generate import StepRecord
 
 
 class EarlyStop:

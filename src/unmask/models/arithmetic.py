@@ -33,7 +33,9 @@ class Arithmetic(Protocol):
         ...
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotary embedding of `x` [batch, heads, positions, head_dim] by the float32 tables [positions, head_dim]."""
+        """Rotary embedding of `x` [batch, heads, positions, head_dim] by float32 tables [positions, head_dim] or [batch, 1, positions,
+        head_dim].
+        """
         ...
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from unmask.errors import UnmaskError
 from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import read_number
 from unmask.models.family import Family, Network, NetworkParts
-from unmask.models.layers import Architecture, BlockParts, LayerRunner, RMSNorm, TransformerBlock
+from unmask.models.layers import Architecture, BlockParts, LayerRunner, RMSNorm, Rows, TransformerBlock, row_index
 from unmask.models.llada import rotary_rows
 
 # Keys of config.json that choose between formulas, with the values that mean the one computed here.
@@ -220,13 +220,17 @@ class Dream(Network):
         ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        positions: range | None = None,
+        positions: Rows | None = None,
         layers: LayerRunner | None = None,
     ) -> Tensor:
-        positions = range(ids.shape[1]) if positions is None else positions
-        cos, sin = rotary_rows(positions, self.config.max_sequence_length, self.config.head_dim, self.config.rope_theta)
+        """As `unmask.models.llada.Llada.hidden` documents it, but padding also changes the rotary positions: those count the positions that
+        are visible, as Dream's published generation does. With `layers`, the columns of the mask are the whole canvas.
+        """
+        rows, bias = range(ids.shape[1]) if positions is None else positions, None
+        if attention_mask is not None:
+            rows, bias = _padded(attention_mask.bool(), range(ids.shape[1]) if layers is None else rows)
+        cos, sin = rotary_rows(rows, self.config.max_sequence_length, self.config.head_dim, self.config.rope_theta)
         cos, sin = cos.to(ids.device), sin.to(ids.device)
-        bias = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         x = self.arithmetic.embed(ids, self.model.embed_tokens.weight)
         for index, block in enumerate(self.model.layers):
             run = block if layers is None else partial(layers, index, cast(TransformerBlock, block))
@@ -240,6 +244,15 @@ class Dream(Network):
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits [batch, positions, vocab_size] of every position of `ids` [batch, positions]."""
         return self.logits(self.hidden(ids, attention_mask))
+
+
+def _padded(visible: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    """What padding makes of rows: their rotary positions, int64 [batch, rows], and who sees whom, bool [batch, 1, rows, keys], given which
+    keys are `visible`, bool [batch, keys]. Padding has position 1, sees nobody and is seen by nobody, as in Dream's published code.
+    """
+    place = row_index(rows)
+    counted = (visible.long().cumsum(dim=-1) - 1).masked_fill(~visible, 1)
+    return counted[:, place], (visible[:, place, None] & visible[:, None, :])[:, None]
 
 
 def _recognises(keys: Iterable[str], model_type: object) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unmask.models.arithmetic import Arithmetic
-from unmask.models.layers import LayerRunner, RMSNorm, TransformerBlock
+from unmask.models.layers import LayerRunner, RMSNorm, Rows, TransformerBlock
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Network(nn.Module, ABC):
         ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        positions: range | None = None,
+        positions: Rows | None = None,
         layers: LayerRunner | None = None,
     ) -> Tensor:
         """The final, normalised hidden states [batch, positions, width] of `ids` int64 [batch, positions]."""

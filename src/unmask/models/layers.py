@@ -15,6 +15,14 @@ from torch import Tensor, nn
 
 from unmask.models.arithmetic import Arithmetic
 
+Rows = range | Tensor
+"""Canvas positions of the rows that are fed, ascending: consecutive ones, or any, int64 [rows]."""
+
+
+def row_index(rows: Rows) -> slice | Tensor:
+    """What picks `rows` out of an axis over the whole canvas."""
+    return slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -129,7 +137,8 @@ class LayerRunner(Protocol):
             index: of the layer, from 0.
             block: the layer.
             x: [batch, rows, width], the residual stream before it.
-            cos, sin: float32 [rows, head_dim], the rotary tables at the rows' positions.
+            cos, sin: float32, the rotary tables at the rows' positions: [rows, head_dim], or [batch, 1, rows, head_dim] where these differ
+                in a batch.
             attention_bias: bool, broadcastable to [batch, heads, rows, keys], False where a key must not be seen; None: all seen.
             arithmetic: what the block is computed in.
 

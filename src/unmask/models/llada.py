@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import LladaConfig
 from unmask.models.family import Family, Network, NetworkParts
-from unmask.models.layers import BlockParts, LayerRunner, RMSNorm, TransformerBlock
+from unmask.models.layers import BlockParts, LayerRunner, RMSNorm, Rows, TransformerBlock, row_index
 
 
 def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -30,16 +30,18 @@ def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Ten
     return angle.cos(), angle.sin()
 
 
-def rotary_rows(positions: range, context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """The rows of `rotary_tables` at `positions`: two float32 tensors [len(positions), head_dim].
+def rotary_rows(positions: Rows, context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """The rows of `rotary_tables` at `positions`: two float32 tensors [rows, head_dim], or [batch, 1, rows, head_dim] for positions
+    [batch, rows].
 
     Raises:
         ValueError: a position that `context`, the longest canvas of the model, does not hold.
     """
-    if positions.stop > context:
-        raise ValueError(f"{positions.stop} positions do not fit the model's context of {context}")
-    cos, sin = rotary_tables(positions.stop, head_dim, theta)
-    return cos[positions.start :], sin[positions.start :]
+    length = positions.stop if isinstance(positions, range) else int(positions.max()) + 1
+    if length > context:
+        raise ValueError(f"{length} positions do not fit the model's context of {context}")
+    cos, sin = (table[row_index(positions)] for table in rotary_tables(length, head_dim, theta))
+    return (cos, sin) if cos.ndim == 2 else (cos[:, None], sin[:, None])
 
 
 class LladaBlock(TransformerBlock):
@@ -125,7 +127,7 @@ class Llada(Network):
         ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        positions: range | None = None,
+        positions: Rows | None = None,
         layers: LayerRunner | None = None,
     ) -> Tensor:
         """The final, normalised hidden states.
@@ -134,7 +136,7 @@ class Llada(Network):
             ids: token ids, int64 [batch, positions].
             attention_mask: bool [batch, keys], False where a position is padding that nobody may attend to. The keys are the
                 positions fed, or what `layers` makes of them.
-            positions: where on the canvas the ids lie; None: from 0.
+            positions: where on the canvas the ids lie, the same for every row of the batch; None: from 0.
             layers: runs the blocks; a cache is one. None: the rows that are fed see one another and nothing else.
 
         Returns:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from unmask.decoding.cache.smoothing import Smoother, Smoothing
 from unmask.models.arithmetic import Arithmetic
-from unmask.models.layers import LayerRunner, TransformerBlock
+from unmask.models.layers import LayerRunner, Rows, TransformerBlock, row_index
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,8 @@ class Moment:
         block: the positions of the active block.
         step: counted from the start of the block.
         index: counted over the whole generation.
+        mask_token_id: what masked positions of the canvas hold; -1: not known, so none counts as masked.
+        shifted: the network's row `i` predicts position `i + 1`.
     """
 
     canvas: Tensor
@@ -30,6 +31,8 @@ class Moment:
     block: range
     step: int
     index: int
+    mask_token_id: int = -1
+    shifted: bool = False
 
     @property
     def everything(self) -> range:
@@ -38,18 +41,20 @@ class Moment:
 
 
 class Cache(Protocol):
-    """One generation's cache. It is asked twice per forward pass: for the rows to feed, and for what runs the layers on them.
+    """One generation's cache. It is asked once per forward pass for the rows to feed, and then for what runs the layers on them.
 
     The runner sees every layer's rows, keys and values as they come, so it may keep them in place (Fast-dLLM, FreeCache), keep those
     of a token only once it is decoded (dKV-Cache), compute a layer for some of the fed rows and reuse the rest (dLLM-Cache), or let
     rows see only the blocks before them and their own (LLaDA 2.0).
     """
 
-    def rows(self, now: Moment) -> range:
-        """The canvas positions to feed; they include those of the active block that are still masked."""
+    def rows(self, now: Moment) -> Rows:
+        """The canvas positions to feed, the same for every row of the batch; they include those of the active block that are still
+        masked in any of them. A cache whose rows are always consecutive gives ranges.
+        """
         ...
 
-    def runner(self, now: Moment, rows: range) -> LayerRunner:
+    def runner(self, now: Moment, rows: Rows) -> LayerRunner:
         """What runs the layers on these rows, in this forward pass."""
         ...
 
@@ -70,9 +75,9 @@ class KeyValueStore:
         """Those of one layer, smoothed if they are kept so: two tensors [batch, kv_heads, positions, head_dim]."""
         return self._layers[layer]
 
-    def runner(self, now: Moment, rows: range) -> LayerRunner:
+    def runner(self, now: Moment, rows: Rows) -> LayerRunner:
         """Feeds `rows`, which see every position of the canvas. All positions must have been fed before, or be fed now."""
-        length, place = now.canvas.shape[1], slice(rows.start, rows.stop)
+        length, place = now.canvas.shape[1], row_index(rows)
 
         def run(
             index: int,
@@ -90,11 +95,14 @@ class KeyValueStore:
             if warm:
                 self._layers[index] = k, v
             else:
-                self._layers[index] = _replaced(self._layers[index][0], k, place), _replaced(self._layers[index][1], v, place)
+                keys, values = self._layers[index]
+                self._layers[index] = _replaced(keys, k, place), _replaced(values, v, place)
             return block.attend(x, q, *self._layers[index], attention_bias, arithmetic)
 
         return run
 
 
-def _replaced(whole: Tensor, part: Tensor, place: slice) -> Tensor:
-    return torch.cat((whole[:, :, : place.start], part, whole[:, :, place.stop :]), dim=2)
+def _replaced(whole: Tensor, part: Tensor, place: slice | Tensor) -> Tensor:
+    replaced = whole.clone()
+    replaced[:, :, place] = part
+    return replaced

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from unmask.decoding.cache.base import KeyValueStore, Moment
+from unmask.decoding.cache.registry import CacheKind
 from unmask.decoding.cache.smoothing import Smoothing
-from unmask.models.layers import LayerRunner
+from unmask.models.layers import LayerRunner, Rows
 
 
 class PrefixCache:
@@ -16,7 +17,7 @@ class PrefixCache:
     def rows(self, now: Moment) -> range:
         return now.everything if now.step == 0 else range(now.block.start, now.everything.stop)
 
-    def runner(self, now: Moment, rows: range) -> LayerRunner:
+    def runner(self, now: Moment, rows: Rows) -> LayerRunner:
         return self._store.runner(now, rows)
 
 
@@ -29,5 +30,11 @@ class DualCache:
     def rows(self, now: Moment) -> range:
         return now.everything if now.step == 0 else now.block
 
-    def runner(self, now: Moment, rows: range) -> LayerRunner:
+    def runner(self, now: Moment, rows: Rows) -> LayerRunner:
         return self._store.runner(now, rows)
+
+
+CACHES = (
+    CacheKind("prefix", PrefixCache, "all; after a block's first step, from the block's start on", opens_blocks=True),
+    CacheKind("dual", DualCache, "all; after a block's first step, the block", opens_blocks=True),
+)

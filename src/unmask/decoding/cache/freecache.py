@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from unmask.decoding.cache.base import KeyValueStore, Moment
+from unmask.decoding.cache.registry import CacheKind
 from unmask.decoding.cache.smoothing import Smoothing
-from unmask.models.layers import LayerRunner
+from unmask.models.layers import LayerRunner, Rows
 
 
 class FreeCache:
@@ -18,7 +19,7 @@ class FreeCache:
     def rows(self, now: Moment) -> range:
         return now.everything if now.index == 0 else range(max(now.block.start - 1, 0), now.everything.stop)
 
-    def runner(self, now: Moment, rows: range) -> LayerRunner:
+    def runner(self, now: Moment, rows: Rows) -> LayerRunner:
         return self._store.runner(now, rows)
 
 
@@ -31,5 +32,11 @@ class PromptCache:
     def rows(self, now: Moment) -> range:
         return now.everything if now.index == 0 else range(now.prompt_length, now.everything.stop)
 
-    def runner(self, now: Moment, rows: range) -> LayerRunner:
+    def runner(self, now: Moment, rows: Rows) -> LayerRunner:
         return self._store.runner(now, rows)
+
+
+CACHES = (
+    CacheKind("freecache", FreeCache, "all; after the first step, from the row before the block on"),
+    CacheKind("prompt", PromptCache, "all; after the first step, what follows the prompt", opens_blocks=True),
+)

@@ -157,7 +157,12 @@ def _parts(source: str, arguments: _Arguments, policy: Policy, draws: TorchDraws
     if arguments.alg not in get_args(Algorithm) or (_FLASH.search(source) and arguments.alg == "origin"):
         raise NotReplayableError(f"alg = {arguments.alg} is not implemented")
     if _FLASH.search(source):
-        return sampler(arguments.alg), rule, SharedTimesteps(policy.blocks, policy.block_length, steps, arguments.eps), FreeCache()
+        return (
+            sampler(arguments.alg),
+            rule,
+            SharedTimesteps(torch.full((1, policy.blocks), policy.block_length), steps, arguments.eps),
+            FreeCache(),
+        )
     timesteps = Timesteps(steps, arguments.eps)
     return sampler(arguments.alg, timesteps), Certain() if arguments.alg == "origin" else rule, timesteps, None
 

@@ -20,7 +20,7 @@ from unmask.decoding.golden.case import Case, Draw, Events, Forward, MismatchErr
 from unmask.decoding.golden.tolerance import Tolerance
 from unmask.decoding.noise import TorchNoise
 from unmask.decoding.sampler import FloatSampler, Sampling
-from unmask.models.layers import LayerRunner
+from unmask.models.layers import LayerRunner, Rows
 
 
 def recorded_logits(file: Path, case: Case) -> dict[str, Tensor]:
@@ -97,12 +97,13 @@ class FollowedModel:
         return self._model.config
 
     def hidden(
-        self, ids: Tensor, attention_mask: Tensor | None = None, *, positions: range | None = None, layers: LayerRunner | None = None
+        self, ids: Tensor, attention_mask: Tensor | None = None, *, positions: Rows | None = None, layers: LayerRunner | None = None
     ) -> Tensor:
         event = self._event = self._events.take(Forward)
         what = f"forward {self._forwards}"
         same_ids(ids, event.ids, f"{what}: ids")
         positions = range(ids.shape[1]) if positions is None else positions
+        assert isinstance(positions, range), "no recorded cache feeds other rows"
         if event.replace_positions is not None and list(positions) != event.replace_positions:
             raise MismatchError(f"{what}: replaces positions {positions.start} to {positions.stop}; recorded {event.replace_positions}")
         if event.past_len is not None and event.past_len != (self._length if event.replace_positions else positions.start):
