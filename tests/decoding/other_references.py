@@ -118,6 +118,18 @@ def record_fast(model: Llada, prompt: list[list[int]], seed: int, kind: str, fac
     return recorder.case(f"a/Fast-dLLM@00 llada/generate.py::{name}", prompt, seed, x, {**kwargs, "mask_id": mask}, **more)
 
 
+def _padded(model: Dream, ids: Tensor, mask: Tensor) -> Tensor:
+    """Logits of a padded batch: positions count what is not padding, and padding neither sees nor is seen."""
+    index = mask.long().cumsum(-1) - 1
+    index.masked_fill_(mask == 0, 1)
+    cos, sin = (table[index].unsqueeze(1) for table in rotary_tables(64, model.config.head_dim, model.config.rope_theta))
+    bias = torch.logical_and(mask.unsqueeze(1).unsqueeze(-2), mask.unsqueeze(1).unsqueeze(-1))
+    x = model.model.embed_tokens(ids)
+    for block in model.model.layers:
+        x = block(x, cos, sin, bias, model.arithmetic)
+    return model.logits(model.model.norm(x, model.arithmetic))
+
+
 @torch.no_grad()
 def record_dream(model: Dream, prompt: list[list[int]], seed: int, **kwargs: Any) -> dict[str, Any]:
     """Dream's `diffusion_generate`."""
@@ -126,6 +138,9 @@ def record_dream(model: Dream, prompt: list[list[int]], seed: int, **kwargs: Any
     steps, temperature, alg = kwargs["steps"], kwargs.get("temperature", 0.0), kwargs["alg"]
     x = torch.cat((torch.tensor(prompt), torch.full((len(prompt), kwargs["max_new_tokens"]), mask)), 1)
     times = torch.linspace(1, kwargs.get("eps", 1e-3), steps + 1)
+    padding = kwargs.get("attention_mask")
+    if padding is not None:
+        padding = functional.pad(torch.tensor(padding), (0, kwargs["max_new_tokens"]), value=1)
 
     def sampled(logits: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits / temperature if temperature > 0 else logits
@@ -148,7 +163,7 @@ def record_dream(model: Dream, prompt: list[list[int]], seed: int, **kwargs: Any
         return tokens, (p * torch.log(p + 1e-10)).sum(-1) if alg == "entropy" else p.gather(-1, tokens[:, None])[:, 0]
 
     for step in range(steps):
-        raw = recorder.forward(x.clone(), model(x))
+        raw = recorder.forward(x.clone(), model(x) if padding is None else _padded(model, x, padding))
         logits, masked = torch.cat((raw[:, :1], raw[:, :-1]), 1), x == mask
         part = 1 - times[step + 1] / times[step] if step < steps - 1 else torch.tensor(1.0)
         if alg == "origin":

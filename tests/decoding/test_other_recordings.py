@@ -67,6 +67,16 @@ def test_dream_passes(tmp_path, variant, rows):
     assert replayed(tmp_path, model, case) == ("passed", "")
 
 
+@pytest.mark.parametrize("variant", ["entropy", "warm_alg_temp", "origin"])
+def test_padded_dream_passes(tmp_path, variant):
+    model, padding = small_dream(), [[0, 0, 1, 1], [1, 1, 1, 1]]
+    case = record_dream(model, PROMPT, 5, max_new_tokens=10, steps=7, attention_mask=padding, **DREAM[variant])
+    assert replayed(tmp_path, model, case) == ("passed", "")
+    without = {name: value for name, value in case["kwargs"].items() if name != "attention_mask"}
+    assert replayed(tmp_path, model, {**case, "kwargs": without})[0] == "failed"
+    assert replayed(tmp_path, model, {**case, "kwargs": without, "attention_mask": padding}) == ("passed", "")
+
+
 def test_tampering_is_found(tmp_path):
     model = maskless(small_model())
     case = record_fast(model, PROMPT[:1], 5, "dual", gen_length=12, block_length=6, steps=6)

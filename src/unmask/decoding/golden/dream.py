@@ -40,10 +40,11 @@ _REPORTING = {"return_dict_in_generate", "output_history"}
 
 @dataclass(frozen=True)
 class _Arguments:
-    """The arguments of a call, with the reference's defaults. `block` is None where there are no blocks, `early_stop` says how many end
-    tokens end the generation.
+    """The arguments of a call, with the reference's defaults. `attention_mask` is bool [batch, prompt], or None without padding; `block`
+    is None where there are no blocks; `early_stop` says how many end tokens end the generation.
     """
 
+    attention_mask: Tensor | None
     gen_length: int
     steps: int
     block: int | None
@@ -84,7 +85,17 @@ def _run(file: Path, values: dict[str, Any]) -> str:
     if arguments.early_stop is not None:
         stop = EarlyStop(model.config.eos_token_id, model.config.mask_token_id, arguments.early_stop)
         followed.filled_with = model.config.eos_token_id
-    result = generate(recorded, prompt, policy, sampler=followed, committer=committer, schedule=schedule, cache=cache, stop=stop)
+    result = generate(
+        recorded,
+        prompt,
+        policy,
+        attention_mask=arguments.attention_mask,
+        sampler=followed,
+        committer=committer,
+        schedule=schedule,
+        cache=cache,
+        stop=stop,
+    )
     events.finish()
     same_ids(result.ids, case.output_ids, "output_ids")
     if result.n_forward != case.n_forward:
@@ -95,9 +106,10 @@ def _run(file: Path, values: dict[str, Any]) -> str:
 
 def _arguments(case: Case, model: Network, source: str) -> _Arguments:
     kwargs = {key: value for key, value in case.kwargs.items() if key not in _TOKENS | _REPORTING}
-    attention_mask = kwargs.pop("attention_mask", case.attention_mask)
-    if attention_mask is not None and not bool(rectangle(attention_mask, "attention_mask").bool().all()):
-        raise NotReplayableError("padding is not implemented for Dream")
+    recorded_mask = kwargs.pop("attention_mask", case.attention_mask)
+    attention_mask = None if recorded_mask is None else rectangle(recorded_mask, "attention_mask").bool()
+    if attention_mask is not None and not bool(attention_mask.all()) and not _PLAIN.search(source):
+        raise NotReplayableError("padding is replayed for Dream's own generation only")
     for name in ("mask_token_id", "eos_token_id"):
         own = getattr(model.config, name)
         if (given := kwargs.pop(name, own)) != own:
@@ -122,6 +134,7 @@ def _arguments(case: Case, model: Network, source: str) -> _Arguments:
     if alg == "confidence_threshold" and len(case.prompt_ids) > 1:
         raise NotReplayableError("the published threshold decoding of a batch looks at its first row only")
     arguments = _Arguments(
+        attention_mask=attention_mask,
         gen_length=gen_length,
         steps=kwargs.pop("steps", 512),
         block=block,
