@@ -8,10 +8,11 @@ from torch import Tensor
 from unmask.decoding.cache.base import Cache
 from unmask.decoding.cache.registry import caches
 from unmask.decoding.cache.smoothing import Smoothing
+from unmask.decoding.cache.whole import WholeCanvas
 from unmask.decoding.commit import Certain, Committer, Factor, Threshold, TopK
 from unmask.decoding.dream import Drawn, Draws, DreamSampler, OpenedTimesteps, Opening, SharedTimesteps, Timesteps, TorchDraws
 from unmask.decoding.evaluate import ModelConfig
-from unmask.decoding.guided import Exact, Guide, GuidedSampler, Relaxed
+from unmask.decoding.guided import Acceptance, Exact, Guide, GuidedSampler, Relaxed
 from unmask.decoding.policy import DREAM_SCORERS, Policy
 from unmask.decoding.sampler import FloatSampler, Sampler
 from unmask.decoding.schedule import Schedule, Uniform, UntilClean
@@ -77,13 +78,15 @@ def committer_of(policy: Policy, draws: Draws | None = None) -> Committer:
 
 
 def cache_of(policy: Policy, smoothing: Smoothing | None = None) -> Cache | None:
-    """Which rows each step feeds, a new object for every generation; None feeds the whole canvas.
+    """Which rows each step feeds, a new object for every generation; None feeds the whole canvas and keeps nothing.
 
     Args:
         policy: the policy.
         smoothing: what keys and values are divided by before the cache keeps them; None: by nothing.
     """
-    return None if policy.cache == "none" else caches()[policy.cache].build(smoothing)
+    if policy.cache == "none":
+        return None if smoothing is None else WholeCanvas(smoothing)
+    return caches()[policy.cache].build(smoothing)
 
 
 def sampler_of(policy: Policy, config: ModelConfig, *, draws: Draws | None = None, guide: Guide | None = None) -> Sampler:
@@ -103,8 +106,7 @@ def sampler_of(policy: Policy, config: ModelConfig, *, draws: Draws | None = Non
     if guide is not None:
         if guide.vocab_size != config.vocab_size:
             raise UnmaskError(f"the guide has a vocabulary of {guide.vocab_size}; the diffusion model has {config.vocab_size}")
-        accept = Exact() if policy.accept_top_k == 1 else Relaxed(policy.accept_top_k, policy.accept_ratio)
-        return GuidedSampler(guide, config.eos_token_id, accept)
+        return GuidedSampler(guide, config.eos_token_id, acceptance_of(policy))
     sampler: Sampler = FloatSampler()
     if policy.remasking in DREAM_SCORERS:
         sampler = DreamSampler(
@@ -115,6 +117,11 @@ def sampler_of(policy: Policy, config: ModelConfig, *, draws: Draws | None = Non
             timesteps=Timesteps(policy.steps_per_block, policy.eps),
         )
     return Opening(sampler) if opens_blocks(policy, config) else sampler
+
+
+def acceptance_of(policy: Policy) -> Acceptance:
+    """What the guide lets pass."""
+    return Exact() if policy.accept_top_k == 1 else Relaxed(policy.accept_top_k, policy.accept_ratio)
 
 
 def stop_of(policy: Policy, config: ModelConfig) -> EarlyStop | None:

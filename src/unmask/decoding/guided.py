@@ -101,20 +101,28 @@ class GuidedSampler:
         Raises:
             UnmaskError: more than one row, a temperature, deferred tokens, or a guide with another vocabulary.
         """
-        if logits.shape[0] != 1 or sampling.canvas is None or sampling.eligible is None:
-            raise UnmaskError("Guided Diffusion decodes one row at a time")
         if sampling.temperature > 0 or sampling.deferred:
             raise UnmaskError("Guided Diffusion knows neither a temperature nor deferred end-of-text tokens")
         if self._guide.vocab_size != logits.shape[-1]:
             raise UnmaskError(f"the guide has a vocabulary of {self._guide.vocab_size}; the diffusion model has {logits.shape[-1]}")
-        tokens = without(logits, sampling.excluded).argmax(dim=-1)
+        return self.judge(without(logits, sampling.excluded).argmax(dim=-1), sampling)
+
+    def judge(self, drafts: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """Candidates and their confidence, as a `Sampler` gives them, of `drafts` int64 [1, n].
+
+        Raises:
+            UnmaskError: more than one row.
+        """
+        if len(drafts) != 1 or sampling.canvas is None or sampling.eligible is None:
+            raise UnmaskError("Guided Diffusion decodes one row at a time")
+        tokens = drafts.clone()
         confidence = torch.zeros(tokens.shape, dtype=torch.float32)
         masks = sampling.eligible[0].nonzero()[:, 0]
         if len(masks) == 0:
             return tokens, confidence
         run = masks[masks - masks[0] == torch.arange(len(masks))]  # a template's next words end it
-        drafts, first = tokens[0, run], int(sampling.positions[run[0]])
-        kept = run[: max(self._accepted(sampling.canvas[0, :first], drafts), 1)]
+        first = int(sampling.positions[run[0]])
+        kept = run[: max(self._accepted(sampling.canvas[0, :first], tokens[0, run]), 1)]
         confidence[0, kept] = 1
         if bool((ends := tokens[0, kept] == self._eos).any()):
             after = masks[masks > kept[ends][0]]

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 from typing import TYPE_CHECKING
 
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
-    from unmask.decoding.generate import StepRecord
+    
+
+class Committed(Protocol):
+    """What a step left behind, wherever it was computed."""
+
+    @property
+    def canvas(self) -> Any:
+        """int64 [batch, positions], after the step."""
+        ...
+
+    def positions(self, row: int = 0) -> list[int]:
+        """The canvas positions committed in one row, ascending."""
+        ...
 
 
 class EarlyStop:
@@ -26,7 +40,7 @@ class EarlyStop:
         self._eos, self._mask, self._consecutive = eos_token_id, mask_token_id, consecutive
         self._last = -1
 
-    def __call__(self, record: StepRecord) -> bool:
+    def __call__(self, record: Committed) -> bool:
         """Whether to end after this step. One object serves one generation.
 
         Raises:
