@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,6 +29,8 @@ BF16 = "bf16"
 MATRIX_FORMATS = 2
 """How many of `Formats.stored` the matrix engine knows: weights and KV cache."""
 MxName = Annotated[str, AfterValidator(_known_format)]
+Smoothing = Literal["none", "tensor", "static", "baos", "baos-bf16"]
+"""What K and V are divided by before they are packed; `unmask.quant.smoothing` has the methods."""
 
 
 class _Part(BaseModel):
@@ -99,6 +101,7 @@ class Formats(_Part):
     activations: MxName
     kv: MxName
     logits: Annotated[str, AfterValidator(_known_format_or_bf16)] = BF16
+    smoothing: Smoothing = "none"
 
     @property
     def stored(self) -> tuple[str, ...]:

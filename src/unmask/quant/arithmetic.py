@@ -111,8 +111,8 @@ class MachineArithmetic:
         return torch.from_numpy(bf16.add(_array(x), _array(y)))
 
     def scaled(self, x: Tensor, factor: Tensor) -> Tensor:
-        """BF16 product."""
-        return torch.from_numpy(bf16.multiply(_array(x), _array(factor)))
+        """BF16 product; the factor is rounded to BF16."""
+        return torch.from_numpy(bf16.multiply(_array(x), bf16.round(_array(factor))))
 
     def logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """The LM head: as `linear`, then through the format in which logits lie in memory, blocks along the vocabulary."""

@@ -1,0 +1,111 @@
+"""Static smoothing: scales from calibration texts, fixed for a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unmask.decoding.cache.smoothing import Scales
+from unmask.errors import UnmaskError
+from unmask.models.arithmetic import Arithmetic
+from unmask.models.checkpoint import resolve_checkpoint
+from unmask.models.family import Network
+from unmask.models.layers import TransformerBlock
+from unmask.quant.smoothing.scales import filling, peak
+
+FILE = "kv_scales.safetensors"
+"""Where a checkpoint folder keeps its scales."""
+
+
+@dataclass(frozen=True)
+class KvScales:
+    """The scales of a whole network: two tensors [layers, kv_heads, head_dim], float32 with positive BF16 values."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Static:
+    """A scale per layer, head and channel that does not depend on what is generated."""
+
+    def __init__(self, calibrated: KvScales) -> None:
+        self._calibrated = calibrated
+
+    def scales(self, layer: int, keys: Tensor, values: Tensor) -> Scales:
+        return Scales(*(x[layer][None, :, None, :].to(keys.dtype) for x in (self._calibrated.keys, self._calibrated.values)))
+
+
+@torch.no_grad()
+def calibrate(model: Network, ids: Tensor, batch: int = 16) -> KvScales:
+    """The scales of a network, from the largest magnitudes of K and V over calibration canvases.
+
+    Args:
+        model: the network.
+        ids: int64 [canvases, positions]; they should hold masks, as the canvases of a generation do.
+        batch: canvases per forward pass; it changes nothing but the time and memory needed.
+    """
+    peaks: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def run(
+        index: int,
+        block: TransformerBlock,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attention_bias: Tensor | None,
+        arithmetic: Arithmetic,
+    ) -> Tensor:
+        q, k, v = block.project(x, cos, sin, arithmetic)
+        found = tuple(peak(part.float(), dim=(0, 2))[0, :, 0] for part in (k, v))
+        before = peaks.get(index, found)
+        peaks[index] = torch.maximum(before[0], found[0]), torch.maximum(before[1], found[1])
+        return block.attend(x, q, k, v, attention_bias, arithmetic)
+
+    for canvases in torch.split(ids, batch):
+        model.hidden(canvases, layers=run)
+    layers = [peaks[index] for index in sorted(peaks)]
+    return KvScales(*(filling(torch.stack(parts)) for parts in zip(*layers, strict=True)))
+
+
+def save_scales(scales: KvScales, folder: Path) -> None:
+    """Write the scales into a checkpoint folder.
+
+    Raises:
+        UnmaskError: the file cannot be written.
+    """
+    try:
+        save_file({"keys": scales.keys.bfloat16(), "values": scales.values.bfloat16()}, folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise UnmaskError(f"cannot write {folder / FILE}: {error}") from None
+
+
+def load_scales(name_or_path: str | Path, model: Network) -> KvScales:
+    """The scales that a checkpoint folder, or a shipped checkpoint, holds for `model`.
+
+    Raises:
+        UnmaskError: no checkpoint of that name, or no scales in it; a damaged file; scales of another shape than the network's K and V,
+            or that are not positive BF16 numbers.
+    """
+    path = resolve_checkpoint(name_or_path) / FILE
+    if not path.is_file():
+        raise UnmaskError(f"{path} is missing: static smoothing needs scales that were calibrated for the checkpoint")
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UnmaskError(f"{path} is not a complete safetensors file: {' '.join(str(error).split())}") from None
+    sizes = model.config.architecture
+    shape = (sizes.layers, sizes.kv_heads, sizes.head_dim)
+    for name in ("keys", "values"):
+        if name not in found:
+            raise UnmaskError(f"{path}: tensor {name} is missing")
+        scales = found[name].float()
+        if tuple(scales.shape) != shape:
+            raise UnmaskError(f"{path}: tensor {name} has shape {list(scales.shape)}; expected {list(shape)}")
+        if not (bool((scales > 0).all()) and bool(scales.isfinite().all()) and torch.equal(scales, scales.bfloat16().float())):
+            raise UnmaskError(f"{path}: tensor {name} holds a scale that is no positive BF16 number")
+    return KvScales(found["keys"].float(), found["values"].float())
