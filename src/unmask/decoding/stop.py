@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from typing import TYPE_CHECKING
-
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
