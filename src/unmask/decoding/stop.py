@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 from unmask.errors import UnmaskError
 
-if TYPE_CHECKING:
-    
 
 class Committed(Protocol):
     """What a step left behind, wherever it was computed."""
