@@ -35,6 +35,13 @@ def recipe(tmp_path: Path) -> Recipe:
     return load_recipe(path)
 
 
+@pytest.fixture
+def guide_recipe(tmp_path: Path) -> Recipe:
+    path = tmp_path / "tiny-guide.toml"
+    path.write_text(TINY_GUIDE)
+    return load_recipe(path)
+
+
 TINY = """
 bound_length = 64
 
@@ -65,3 +72,5 @@ decay_from = 3
 tokens_per_step = 128
 lengths = [[0, 16], [4, 32]]
 """
+
+TINY_GUIDE = 'objective = "autoregressive"\n' + TINY.replace("width = 16", "width = 16\nweight_tying = true")

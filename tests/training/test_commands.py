@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from unmask.cli.main import app
 from unmask.errors import UnmaskError
 
-from .conftest import SPEECHES, TINY
+from .conftest import SPEECHES, TINY, TINY_GUIDE
 
 FIELDS = {
     "bits_per_character",
@@ -24,9 +24,10 @@ FIELDS = {
 }
 
 
-def test_train_and_bound_print_the_same_measures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [TINY, TINY_GUIDE], ids=["diffusion", "autoregressive"])
+def test_train_and_bound_print_the_same_measures(text: str, tmp_path: Path) -> None:
     recipe, out = tmp_path / "tiny.toml", tmp_path / "out"
-    recipe.write_text(TINY)
+    recipe.write_text(text)
     options = ["--corpus", str(SPEECHES), "--recipe", str(recipe), "--out", str(out), "--no-compile", "--json"]
     trained = CliRunner().invoke(app, ["train", *options], catch_exceptions=False)
     assert trained.exit_code == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unmask.errors import UnmaskError
-from unmask.training.recipe import Recipe, load_recipe
+from unmask.training.recipe import Recipe, load_recipe, shipped_recipes, with_defaults
 
 from .conftest import TINY
 
@@ -15,9 +15,20 @@ def test_the_shipped_recipe_is_that_of_the_model() -> None:
     assert (network.width, network.layers, network.vocabulary, network.context) == (256, 6, 4096, 512)
 
 
+def test_the_guides_recipe_shares_text_tokenizer_and_vocabulary_with_the_models() -> None:
+    guide, model = load_recipe("sotu-guide"), load_recipe("sotu")
+    assert (guide.objective, guide.tokenizer, model.objective, model.tokenizer) == ("autoregressive", "sotu", "diffusion", None)
+    assert guide.data == model.data
+    assert guide.network.vocabulary == model.network.vocabulary
+    assert shipped_recipes() == ["sotu", "sotu-guide"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("bound_length = 64", "objective = 'both'\nbound_length = 64", "objective"),
+        ("bound_length = 64", "objective = 'autoregressive'\nweighting = 'elbo'\nbound_length = 64", "weighting elbo is for the diffusion"),
+        ("bound_length = 64", "tokenizer = 'sotu'\nbound_length = 64", "tokenizer sotu is for the autoregressive"),
         ("width = 16", "", r"network\.width: Field required"),
         ("width = 16", "width = 'wide'", r"network\.width: Input should be a valid integer"),
         ("width = 16", "width = 18", "network: width 18 is not an even multiple of heads 2"),
@@ -44,7 +55,7 @@ def test_a_mistake_is_one_line_that_names_the_field(tmp_path: Path, old: str, ne
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnmaskError, match=r"nowhere\.toml cannot be read"):
+    with pytest.raises(UnmaskError, match=r"nowhere\.toml cannot be read: .*shipped recipes: sotu, sotu-guide"):
         load_recipe(tmp_path / "nowhere.toml")
 
 
@@ -66,3 +77,16 @@ def test_scaling_moves_decay_and_stages_in_proportion() -> None:
 def test_scaling_to_too_few_steps_is_refused(recipe: Recipe) -> None:
     with pytest.raises(UnmaskError, match="a recipe of 1 steps: schedule: lengths must start at step 0 and rise"):
         recipe.scaled_to(1)
+
+
+def test_scaling_keeps_the_objective() -> None:
+    guide = load_recipe("sotu-guide").scaled_to(400)
+    assert (guide.schedule.steps, guide.objective, guide.weighting) == (400, "autoregressive", None)
+
+
+def test_fields_of_an_earlier_version_are_completed_and_other_fields_left_alone() -> None:
+    fields = load_recipe().model_dump(mode="json")
+    earlier = {key: value for key, value in fields.items() if key not in ("objective", "tokenizer")}
+    earlier["network"] = {key: value for key, value in fields["network"].items() if key != "weight_tying"}
+    assert with_defaults(earlier) == fields
+    assert with_defaults({"steps": 3}) == {"steps": 3}

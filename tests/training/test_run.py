@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -11,11 +12,13 @@ from safetensors.torch import load_file
 
 from unmask.errors import UnmaskError
 from unmask.models.checkpoint import load_model
+from unmask.models.guide import load_guide
 from unmask.models.tokenizer import load_tokenizer
 from unmask.training.corpus import Corpus, Speech
+from unmask.training.evaluation import evaluate
 from unmask.training.recipe import Recipe, load_recipe
 from unmask.training.run import train
-from unmask.training.run_state import STATE_FILE
+from unmask.training.run_state import STATE_FILE, load_run, save_run
 from unmask.training.trainer import Trainer, first_weights
 
 QUIET = Console(quiet=True)
@@ -48,15 +51,22 @@ def start(recipe: Recipe, corpus: Corpus, folder: Path, monkeypatch: pytest.Monk
         assert run(recipe, corpus, folder) == 1
 
 
+@pytest.fixture(params=["recipe", "guide_recipe"])
+def either(request: pytest.FixtureRequest) -> Recipe:
+    """A recipe of each objective."""
+    chosen: Recipe = request.getfixturevalue(request.param)
+    return chosen
+
+
 def test_an_interrupted_run_goes_on_bit_identically(
-    recipe: Recipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    either: Recipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(recipe, corpus, tmp_path / "whole") == 6
+    assert run(either, corpus, tmp_path / "whole") == 6
     with monkeypatch.context() as patch:
         interrupt_at(2, patch)
-        assert run(recipe, corpus, tmp_path / "parts") == 3
+        assert run(either, corpus, tmp_path / "parts") == 3
     assert not (tmp_path / "parts" / "model.safetensors").exists()
-    assert run(recipe, corpus, tmp_path / "parts", must_resume=True) == 6
+    assert run(either, corpus, tmp_path / "parts", must_resume=True) == 6
     whole, parts = (load_file(tmp_path / name / STATE_FILE) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -77,8 +87,44 @@ def test_the_finished_folder_is_a_checkpoint_with_a_card(recipe: Recipe, corpus:
     assert corpus.held_out[0].name in card
 
 
-def test_training_lowers_the_loss(recipe: Recipe) -> None:
-    longer = recipe.scaled_to(60)
+def test_a_finished_guide_is_a_checkpoint_with_a_card(guide_recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+    evaluation = train(guide_recipe, corpus, tmp_path, compiled=False, console=QUIET).evaluation
+    assert evaluation is not None
+    model, tokenizer = load_guide(tmp_path, tmp_path, torch.bfloat16), load_tokenizer(tmp_path)
+    master = load_file(tmp_path / STATE_FILE)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, master[f"master/{name}"].bfloat16())
+    again = evaluate(model, tokenizer, [corpus.held_out[0].text], length=64)
+    assert (again.bits_per_character, again.standard_error, again.strata) == (evaluation.bits_per_character, None, None)
+    card = (tmp_path / "README.md").read_text()
+    assert f"| cross-entropy, windows of 64 tokens | {evaluation.bits_per_character:.3f} |" in card
+    assert "unmask train --recipe sotu-guide" in card
+
+
+def test_a_shared_tokenizer_is_read_from_its_checkpoint(guide_recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+    network = guide_recipe.network.model_copy(update={"vocabulary": 4096})
+    train(guide_recipe.model_copy(update={"tokenizer": "sotu", "network": network}), corpus, tmp_path, compiled=False, console=QUIET)
+    assert not (tmp_path / "tokenizer.json").exists()
+    load_guide(tmp_path, "sotu")
+
+
+def test_a_shared_tokenizer_of_another_size_is_refused(guide_recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match=r"network\.vocabulary is 300; the tokenizer of sotu has 4096 entries"):
+        run(guide_recipe.model_copy(update={"tokenizer": "sotu"}), corpus, tmp_path)
+
+
+def test_a_run_of_an_earlier_version_goes_on(recipe: Recipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(recipe, corpus, tmp_path, monkeypatch)
+    found = load_run(tmp_path)
+    assert found is not None
+    state, tensors = found
+    earlier = {key: value for key, value in state.recipe.items() if key not in ("objective", "tokenizer")}
+    save_run(tmp_path, dataclasses.replace(state, recipe=earlier), tensors)
+    assert run(recipe, corpus, tmp_path, must_resume=True) == 6
+
+
+def test_training_lowers_the_loss(either: Recipe) -> None:
+    longer = either.scaled_to(60)
     trainer = Trainer(longer, torch.arange(2000) % 7)
     losses = [trainer.take_step() for _ in range(60)]
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
