@@ -8,6 +8,8 @@ A network and a decoding policy are compiled to a program for a machine; the pro
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from unmask.models import packed
+
 if TYPE_CHECKING:
     from unmask.compiler.check import Check, check
     from unmask.compiler.host import Simulation, Step, simulate
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from unmask.isa.program import Program
     from unmask.machine.config import Machine
     from unmask.models.checkpoint import load_model, save_model
+    from unmask.models.packed import TensorReader
     from unmask.models.tokenizer import load_tokenizer
 
 __version__ = "0.1.0"
@@ -72,3 +75,12 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _packed_reader() -> "TensorReader":
+    from unmask.quant.checkpoint import read_tensors
+
+    return read_tensors
+
+
+packed.register(_packed_reader)

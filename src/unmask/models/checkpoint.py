@@ -19,11 +19,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unmask.errors import UnmaskError
+from unmask.models import packed
 from unmask.models.family import Family, Network, families
 from unmask.models.llada import Llada
 
+INDEX = "model.safetensors.index.json"
+"""The file that says which shard holds which tensor."""
+
 _WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -38,12 +41,14 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
     """The folder of a shipped checkpoint's name (`sotu`), or the path itself.
 
     Raises:
-        UnmaskError: neither a shipped name nor an existing folder; a pickle.
+        UnmaskError: neither a shipped name nor an existing folder; a pickle; an unfinished machine checkpoint.
     """
     shipped = shipped_checkpoints()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     path = Path(name_or_path)
+    for folder in (path, Path(f"{path}{packed.PARTIAL}")):
+        packed.refuse_unfinished(folder)
     if path.is_dir():
         return path
     if path.is_file():
@@ -61,7 +66,7 @@ def read_config(folder: Path) -> tuple[Family, Any]:
         UnmaskError: the file is missing, is not JSON, is of no known family, or states what that family does not support.
     """
     path = folder / "config.json"
-    values = _read_json(path)
+    values = read_json(path)
     for family in families():
         if family.recognises(values.keys(), values.get("model_type")):
             return family, family.read_config(values, path)
@@ -77,7 +82,7 @@ def tokenizer_file(folder: Path) -> Path:
     """
     path = folder / "tokenizer.json"
     if not path.is_file() and (folder / "config.json").is_file():
-        name = _read_json(folder / "config.json").get("tokenizer")
+        name = read_json(folder / "config.json").get("tokenizer")
         if name is not None:
             if name not in shipped_checkpoints():
                 raise UnmaskError(f"{folder / 'config.json'}: tokenizer is {name!r}, which is no shipped checkpoint")
@@ -107,7 +112,8 @@ def load_network(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.f
 
     Args:
         name_or_path: the name of a shipped checkpoint, or a folder with `config.json` and `model.safetensors`, or with
-            `model.safetensors.index.json` and the shards that it names.
+            `model.safetensors.index.json` and the shards that it names; or a machine checkpoint, whose values are then those of its
+            number formats.
         dtype: the dtype of every weight after loading.
 
     Raises:
@@ -116,15 +122,23 @@ def load_network(name_or_path: str | Path = "sotu", dtype: torch.dtype = torch.f
     """
     folder = resolve_checkpoint(name_or_path)
     family, config = read_config(folder)
-    with torch.device("meta"), _Unfilled():
-        model = family.build(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    weights = {}
-    for path, names in _shards(folder, expected):
-        for name, tensor in _read_tensors(path, {name: expected[name] for name in names}):
-            weights[name] = _checked(tensor, dtype, f"{path}: tensor {name}")
+    model = unfilled(family, config)
+    expected = shapes(model)
+    read = packed.tensors if packed.is_packed(folder) else _tensors
+    weights = {name: _checked(tensor, dtype, f"{path}: tensor {name}") for path, name, tensor in read(folder, expected)}
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def unfilled(family: Family, config: Any) -> Network:
+    """The network of a configuration without its weights: parameters on the meta device."""
+    with torch.device("meta"), _Unfilled():
+        return family.build(config)
+
+
+def shapes(model: Network) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that a checkpoint of this network holds, by its name."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def save_model(model: Network, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -174,7 +188,12 @@ def _looks_pickled(path: Path) -> bool:
         return file.read(4)[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UnmaskError: the file is missing or unreadable, or holds no JSON object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -186,20 +205,24 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> list[tuple[Path, list[str]]]:
-    """The weight files of a folder with the tensors each must hold, after checking that together they hold exactly `expected`."""
-    if (folder / _INDEX).is_file():
-        placed = _read_json(folder / _INDEX).get("weight_map")
+def shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> list[tuple[Path, list[str]]]:
+    """The weight files of a folder with the tensors each must hold, after checking that together they hold exactly `expected`.
+
+    Raises:
+        UnmaskError: no weights, only a pickle, a damaged index, a tensor that is missing or unexpected.
+    """
+    if (folder / INDEX).is_file():
+        placed = read_json(folder / INDEX).get("weight_map")
         if not isinstance(placed, dict) or not all(isinstance(shard, str) and Path(shard).name == shard for shard in placed.values()):
-            raise UnmaskError(f"{folder / _INDEX}: weight_map must map tensor names to file names of this folder")
-        _compare_names(folder / _INDEX, set(placed), set(expected))
+            raise UnmaskError(f"{folder / INDEX}: weight_map must map tensor names to file names of this folder")
+        _compare_names(folder / INDEX, set(placed), set(expected))
         return [(folder / shard, [name for name in placed if placed[name] == shard]) for shard in sorted(set(placed.values()))]
     if (folder / _WEIGHTS).is_file():
         return [(folder / _WEIGHTS, list(expected))]
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise UnmaskError(f"{folder} holds only a pickle ({pickles[0]}), which can run code when read; only safetensors are read")
-    raise UnmaskError(f"{folder} holds no weights: neither {_WEIGHTS} nor {_INDEX}")
+    raise UnmaskError(f"{folder} holds no weights: neither {_WEIGHTS} nor {INDEX}")
 
 
 def _compare_names(path: Path, found: set[str], expected: set[str]) -> None:
@@ -211,23 +234,33 @@ def _compare_names(path: Path, found: set[str], expected: set[str]) -> None:
         raise UnmaskError(f"{path}: tensor {unexpected[0]} is unexpected{more}")
 
 
-def _read_tensors(path: Path, expected: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of one safetensors file, after checking that the names and shapes in its header are `expected`."""
+def _tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[Path, str, Tensor]]:
+    for path, names in shards(folder, expected):
+        with open_shard(path, {name: expected[name] for name in names}) as file:
+            for name in names:
+                yield path, name, file.get_tensor(name)
+
+
+def open_shard(path: Path, expected: Mapping[str, tuple[int, ...]]) -> Any:
+    """A safetensors file opened for PyTorch (a context manager), after checking that the names and shapes in its header are `expected`.
+
+    Raises:
+        UnmaskError: missing, a pickle, damaged, a tensor that is missing, unexpected or misshapen.
+    """
     if not path.is_file():
         raise UnmaskError(f"{path} is missing")
     if _looks_pickled(path):
         raise UnmaskError(f"{path} is a pickle under another name; only safetensors are read")
     try:
-        with safe_open(path, framework="pt") as file:
-            _compare_names(path, set(file.keys()), set(expected))
-            for name, shape in expected.items():
-                found = tuple(file.get_slice(name).get_shape())
-                if found != shape:
-                    raise UnmaskError(f"{path}: tensor {name} has shape {list(found)}; expected {list(shape)}")
-            for name in expected:
-                yield name, file.get_tensor(name)
+        file: Any = safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+        _compare_names(path, set(file.keys()), set(expected))
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in expected}
     except (OSError, SafetensorError) as error:
         raise UnmaskError(f"{path} is not a complete safetensors file: {_one_line(error)}") from None
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise UnmaskError(f"{path}: tensor {name} has shape {list(found[name])}; expected {list(shape)}")
+    return file
 
 
 def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:

@@ -59,7 +59,8 @@ def quantize(
                 codes[row, start : start + BLOCK] = 0
                 continue
             # The exponent field of a subnormal is 0 and its scale the smallest, as floor(log2) of it would give, clamped.
-            scale = np.int32(max(np.int32(largest >> np.uint32(23)) - emax, 0))
+            top = np.int32(largest >> np.uint32(23))
+            scale = np.int32(top - emax if top > emax else 0)
             scales[row, index] = scale
             for i in range(BLOCK):
                 pattern = block[i]
