@@ -188,7 +188,8 @@ class _Job:
             name = shard.path.name
             if name not in done:
                 done[name] = stream.write_file(partial / name, self._parts(shard, count))
-            _write_json(partial / packed.PROGRESS, {**self.machine, "shards": done})
+            in_order = {shard.path.name: done[shard.path.name] for shard in self.shards if shard.path.name in done}
+            _write_json(partial / packed.PROGRESS, {**self.machine, "shards": in_order})
         if (self.folder / INDEX).is_file():
             placed = {entry.name: shard.path.name for shard in self.shards for entry in self._entries(shard)}
             _write_json(partial / INDEX, {"metadata": {"total_size": self.stored_bytes}, "weight_map": placed})
