@@ -23,7 +23,7 @@ def bound(
     corpus: Annotated[Path | None, typer.Option(help="The whole package of speeches, split as for the shipped model.")] = None,
     speeches: Annotated[Path | None, typer.Option(help="A folder of .txt files, all of them held out.")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="Tokens per window; the recipe's if left out.")] = None,
-    strata: Annotated[int, typer.Option(min=2, help="Forward passes per window, an even number; a guide needs one.")] = 8,
+    strata: Annotated[int, typer.Option(min=2, help="Forward passes per window, an even number; a guide takes one.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measures as JSON.")] = False,
 ) -> None:
     """Measure a checkpoint in bits per character: the masked-diffusion bound of a LLaDA network, the exact cross-entropy of a guide."""
