@@ -23,16 +23,14 @@ from unmask.decoding.commit import TopK
 from unmask.decoding.compose import cache_of
 from unmask.decoding.evaluate import Evaluator
 from unmask.decoding.generate import StepRecord
-from unmask.decoding.noise import TorchNoise
-from unmask.decoding.policy import CacheName
-from unmask.decoding.sampler import Sampling
+from unmask.decoding.sampler import FloatSampler, Sampling
 from unmask.machine.config import Smoothing as MethodName
 from unmask.models.arithmetic import FloatArithmetic
 from unmask.models.family import Network
 from unmask.models.layers import TransformerBlock
 from unmask.numerics import mx
 from unmask.quant.arithmetic import MachineArithmetic
-from unmask.quant.sampler import MachineSampler
+from unmask.quant.noise import CounterNoise
 from unmask.quant.smoothing.registry import smoothing_named
 from unmask.quant.smoothing.scales import FILL, power_of_two_below
 from unmask.quant.smoothing.static import KvScales, Static, load_scales
@@ -48,7 +46,7 @@ PROMPTS = (
     "A treaty of commerce and navigation with Great Britain was",
 )
 POLICY = Policy(gen_length=32, block_length=16, steps=16, temperature=0.7)
-CACHES: tuple[CacheName, ...] = ("none", "prefix", "dual")
+CACHES = ("none", "prefix", "dual")
 SEED = 0
 
 
@@ -151,7 +149,7 @@ def chosen(confidence: Tensor, masked: Tensor, tokens: Tensor, counts: Tensor) -
 
 
 @torch.no_grad()
-def follow(model: Network, prompts: Tensor, cache: CacheName, tried: list[Variant]) -> None:
+def follow(model: Network, prompts: Tensor, cache: str, tried: list[Variant]) -> None:
     """Run the float32 generation and hold every variant against it at each of its steps."""
     config, length, policy = model.config, prompts.shape[1], replace(POLICY, cache=cache)
     canvas = torch.cat((prompts, prompts.new_full((len(prompts), POLICY.gen_length), config.mask_token_id)), dim=1)
@@ -161,7 +159,7 @@ def follow(model: Network, prompts: Tensor, cache: CacheName, tried: list[Varian
         twin.arithmetic = arithmetic(variant.kv)
         evaluators.append(Evaluator(twin, canvas != config.mask_token_id, length, 0.0, None, cache_of(policy, variant.smoothing)))
     exact = Evaluator(model, canvas != config.mask_token_id, length, 0.0, None, cache_of(policy))
-    sampler, before, index = MachineSampler(SEED), canvas, 0
+    sampler, before, index = FloatSampler(), canvas, 0
 
     def compare(record: StepRecord) -> None:
         nonlocal before, index
@@ -170,7 +168,7 @@ def follow(model: Network, prompts: Tensor, cache: CacheName, tried: list[Varian
         masked = before[:, active.start : active.stop] == config.mask_token_id
         counts = record.committed.sum(dim=1)
         positions, excluded = torch.arange(active.start, active.stop), (config.mask_token_id,)
-        sampling = Sampling(record.step, positions, policy.temperature, policy.remasking, excluded, (), TorchNoise(SEED))
+        sampling = Sampling(record.step, positions, policy.temperature, policy.remasking, excluded, (), CounterNoise(SEED))
         expected = exact(before, active, index, active).logits
         tokens, confidence = sampler(expected, sampling)
         references = {"float32": chosen(confidence, masked, tokens, counts)}
@@ -185,7 +183,7 @@ def follow(model: Network, prompts: Tensor, cache: CacheName, tried: list[Varian
                 variant.commits[name].extend(len(ours & theirs) / len(ours) for ours, theirs in zip(commits, reference, strict=True))
         before = record.canvas
 
-    generate(model, prompts, policy, sampler=sampler, on_step=compare)
+    generate(model, prompts, policy, noise=CounterNoise(SEED), on_step=compare)
 
 
 def main() -> None:
@@ -194,7 +192,7 @@ def main() -> None:
     model, tokenizer = load_model("sotu"), load_tokenizer("sotu")
     encoded = [tokenizer.encode(prompt) for prompt in PROMPTS[:count]]
     prompts = torch.tensor([ids[: min(map(len, encoded))] for ids in encoded])
-    middle = generate(model, prompts, POLICY, sampler=MachineSampler(SEED)).steps[POLICY.steps // 2 - 1].canvas
+    middle = generate(model, prompts, POLICY, noise=CounterNoise(SEED)).steps[POLICY.steps // 2 - 1].canvas
     layer_errors(model, middle, variants(model))
     for cache in CACHES:
         tried = variants(model)
