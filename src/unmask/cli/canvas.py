@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -28,8 +28,18 @@ class CanvasView:
     Where standard output is no terminal it gets the text alone, and all else goes to standard error.
     """
 
-    def __init__(self, tokenizer: Tokenizer, mask_token: int, steps: int, quiet: bool) -> None:
-        self._tokenizer, self._mask, self._steps, self._quiet = tokenizer, mask_token, steps, quiet
+    def __init__(self, tokenizer: Tokenizer, mask_token: int, masks: int, steps: int | None, quiet: bool) -> None:
+        """Set what is shown.
+
+        Args:
+            tokenizer: of the model.
+            mask_token: what is shown as a gap.
+            masks: how many there are at the start.
+            steps: how many the run will take; None: it is not known, and progress is counted in masks.
+            quiet: show nothing.
+        """
+        self._tokenizer, self._mask, self._quiet = tokenizer, mask_token, quiet
+        self._masks, self._steps, self._done = masks, steps, 0
         self._text_alone = not sys.stdout.isatty()
         self._console = Console(stderr=self._text_alone, quiet=quiet, highlight=False)
         self._is_live = not quiet and self._console.file.isatty() and not self._console.is_dumb_terminal
@@ -37,7 +47,11 @@ class CanvasView:
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console
         )
-        self._task = self._progress.add_task("denoising", total=steps)
+        self._task = self._progress.add_task("denoising", total=self._total)
+
+    @property
+    def _total(self) -> int:
+        return self._masks if self._steps is None else self._steps
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -48,18 +62,28 @@ class CanvasView:
         else:
             yield
 
-    def step(self, number: int, canvas: list[int], committed: list[int]) -> None:
-        """Show the canvas after a step; `committed` are the positions that it filled."""
-        self._progress.update(self._task, completed=number + 1)
+    def step(self, number: int, canvases: Sequence[Sequence[int]], committed: Sequence[Collection[int]]) -> None:
+        """Show a step.
+
+        Args:
+            number: of the step, from 0.
+            canvases: every row's canvas after it.
+            committed: the positions that it filled in each.
+        """
+        before, left = self._done, sum(list(canvas).count(self._mask) for canvas in canvases)
+        self._done = self._masks - left if self._steps is None else number + 1
+        self._progress.update(self._task, completed=self._done)
         if self._live is not None:
-            panel = Panel(self._render(canvas, set(committed)), title=f"step {number + 1} of {self._steps}")
+            whole = "" if self._steps is None else f" of {self._steps}"
+            panel = Panel(Text("\n").join(map(self._render, canvases, committed)), title=f"step {number + 1}{whole}")
             self._live.update(Group(panel, self._progress))
-        elif not self._quiet and (number + 1) * _LINES // self._steps > number * _LINES // self._steps:
-            text = self._render(canvas, set(committed)).plain.replace("\n", " ")
-            line = f"step {number + 1}/{self._steps}, {canvas.count(self._mask)} masks left: {text}"
+        elif not self._quiet and self._done * _LINES // self._total > before * _LINES // self._total:
+            whole = "" if self._steps is None else f"/{self._steps}"
+            texts = [self._render(*row).plain.replace("\n", " ") for row in zip(canvases, committed, strict=True)]
+            line = f"step {number + 1}{whole}, {left} masks left: {' | '.join(texts)}"
             self._console.print(line, soft_wrap=True, markup=False)
 
-    def _render(self, canvas: list[int], committed: set[int]) -> Text:
+    def _render(self, canvas: Sequence[int], committed: Collection[int]) -> Text:
         """Neighbouring tokens of one kind are decoded together, so that a character that spans tokens comes out whole.
 
         End of text is shown, since what follows it on the canvas is no part of the text.
@@ -72,7 +96,7 @@ class CanvasView:
             if kinds[start] == "mask":
                 text.append(_MASK * (end - start), style="dim")
             else:
-                decoded = printable(self._tokenizer.decode(canvas[start:end], skip_special=False))
+                decoded = printable(self._tokenizer.decode(list(canvas[start:end]), skip_special=False))
                 text.append(decoded, style="bold green" if kinds[start] == "new" else "")
             start = end
         return text
@@ -89,17 +113,20 @@ class CanvasView:
 
             yield advance
 
-    def summary(self, prompt: str, result: dict[str, Any]) -> None:
-        """The text, and what it cost."""
-        if self._text_alone:
-            print(printable(prompt + result["text"]), flush=True)
-        else:
-            self._console.print(Panel(Text(printable(result["text"]).lstrip()), title="text", style="bold"))
+    def summary(self, prompts: Sequence[str], result: dict[str, Any]) -> None:
+        """The texts, each after its prompt where standard output holds nothing else, and what they cost."""
+        texts = [result["text"]] if len(prompts) == 1 else result["text"]
+        for prompt, text in zip(prompts, texts, strict=True):
+            if self._text_alone:
+                print(printable(prompt + text), flush=True)
+            else:
+                self._console.print(Panel(Text(printable(text).lstrip()), title="text", style="bold"))
         if result["cycles"] is None:
             cost = f"{result['steps']} steps, {result['forwards']} forwards in {result['wall_seconds']:.1f} s"
             self._console.print(f"{cost} (PyTorch, float32)")
             return
-        new, machine = len(result["tokens"]), escape(printable(result["machine"]))
+        new = len(result["tokens"]) if len(prompts) == 1 else sum(map(len, result["tokens"]))
+        machine = escape(printable(result["machine"]))
         self._console.print(f"{new} tokens in {result['steps']} steps on machine [bold]{machine}[/]")
         self._console.print(
             f"{result['cycles']:,} cycles, {result['seconds_at_clock'] * 1e3:.3f} ms at {result['clock_ghz']:g} GHz "

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from unmask.cli import options
 from unmask.cli.files import check_output
+from unmask.cli.policy import policy_from, takes_policy
 from unmask.cli.text import encode_prompt
-from unmask.decoding.policy import Policy
 
 if TYPE_CHECKING:
     from unmask.isa.program import Program
@@ -22,32 +22,19 @@ if TYPE_CHECKING:
     from unmask.machine.cycle import Timing
 
 
+@takes_policy
 def compile_prompt(
     prompt: options.Prompt,
     output: Annotated[Path, typer.Option("--output", "-o", help="The program file to write.")],
     machine: options.MachineOption = "small",
     model: options.ModelOption = "sotu",
-    gen_length: options.GenLength = options.DEFAULT_GEN_LENGTH,
-    block_length: options.BlockLength = options.DEFAULT_BLOCK_LENGTH,
-    steps: options.Steps = options.DEFAULT_STEPS,
-    temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
-    remasking: options.RemaskingOption = options.DEFAULT_REMASKING,
-    suppress_eos: options.SuppressEos = False,
-    seed: options.Seed = options.DEFAULT_SEED,
     as_json: options.JsonOption = False,
+    **decoding: Any,
 ) -> None:
     """Compile the denoising step that continues PROMPT to a program file; `unmask run` runs it.
 
     The program fits every prompt of as many tokens."""
-    policy = Policy(
-        gen_length=gen_length,
-        block_length=block_length,
-        steps=steps,
-        temperature=temperature,
-        remasking=remasking,
-        suppress_eos=suppress_eos,
-        seed=seed,
-    )
+    policy = policy_from(decoding)
     check_output(output)
 
     from unmask.compiler.lower import compile_step
@@ -64,7 +51,7 @@ def compile_prompt(
     program.about |= {"checkpoint": checkpoint, "prompt_ids": ids}
     timing = time_program(program, target)
     program.save(output)
-    summary = _summary(program, target, timing, output) | {"checkpoint": checkpoint, "prompt_ids": ids, "steps": steps}
+    summary = _summary(program, target, timing, output) | {"checkpoint": checkpoint, "prompt_ids": ids, "steps": policy.steps}
     if as_json:
         print(json.dumps(summary))
     else:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unmask.cli import costs, options
+from unmask.cli.policy import policy_from, takes_policy
 from unmask.cli.text import encode_prompt, new_text
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.cli.canvas import CanvasView
+    from unmask.cli.template import Template
     from unmask.compiler.check import Check
+    from unmask.decoding.guided import Guide
     from unmask.decoding.policy import Policy
-    from unmask.models.llada import Llada
+    from unmask.models.family import Network
     from unmask.models.tokenizer import Tokenizer
 
 
@@ -28,21 +33,66 @@ class Backend(StrEnum):
     TORCH = "torch"
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What is to be generated.
+
+    Attributes:
+        prompts: the texts to continue; of a template, what comes before its first gap.
+        ids: their tokens.
+    """
+
+    model: Network
+    tokenizer: Tokenizer
+    prompts: Sequence[str]
+    ids: Sequence[Sequence[int]]
+    template: Template | None
+    policy: Policy
+    guide: Guide | None
+
+    @property
+    def padded(self) -> list[list[int]]:
+        """The tokens, those of shorter prompts after padding."""
+        config = self.model.config
+        pad = getattr(config, "pad_token_id", None)
+        pad = config.eos_token_id if pad is None else pad
+        return [[pad] * padding + list(ids) for padding, ids in zip(self.padding, self.ids, strict=True)]
+
+    @property
+    def padding(self) -> list[int]:
+        """How many positions of each row are padding."""
+        longest = max(map(len, self.ids))
+        return [longest - len(ids) for ids in self.ids]
+
+    @property
+    def attention_mask(self) -> list[list[int]] | None:
+        """0 at padding; None if there is none."""
+        if not any(self.padding):
+            return None
+        return [[0] * padding + [1] * len(ids) for padding, ids in zip(self.padding, self.ids, strict=True)]
+
+    @property
+    def content(self) -> list[list[int]] | None:
+        """What the generated positions hold at first; None: nothing."""
+        return None if self.template is None else [self.template.content]
+
+
+@takes_policy
 def generate(
-    prompt: options.Prompt,
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="The text to continue; several make a batch.")] = None,
     machine: options.MachineOption = "small",
     model: options.ModelOption = "sotu",
     backend: Annotated[Backend, typer.Option(help="The simulated machine, or the float32 PyTorch reference.")] = Backend.NPU,
-    gen_length: options.GenLength = options.DEFAULT_GEN_LENGTH,
-    block_length: options.BlockLength = options.DEFAULT_BLOCK_LENGTH,
-    steps: options.Steps = options.DEFAULT_STEPS,
-    temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
-    remasking: options.RemaskingOption = options.DEFAULT_REMASKING,
-    cfg_scale: Annotated[float, typer.Option(help="Classifier-free guidance; only with --backend torch.")] = 0.0,
-    suppress_eos: options.SuppressEos = False,
-    seed: options.Seed = options.DEFAULT_SEED,
+    template: Annotated[
+        str | None,
+        typer.Option(help="Instead of PROMPT, a text with gaps to fill: [n] is one of n tokens, \\[ a bracket."),
+    ] = None,
+    guide: Annotated[
+        str | None, typer.Option(help="Of --commit guided: a shipped guide's name, or a folder. By default the model's own.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare every step with PyTorch in the machine's number formats.")] = False,
     as_json: options.JsonOption = False,
+    **decoding: Any,
 ) -> None:
     """Generate text, and say what it cost.
 
@@ -50,87 +100,148 @@ def generate(
 
     With --check, exits with status 1 if the machine and PyTorch commit different tokens anywhere.
     """
-    import torch
-
-    from unmask.cli.canvas import CanvasView
-    from unmask.decoding.policy import Policy
     from unmask.machine.config import Machine
-    from unmask.models.checkpoint import load_model
-    from unmask.models.tokenizer import load_tokenizer
 
-    target = Machine.load(machine)
-    policy = Policy(
-        gen_length=gen_length,
-        block_length=block_length,
-        steps=steps,
-        temperature=temperature,
-        cfg_scale=cfg_scale,
-        remasking=remasking,
-        suppress_eos=suppress_eos,
-        seed=seed,
-    )
     if check and backend is Backend.TORCH:
         raise UnmaskError("--check compares the machine with PyTorch; it needs --backend npu")
-    network, tokenizer = load_model(model, torch.float32), load_tokenizer(model)
-    ids = encode_prompt(prompt, tokenizer, (network.config.mask_token_id, network.config.eos_token_id))
-    about = {"prompt": prompt, "prompt_tokens": len(ids), "model": model, "backend": backend.value, "policy": vars(policy)}
-    view = CanvasView(tokenizer, network.config.mask_token_id, policy.steps, quiet=as_json)
-    if backend is Backend.TORCH:
-        result = _torch(network, tokenizer, ids, policy, view)
-    else:
-        result = _npu(network, tokenizer, ids, policy, target, view, check)
+    if template is not None and prompts:
+        raise UnmaskError("a template holds its prompt: expected either PROMPT or --template")
+    if template is None and not prompts:
+        raise UnmaskError("Missing argument 'PROMPT': expected a text to continue, or --template")
+    policy = None if template is not None else policy_from(decoding)
+    target = Machine.load(machine)
+    task = _task(prompts or [], template, model, guide, decoding, policy)
+    one = len(task.prompts) == 1
+    about = {
+        "prompt": task.prompts[0] if one else list(task.prompts),
+        "prompt_tokens": len(task.ids[0]) if one else [len(ids) for ids in task.ids],
+        "model": model,
+        "backend": backend.value,
+        "policy": vars(task.policy),
+    }
+    view = _view(task, as_json)
+    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check)
+    result |= _texts(task, result["tokens"])
     if as_json:
         print(json.dumps(about | result))
     else:
-        view.summary(prompt, result)
+        view.summary([""] if template is not None else task.prompts, result)
     if check and not result["check"]["identical"]:
         raise typer.Exit(1)
 
 
-def _torch(model: Llada, tokenizer: Tokenizer, ids: list[int], policy: Policy, view: CanvasView) -> dict[str, Any]:
-    from unmask.decoding.generate import generate
+def _task(
+    prompts: Sequence[str], template: str | None, model: str, guide: str | None, decoding: dict[str, Any], policy: Policy | None
+) -> _Task:
+    """Load what is asked for and read the texts; the policy of a template depends on its gaps."""
+    import torch
+
+    from unmask.models.checkpoint import load_network
+    from unmask.models.tokenizer import load_tokenizer
+
+    network, tokenizer = load_network(model, torch.float32), load_tokenizer(model)
+    config = network.config
+    special = (config.mask_token_id, config.eos_token_id)
+    if template is None:
+        ids, parsed = [encode_prompt(prompt, tokenizer, special) for prompt in prompts], None
+    else:
+        from unmask.cli.template import read_template
+
+        parsed = read_template(template, tokenizer, special, config.mask_token_id, config.max_sequence_length)
+        prompts, ids = [parsed.prompt], [parsed.prompt_ids]
+    policy = policy or policy_from(decoding, None if parsed is None else parsed.is_gap)
+    return _Task(network, tokenizer, prompts, ids, parsed, policy, _guide(policy, guide, model))
+
+
+def _guide(policy: Policy, name: str | None, model: str) -> Guide | None:
+    if policy.commit != "guided":
+        if name is not None:
+            raise UnmaskError(f"--guide belongs to --commit guided; commit is {policy.commit!r}")
+        return None
+    from unmask.decoding.guide import CachedGuide
+    from unmask.models.guide import load_guide
+
+    return CachedGuide(load_guide(f"{model}-guide" if name is None else name, model))
+
+
+def _view(task: _Task, quiet: bool) -> CanvasView:
+    from unmask.cli.canvas import CanvasView
+    from unmask.decoding.compose import opens_blocks
+
+    policy, mask = task.policy, task.model.config.mask_token_id
+    masks = len(task.ids) * policy.gen_length if task.template is None else sum(task.template.is_gap)
+    fixed = policy.commit == "schedule" and not policy.early_stop and not opens_blocks(policy, task.model.config)
+    fixed &= task.template is None or policy.blocks == 1
+    return CanvasView(task.tokenizer, mask, masks, policy.steps if fixed else None, quiet)
+
+
+def _texts(task: _Task, tokens: Any) -> dict[str, Any]:
+    """The texts of the generated tokens, [gen_length] or [batch, gen_length]."""
+    eos = task.model.config.eos_token_id
+    if task.template is not None:
+        whole = task.tokenizer.decode([*task.template.prompt_ids, *tokens])
+        return {"text": whole, "gaps": task.template.texts(task.tokenizer, tokens)}
+    if len(task.prompts) == 1:
+        return {"text": new_text(task.tokenizer, tokens, eos)}
+    return {"text": [new_text(task.tokenizer, row, eos) for row in tokens]}
+
+
+def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
+    from unmask.decoding.generate import StepRecord, generate
     from unmask.quant.noise import CounterNoise
+
+    def show(record: StepRecord) -> None:
+        canvases = [row[padding:] for row, padding in zip(record.canvas.tolist(), task.padding, strict=True)]
+        rows = enumerate(task.padding)
+        view.step(record.step, canvases, [{at - padding for at in record.positions(row)} for row, padding in rows])
 
     started = time.perf_counter()
     with view.running():
         done = generate(
-            model,
-            [ids],
-            policy,
-            noise=CounterNoise(policy.seed),
-            on_step=lambda record: view.step(record.step, record.canvas[0].tolist(), record.positions()),
+            task.model,
+            task.padded,
+            task.policy,
+            template=task.content,
+            attention_mask=task.attention_mask,
+            guide=task.guide,
+            noise=CounterNoise(task.policy.seed),
+            on_step=show,
         )
-    tokens = done.new_tokens()
+    rows = range(len(task.prompts))
+    tokens = [done.new_tokens(row) for row in rows]
+    commits = [[{"step": r.step, "positions": r.positions(row), "tokens": r.tokens(row)} for r in done.steps] for row in rows]
     return costs.without_machine() | {
-        "text": new_text(tokenizer, tokens, model.config.eos_token_id),
-        "tokens": tokens,
+        "text": None,
+        "tokens": tokens[0] if len(rows) == 1 else tokens,
         "steps": len(done.steps),
         "forwards": done.n_forward,
-        "commits": [{"step": r.step, "positions": r.positions(), "tokens": r.tokens()} for r in done.steps],
+        "commits": commits[0] if len(rows) == 1 else commits,
         "wall_seconds": time.perf_counter() - started,
     }
 
 
-def _npu(model: Llada, tokenizer: Tokenizer, ids: list[int], policy: Policy, machine: Any, view: CanvasView, check: bool) -> dict[str, Any]:
+def _npu(task: _Task, machine: Any, view: CanvasView, check: bool) -> dict[str, Any]:
     from unmask.compiler.check import check as compare
     from unmask.compiler.host import simulate
     from unmask.compiler.lower import compile_step
     from unmask.numerics import bf16
 
+    if len(task.prompts) > 1 or task.template is not None or task.guide is not None:
+        raise UnmaskError("several prompts, templates and guides have no program yet; expected --backend torch")
     started = time.perf_counter()
-    program = compile_step(model, policy, machine, len(ids))
+    program = compile_step(task.model, task.policy, machine, len(task.ids[0]))
     with view.running():
-        done = simulate(program, ids, on_step=lambda step: view.step(step.step, step.canvas.tolist(), step.positions))
+        done = simulate(program, task.ids[0], on_step=lambda step: view.step(step.step, [step.canvas.tolist()], [step.positions]))
     wall = time.perf_counter() - started
     outcome: Check | None = None
     if check:
         with view.checking() as advance:
-            outcome = compare(done, model, on_step=advance)
+            outcome = compare(done, task.model, on_step=advance)
     return costs.of_simulation(done) | {
-        "text": new_text(tokenizer, done.new_tokens, model.config.eos_token_id),
+        "text": None,
         "forwards": len(done.steps),
         "instructions": len(program.words),
-        "temperature_bf16": bf16.rounded(policy.temperature),
+        "temperature_bf16": bf16.rounded(task.policy.temperature),
         "check": None if outcome is None else vars(outcome),
         "wall_seconds": wall,
     }

@@ -11,12 +11,16 @@ from typer.core import TyperGroup
 
 from unmask.cli.asm import asm
 from unmask.cli.bound import bound
+from unmask.cli.calibrate import calibrate
 from unmask.cli.compile import compile_prompt
 from unmask.cli.disasm import disasm
+from unmask.cli.formats import formats
 from unmask.cli.generate import generate
 from unmask.cli.golden import golden
 from unmask.cli.isa import isa
 from unmask.cli.machines import machines
+from unmask.cli.policies import policies
+from unmask.cli.quantize import quantize
 from unmask.cli.run import run_program
 from unmask.cli.text import printable
 from unmask.cli.train import train
@@ -58,9 +62,13 @@ app.command("disasm")(disasm)
 app.command("asm")(asm)
 app.command("isa")(isa)
 app.command("machines")(machines)
+app.command("policies")(policies)
+app.command("formats")(formats)
+app.command("quantize")(quantize)
 app.command("golden")(golden)
 app.command("train")(train)
 app.command("bound")(bound)
+app.command("calibrate")(calibrate)
 
 
 def _explain(mistake: str) -> None:

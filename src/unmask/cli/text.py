@@ -18,22 +18,32 @@ _REPLACED = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
 def encode_prompt(prompt: str, tokenizer: Tokenizer, special: Collection[int]) -> list[int]:
     """The ids of a prompt.
 
-    Args:
-        special: ids that text must not spell: the mask token, end of text.
-
     Raises:
-        UnmaskError: the prompt is empty, not Unicode (an argument of undecodable bytes), or spells a special token.
+        UnmaskError: the prompt is empty, or what `encode` raises.
     """
     if not prompt.strip():
         raise UnmaskError("the prompt is empty: expected some text to continue")
+    return encode(prompt, "prompt", tokenizer, special)
+
+
+def encode(text: str, what: str, tokenizer: Tokenizer, special: Collection[int]) -> list[int]:
+    """The ids of a text.
+
+    Args:
+        what: the text's name in messages.
+        special: ids that text must not spell: the mask token, end of text.
+
+    Raises:
+        UnmaskError: the text is not Unicode (an argument of undecodable bytes), or spells a special token.
+    """
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise UnmaskError("the prompt is not valid UTF-8") from None
-    ids = tokenizer.encode(prompt)
+        raise UnmaskError(f"the {what} is not valid UTF-8") from None
+    ids = tokenizer.encode(text)
     for token in ids:
         if token in special:
-            raise UnmaskError(f"the prompt spells the special token {tokenizer.decode([token], skip_special=False)}; expected plain text")
+            raise UnmaskError(f"the {what} spells the special token {tokenizer.decode([token], skip_special=False)}; expected plain text")
     return ids
 
 

@@ -85,7 +85,7 @@ def generate(
     policy: Policy,
     *,
     template: Tensor | Sequence[Sequence[int]] | None = None,
-    attention_mask: Tensor | None = None,
+    attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
     guide: Guide | None = None,
     noise: NoiseSource | None = None,
     sampler: Sampler | None = None,
@@ -240,7 +240,7 @@ def _checked_template(template: Tensor | Sequence[Sequence[int]] | None, policy:
     return given
 
 
-def _visible(attention_mask: Tensor | None, prompt: Tensor, policy: Policy) -> Tensor | None:
+def _visible(attention_mask: Tensor | Sequence[Sequence[int]] | None, prompt: Tensor, policy: Policy) -> Tensor | None:
     """The attention mask of the whole canvas, or None if every position may be seen."""
     if attention_mask is None:
         return None

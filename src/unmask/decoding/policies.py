@@ -28,6 +28,23 @@ class NamedPolicy:
     settings: Mapping[str, Any] = field(default_factory=dict)
     one_block: bool = False
 
+    def policy(self, *, gen_length: int = 64, block_length: int | None = None, steps: int | None = None, **settings: Any) -> Policy:
+        """The policy itself, changed where something else is given.
+
+        Args:
+            gen_length: see `Policy`.
+            block_length: see `Policy`; None: 32 or, if that is less or the policy is one of one block, `gen_length`.
+            steps: see `Policy`; None: one per token.
+            settings: other fields of `Policy`.
+
+        Raises:
+            UnmaskError: what `Policy` raises.
+        """
+        if block_length is None:
+            block_length = gen_length if self.one_block else min(32, gen_length)
+        sizes = {"gen_length": gen_length, "block_length": block_length, "steps": gen_length if steps is None else steps}
+        return Policy(**{**sizes, **self.settings, **settings})
+
 
 _LLADA = "Nie et al., arXiv 2502.09992"
 _FAST_DLLM = "Wu et al., arXiv 2505.22618"
@@ -81,30 +98,16 @@ NAMED: Mapping[str, NamedPolicy] = {
 }
 
 
-def named_policy(name: str, *, gen_length: int = 64, block_length: int | None = None, steps: int = 64, **settings: Any) -> Policy:
+def named_policy(name: str, **settings: Any) -> Policy:
     """A named policy, changed where something else is given.
 
     Args:
         name: one of `NAMED`.
-        gen_length, steps: see `Policy`.
-        block_length: see `Policy`; None: 32, or `gen_length` for policies of one block.
-        settings: fields of `Policy` that replace those of the named one.
+        settings: see `NamedPolicy.policy`.
 
     Raises:
         UnmaskError: an unknown name, or what `Policy` raises.
     """
-    named = named_settings(name)
-    if block_length is None:
-        block_length = gen_length if named.one_block else 32
-    return Policy(**{"gen_length": gen_length, "block_length": block_length, "steps": steps, **named.settings, **settings})
-
-
-def named_settings(name: str) -> NamedPolicy:
-    """The named policy itself.
-
-    Raises:
-        UnmaskError: an unknown name.
-    """
     if name not in NAMED:
         raise UnmaskError(f"unknown policy {name!r}: expected one of {', '.join(NAMED)}")
-    return NAMED[name]
+    return NAMED[name].policy(**settings)
