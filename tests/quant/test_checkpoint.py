@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.small import CONFIG, DREAM_CONFIG, small_dream, small_model
+from unmask.compiler.memory import Hbm
+from unmask.compiler.network import place_network
 from unmask.errors import UnmaskError
 from unmask.models.checkpoint import load_network, save_model
 from unmask.models.config import LladaConfig
@@ -386,3 +388,14 @@ def test_progress_is_told_in_source_bytes(sharded, tmp_path):
     assert told == sorted(told)
     assert told[0] == (0, done.source_bytes)
     assert told[-1] == (done.source_bytes, done.source_bytes)
+
+
+@pytest.mark.parametrize("name", mx.FORMATS)
+def test_a_program_of_it_holds_the_bytes_of_one_quantized_on_the_fly(source, tmp_path, name):
+    quantize_checkpoint(source, tmp_path / "packed", CheckpointFormats(name, "mxint8", "mxint8"))
+    placed = []
+    for folder in (source, tmp_path / "packed"):
+        hbm = Hbm()
+        place_network(hbm, load_network(folder), 8, mx.FORMATS[name])
+        placed.append({region: content.tobytes() for region, content in hbm.data.items()})
+    assert placed[0] == placed[1]
