@@ -23,7 +23,7 @@ from unmask.numerics import bf16, functions
 from unmask.quant.arithmetic import MachineArithmetic
 from unmask.quant.smoothing.registry import smoothing_named
 from unmask.quant.smoothing.scales import FILL, LEAST_PEAK, filling, power_of_two_below
-from unmask.quant.smoothing.static import FILE, KvScales, Static, calibrate, load_scales, save_scales
+from unmask.quant.smoothing.static import FILE, KvScales, Static, calibrate, calibration_canvases, load_scales, save_scales
 
 FLOAT = FloatArithmetic()
 POWERS = ("tensor", "baos")
@@ -295,3 +295,18 @@ def test_every_method_that_a_machine_can_name_is_there():
         smoothing_named("static")
     with pytest.raises(UnmaskError, match="unknown smoothing"):
         smoothing_named("rotation")
+
+
+def test_calibration_canvases_are_windows_with_masks():
+    texts = [list(range(100, 130)), list(range(5)), list(range(200, 240))]
+    canvases = calibration_canvases(texts, mask_token_id=39, count=50, length=8, seed=3)
+    assert canvases.shape == (50, 8)
+    masks = canvases == 39
+    assert 0 < int(masks.all(dim=1).sum()) + int((~masks).all(dim=1).sum()) < 25
+    for row, masked in zip(canvases, masks, strict=True):
+        starts = (row - torch.arange(8))[~masked].unique()
+        assert len(starts) <= 1
+        assert all(100 <= start <= 122 or 200 <= start <= 232 for start in starts.tolist())
+    assert torch.equal(canvases, calibration_canvases(texts, mask_token_id=39, count=50, length=8, seed=3))
+    with pytest.raises(UnmaskError, match="no text of at least 50 tokens"):
+        calibration_canvases(texts, mask_token_id=39, length=50)

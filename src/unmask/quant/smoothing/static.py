@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +41,41 @@ class Static:
         return Scales(*(x[layer][None, :, None, :].to(keys.dtype) for x in (self._calibrated.keys, self._calibrated.values)))
 
 
+def calibration_canvases(
+    texts: Sequence[Sequence[int]], mask_token_id: int, *, count: int = 64, length: int = 128, seed: int = 0
+) -> Tensor:
+    """Windows of texts with a part of their tokens masked: int64 [count, length].
+
+    Each window lies anywhere in a text drawn at random, and a fraction of it drawn evenly from [0, 1) is masked.
+
+    Args:
+        texts: token ids; only those of at least `length` are used.
+        mask_token_id: what stands for a masked token.
+        count, length: of the windows.
+        seed: of the draws.
+
+    Raises:
+        UnmaskError: no text of that length.
+    """
+    long = [torch.tensor(text) for text in texts if len(text) >= length]
+    if not long:
+        raise UnmaskError(f"no text of at least {length} tokens to calibrate on")
+    generator = torch.Generator().manual_seed(seed)
+    windows = []
+    for number in torch.randint(len(long), (count,), generator=generator).tolist():
+        start = int(torch.randint(len(long[number]) - length + 1, (), generator=generator))
+        windows.append(long[number][start : start + length])
+    masked = torch.rand((count, length), generator=generator) < torch.rand((count, 1), generator=generator)
+    return torch.stack(windows).masked_fill(masked, mask_token_id)
+
+
 @torch.no_grad()
 def calibrate(model: Network, ids: Tensor, batch: int = 16) -> KvScales:
     """The scales of a network, from the largest magnitudes of K and V over calibration canvases.
 
     Args:
         model: the network.
-        ids: int64 [canvases, positions]; they should hold masks, as the canvases of a generation do.
+        ids: int64 [canvases, positions], with masks as the canvases of a generation have them.
         batch: canvases per forward pass; it changes nothing but the time and memory needed.
     """
     peaks: dict[int, tuple[Tensor, Tensor]] = {}
