@@ -7,6 +7,7 @@ import torch
 
 from unmask.decoding.commit import TopK
 from unmask.decoding.noise import TorchNoise
+from unmask.decoding.policy import Policy
 from unmask.decoding.sampler import FloatSampler, Sampler, Sampling
 from unmask.quant.noise import CounterNoise
 from unmask.quant.sampler import MachineSampler
@@ -27,7 +28,7 @@ def committed_counts(draw: object) -> np.ndarray:
 
 
 def machine(seed: int) -> tuple[Sampler, TorchNoise]:
-    return MachineSampler(seed), TorchNoise(seed)
+    return MachineSampler(Policy(gen_length=8, block_length=8, steps=8), seed=seed), TorchNoise(seed)
 
 
 def floating(seed: int) -> tuple[Sampler, CounterNoise]:

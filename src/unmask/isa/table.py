@@ -314,7 +314,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         _V,
         Cost.LANES,
         (_vector(), _A, reg("key", "integer SRAM address of one key per row"), _ROWS, _COLS, _stride("dst"), _stride("a")),
-        "dst = a where ordered(a) >= int_sram[key + r] in row r, else minus infinity; " + ORDERED,
+        "dst = a where a is NaN or ordered(a) >= int_sram[key + r] in row r, else minus infinity; " + ORDERED,
     ),
     # Vector engine: reductions along rows
     Instruction(

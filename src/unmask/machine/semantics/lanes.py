@@ -102,5 +102,5 @@ def _v_drop(s: State, dst: int, index: int, base: int, rows: int, cols: int, dst
 @effect("V_CUT")
 def _v_cut(s: State, dst: int, a: int, key: int, rows: int, cols: int, dst_stride: int, a_stride: int) -> None:
     values = s.tile(a, rows, cols, a_stride)
-    kept = bf16.ordered(values) >= s.words(key, rows)[:, None]
+    kept = (bf16.ordered(values) >= s.words(key, rows)[:, None]) | np.isnan(values)
     s.tile(dst, rows, cols, dst_stride)[:] = np.where(kept, values, np.float32(-np.inf))
