@@ -98,3 +98,14 @@ def test_special_values_follow_ieee():
 def test_round_scaled_is_the_nearest_bf16(mantissa, exponent):
     bits = bf16.round_scaled(np.array([mantissa], dtype=np.int64), np.array([exponent], dtype=np.int64))
     assert int(bits[0]) == nearest_bits(mantissa * Fraction(2) ** exponent)
+
+
+def test_ordered_keys_compare_as_the_values_do():
+    x = bf16.from_bits(np.arange(1 << 16, dtype=np.uint16))
+    keys, nan = bf16.ordered(x), np.isnan(x)
+    assert (keys[nan] == 0).all()
+    assert keys[~nan].min() > 0
+    order = np.argsort(keys[~nan], kind="stable")
+    values, ranks = x[~nan][order].astype(np.float64), keys[~nan][order].astype(np.int64)
+    np.testing.assert_array_equal(values[1:] > values[:-1], ranks[1:] > ranks[:-1])
+    assert (values[1:] >= values[:-1]).all()

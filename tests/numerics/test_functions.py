@@ -56,7 +56,7 @@ def test_exp_of_special_values():
     np.testing.assert_array_equal(bf16.to_bits(got), [0, 0x7F80, 0x3F80, 0x3F80, 0x3F80])
 
 
-@pytest.mark.parametrize("function", [functions.exp, functions.reciprocal, functions.silu])
+@pytest.mark.parametrize("function", [functions.exp, functions.reciprocal, functions.silu, functions.xexp])
 def test_nan_gives_the_quiet_nan_and_nothing_else_does(function):
     got = bf16.to_bits(function(X))
     assert (got[NAN] == 0x7FC0).all()
@@ -75,6 +75,58 @@ def test_reciprocal_against_exact_rationals():
         got = Fraction(float(functions.reciprocal(bf16.from_bits(np.array([bits], dtype=np.uint16)))[0].clip(max=LARGEST)))
         exact = min(1 / Fraction(float(bf16.from_bits(np.uint16(bits)))), Fraction(LARGEST))
         assert abs(got - exact) <= Fraction(float(ulp(np.float64(exact)))) / 2
+
+
+def test_xexp_is_within_its_bound_everywhere():
+    exact = X.astype(np.float64) * np.exp(X.astype(np.float64))
+    assert error_in_ulp(functions.xexp(X).astype(np.float64), exact).max() < 0.512
+
+
+def test_xexp_of_special_values():
+    got = functions.xexp(np.array([-np.inf, -3e38, -200, -0.0, 0.0, 3e38, np.inf], dtype=np.float32))
+    np.testing.assert_array_equal(bf16.to_bits(got), [0x8000, 0x8000, 0x8000, 0x8000, 0, 0x7F80, 0x7F80])
+
+
+def test_a_power_of_two_is_the_exponent_and_has_a_normal_reciprocal():
+    got = functions.power_of_two(X).astype(np.float64)
+    finite = np.isfinite(X) & (X != 0)
+    exponent = np.clip(np.frexp(np.abs(X[finite]).astype(np.float64))[1] - 1, -126, 126)
+    np.testing.assert_array_equal(got[finite], 2.0**exponent)
+    assert (got[~finite] == 1).all()
+    np.testing.assert_array_equal(functions.reciprocal(got.astype(np.float32)), 1 / got)
+
+
+def log_error_in_ulp(x: np.ndarray) -> float:
+    exact = np.log(x.astype(np.longdouble))
+    spacing = np.maximum(2.0 ** (np.frexp(np.abs(exact).astype(np.float64))[1] - 24.0), 2.0**-149)
+    return float((np.abs(functions.log_fp32(x).astype(np.longdouble) - exact) / spacing).max())
+
+
+def test_scalar_log_is_within_its_bound():
+    one = int(np.float32(1).view(np.uint32))
+    samples = (
+        np.random.default_rng(0).integers(1, 0x7F800000, 1 << 20),
+        one + np.arange(-(1 << 19), 1 << 19),
+        np.arange(1, 1 << 18),
+        (np.arange(1, 255)[:, None] << 23) + np.arange(-200, 200),
+        # Both sides of every segment's end, in the binades around 1.
+        ((np.arange(-256, 512) << 16)[:, None] + np.arange(-50, 50)) + one,
+    )
+    for bits in samples:
+        x = np.ravel(bits).astype(np.uint32).view(np.float32)
+        assert log_error_in_ulp(x[(x > 0) & np.isfinite(x)]) < 0.51
+
+
+def test_scalar_log_never_decreases_around_one():
+    one = int(np.float32(1).view(np.uint32))
+    x = (one + np.arange(-(1 << 18), 1 << 18)).astype(np.uint32).view(np.float32)
+    assert (np.diff(functions.log_fp32(x)) >= 0).all()
+
+
+def test_scalar_log_of_special_values():
+    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, 1.0], dtype=np.float32)
+    np.testing.assert_array_equal(functions.log_fp32(x), [-np.inf, -np.inf, np.inf, np.nan, np.nan, np.nan, 0])
+    assert functions.log_fp32(x[5:6]).view(np.uint32)[0] == 0x7FC00000
 
 
 def test_silu_is_within_its_bounds():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unmask.errors import UnmaskError
-from unmask.numerics import noise
+from unmask.numerics import bf16, noise
 
 # Random123's known answers: counter, key, output.
 KNOWN = [
@@ -81,6 +81,15 @@ def test_gumbel_is_within_its_bound(bits):
         exact = gumbel_exact(sample)
         got = noise.gumbel(sample).astype(np.float64)
         assert (np.abs(got - exact) - half_ulp(exact)).max() < 1.5e-4
+
+
+def test_fp32_gumbel_is_within_its_bound_and_rounds_to_the_bf16_one(bits):
+    sample = bits.reshape(-1)
+    got = noise.gumbel_fp32(sample)
+    assert got.dtype == np.float32
+    assert np.abs(got.astype(np.float64) - gumbel_exact(sample)).max() < 1.5e-4
+    # Two roundings instead of one: a neighbour at most, and almost never that.
+    assert (bf16.round(got) == noise.gumbel(sample)).mean() > 0.9999
 
 
 def test_gumbel_never_decreases_with_its_bits_by_more_than_its_error():
