@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,14 @@ from models.small import CONFIG, DREAM_CONFIG, small_dream, small_model
 from unmask.compiler.memory import Hbm
 from unmask.compiler.network import place_network
 from unmask.errors import UnmaskError
-from unmask.models.checkpoint import load_network, save_model
+from unmask.models.checkpoint import load_network, save_model, shapes, unfilled
 from unmask.models.config import LladaConfig
 from unmask.models.family import Network
+from unmask.models.llada import FAMILY
 from unmask.numerics import mx
 from unmask.quant import stream
 from unmask.quant.checkpoint import Quantized, quantize_checkpoint
-from unmask.quant.layout import CheckpointFormats, check_formats, read_formats, roles
+from unmask.quant.layout import CheckpointFormats, Entry, check_formats, read_formats, roles
 
 FORMATS = CheckpointFormats("mxfp4", "mxint8", "mxint4", "mxfp8")
 MATRICES = {"llada": 7 * CONFIG.n_layers + 1, "dream": 7 * DREAM_CONFIG.num_hidden_layers + 1}
@@ -399,3 +403,26 @@ def test_a_program_of_it_holds_the_bytes_of_one_quantized_on_the_fly(source, tmp
         place_network(hbm, load_network(folder), 8, mx.FORMATS[name])
         placed.append({region: content.tobytes() for region, content in hbm.data.items()})
     assert placed[0] == placed[1]
+
+
+@pytest.mark.slow
+def test_a_file_larger_than_the_memory_used_goes_through(tmp_path):
+    config = LladaConfig(**{**CONFIG.__dict__, "d_model": 2048, "mlp_hidden_size": 8192, "n_layers": 8})
+    entries = [Entry(name, "BF16", shape) for name, shape in shapes(unfilled(FAMILY, config)).items()]
+    ones = np.full(2**20, 0x3F80, np.uint16)
+
+    def content() -> Iterator[stream.Part]:
+        yield stream.header(entries)
+        for entry in entries:
+            yield from (ones[: min(len(ones), entry.size // 2 - start)] for start in range(0, entry.size // 2, len(ones)))
+
+    source = tmp_path / "source"
+    source.mkdir()
+    stream.write_file(source / "model.safetensors", content())
+    (source / "config.json").write_text(json.dumps(config.to_json()))
+    command = [sys.executable, "-m", "unmask.cli.main", "quantize", source, "--weights", "mxint8", "--output", tmp_path / "packed"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert 1024 * usage.ru_maxrss < 0.7 * (source / "model.safetensors").stat().st_size

@@ -1,0 +1,84 @@
+"""How fast `unmask quantize` converts a whole checkpoint, and in how much memory: files read and written, one thread.
+
+Writes a synthetic LLaDA checkpoint of 1.1 GB to a temporary folder (TMPDIR says where; twice that space is needed) and runs the command
+once per format. MB/s are of the source in BF16 by the wall clock, writing to the disk and checksums included, starting Python not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.models.checkpoint import shapes, unfilled
+from unmask.models.config import LladaConfig
+from unmask.models.llada import FAMILY
+from unmask.numerics import bf16, mx
+from unmask.quant import stream
+from unmask.quant.layout import Entry
+
+SHARDS = 4
+CONFIG = LladaConfig(
+    d_model=4096,
+    n_heads=32,
+    n_layers=2,
+    mlp_hidden_size=12288,
+    vocab_size=16384,
+    embedding_size=16384,
+    max_sequence_length=4096,
+    mask_token_id=16383,
+    eos_token_id=16382,
+)
+"""Two layers of LLaDA-8B's width, and an eighth of its vocabulary."""
+
+
+def random_weights(entries: list[Entry]) -> Iterator[bytes | NDArray[np.uint16]]:
+    """The content of a safetensors file of normal BF16 weights."""
+    rows = bf16.to_bits(bf16.round(np.random.default_rng(0).normal(0, 0.02, 2**20).astype(np.float32)))
+    yield stream.header(entries)
+    for entry in entries:
+        left = entry.size // 2
+        while left:
+            yield rows[:left]
+            left -= min(left, len(rows))
+
+
+def write_checkpoint(folder: Path) -> int:
+    """Write the checkpoint in shards, and return the bytes of its tensors."""
+    entries = [Entry(name, "BF16", shape) for name, shape in shapes(unfilled(FAMILY, CONFIG)).items()]
+    placed = {}
+    for shard in range(SHARDS):
+        name, held = f"model-{shard + 1:05}-of-{SHARDS:05}.safetensors", entries[shard::SHARDS]
+        stream.write_file(folder / name, random_weights(held))
+        placed |= {entry.name: name for entry in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+    (folder / "config.json").write_text(json.dumps(CONFIG.to_json()))
+    return sum(entry.size for entry in entries)
+
+
+def main() -> None:
+    """Measure and print."""
+    command = [sys.executable, "-m", "unmask.cli.main", "quantize"]
+    with tempfile.TemporaryDirectory() as place:
+        source, output = Path(place, "source"), Path(place, "packed")
+        source.mkdir()
+        print(f"{write_checkpoint(source) / 1e6:,.0f} MB of BF16 weights in {SHARDS} files")
+        for name in mx.FORMATS:
+            with subprocess.Popen([*command, source, "--weights", name, "--output", output, "--json"], stdout=subprocess.PIPE) as child:
+                assert child.stdout is not None
+                done = json.loads(child.stdout.read())
+                _, child.returncode, usage = os.wait4(child.pid, 0)
+            shutil.rmtree(output)
+            print(f"{name:<12}{done['source_megabytes_per_second']:7,.0f} MB/s {usage.ru_maxrss / 1e3:7,.0f} MB of memory")
+
+
+if __name__ == "__main__":
+    main()
