@@ -67,14 +67,14 @@ def read_template(text: str, tokenizer: Tokenizer, special: Collection[int], mas
     content: list[int] = []
     gaps: list[range] = []
     for piece in pieces[first:]:
-        size = len(prompt_ids) + len(content) + (piece if isinstance(piece, int) else 0)
-        if size > context:
-            raise UnmaskError(f"the template needs {size} positions or more; the model's context has {context}")
+        given = [] if isinstance(piece, int) else encode(piece, "template", tokenizer, special)
+        size = piece if isinstance(piece, int) else len(given)
+        if (needed := len(prompt_ids) + len(content) + size) > context:
+            raise UnmaskError(f"the template needs {needed} positions or more; the model's context has {context}")
         if isinstance(piece, int):
             gaps.append(range(len(content), len(content) + piece))
-            content += [mask_token] * piece
-        else:
-            content += encode(piece, "template", tokenizer, special)
+            given = [mask_token] * piece
+        content += given
     return Template(prompt, prompt_ids, content, tuple(gaps))
 
 
