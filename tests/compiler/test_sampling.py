@@ -187,8 +187,8 @@ def test_what_bf16_cannot_hold_is_an_error(chosen, where, message):
 @pytest.mark.parametrize(
     ("memory", "size", "message"),
     [
-        ("float_words", 96, "the float SRAM cannot hold"),
-        ("integer_words", 150, "the integer SRAM cannot hold"),
+        ("float_words", 44, "the float SRAM cannot hold 6 words for a row of logits: 4 are left"),
+        ("integer_words", 126, "the integer SRAM cannot hold 4 words for a row of logits: 2 are left"),
     ],
 )
 def test_a_memory_that_is_too_small_is_named(memory, size, message):

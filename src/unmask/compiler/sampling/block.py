@@ -108,7 +108,7 @@ class _Scoring:
         self._confident = not opening and policy.commit != "guided" and policy.remasking != "random"
         self._uniform = not opening and policy.commit != "guided" and policy.remasking == "random"
         excluded, deferred = policy.excluded(mask_token, eos_token), policy.deferred(eos_token) if self._confident else ()
-        scratch = dream.scratch_tiles(policy, logits.vocabulary) if self._dream else llada.scratch_tiles(policy.temperature, bool(deferred))
+        scratch = dream.needs_scratch(policy, logits.vocabulary) if self._dream else llada.needs_scratch(policy.temperature, bool(deferred))
         factor = 1.0 if unconditional is None else _guidance_factor(policy.cfg_scale)
         floats, integers = (dream.FLOATS, dream.INTEGERS) if self._dream else (llada.FLOATS, 0)
         words = integers + len(excluded) + len(deferred)

@@ -47,7 +47,7 @@ def find_rank(c: Context, stream: LogitStream, rows: Rows, top_k: int, key: int)
     """Leave at `key` of the integer SRAM the bound at or above which each row has its `top_k` largest logits."""
     with c.floats.scope():
         limit, measure = (c.scalars(rows.count, f"the search in {rows.count} rows") for _ in range(2))
-        ones = stream.ones()
+        ones = stream.scratch_row()
         c.e.emit("V_FILL", dst=ones.at, rows=1, cols=ones.cols, dst_stride=ones.stride, value=1.0)
         c.e.emit("F_FILL", dst=limit, count=rows.count, value=rank_limit(top_k))
         _search(c, stream, rows, key, limit, measure, lambda chunk: ones)

@@ -22,10 +22,10 @@ INTEGERS = 3
 """Words of the float and the integer SRAM per row of a tile."""
 
 
-def scratch_tiles(policy: Policy, vocabulary: int) -> int:
-    """Tiles of a chunk's size that `DreamScore` works in."""
+def needs_scratch(policy: Policy, vocabulary: int) -> bool:
+    """Whether `DreamScore` works in a further tile."""
     cuts = cuts_mass(policy.top_p) or cuts_count(policy.top_k, vocabulary)
-    return int(policy.temperature > 0 or policy.remasking == "topk_margin" or cuts)
+    return policy.temperature > 0 or policy.remasking == "topk_margin" or cuts
 
 
 class DreamScore:

@@ -18,9 +18,9 @@ FLOATS = 3
 """Words of the float SRAM per row of a tile."""
 
 
-def scratch_tiles(temperature: float, deferred: bool) -> int:
-    """Tiles of a chunk's size that `score` works in."""
-    return int(bf16.rounded(temperature) != 0 or deferred)
+def needs_scratch(temperature: float, deferred: bool) -> bool:
+    """Whether `score` works in a further tile."""
+    return bf16.rounded(temperature) != 0 or deferred
 
 
 def score(
@@ -39,7 +39,7 @@ def score(
     picked = Address(rows.confidence, 0)
     with c.floats.scope():
         best, top, total = (c.scalars(rows.count, f"maxima and sums of {rows.count} rows") for _ in range(3))
-        apart = heat != 0 or bool(deferred)
+        apart = needs_scratch(temperature, bool(deferred))
         maximum = top if apart else best
 
         def find(chunk: Tile, token: Var, running: bool) -> None:

@@ -12,8 +12,6 @@ from unmask.compiler.memory import SramOverflow, ceil_to
 from unmask.isa.table import BF16_BYTES, STRIDE_UNIT, Engine
 from unmask.numerics import mx
 
-ALIGNMENT = 32
-"""Buffers of an on-chip memory start at multiples of this many entries."""
 LOGITS_FORMAT = 2
 """The operand `format` of loads and stores of logits."""
 
@@ -83,7 +81,7 @@ class LogitStream:
         unconditional: Logits | None,
         factor: float,
         length: int,
-        scratch: int,
+        scratch: bool,
         float_words: int,
         integer_words: int,
     ) -> None:
@@ -97,7 +95,7 @@ class LogitStream:
             unconditional: under guidance, of the same layout.
             factor: of the guidance, in BF16.
             length: rows of a sequence.
-            scratch: further tiles of a chunk's size that a body works in.
+            scratch: whether a body works in a further tile of a chunk's size.
             float_words, integer_words: how much of the other SRAMs is needed per row of a tile.
 
         Raises:
@@ -114,9 +112,9 @@ class LogitStream:
             )
         for sram, words, what in ((c.floats, float_words, "float"), (c.integers, integer_words, "integer")):
             if words:
-                tallest = min(tallest, sram.free // words // ALIGNMENT * ALIGNMENT)
+                tallest = min(tallest, sram.free // words)
                 if tallest < 1:
-                    raise SramOverflow(f"the {what} SRAM cannot hold {words} words for each of {ALIGNMENT} rows: {sram.free} are left")
+                    raise SramOverflow(f"the {what} SRAM cannot hold {words} words for a row of logits: {sram.free} are left")
         self.rows = -(-length // -(-length // tallest))
         fit = c.vector.free // (buffers * self.rows) // STRIDE_UNIT * STRIDE_UNIT
         self.width = min(logits.vocabulary, fit)
@@ -125,7 +123,7 @@ class LogitStream:
         purpose = f"chunks of logits of {self.rows} rows"
         slot = loads * self._size
         self._ring = Ring(c.e, Engine.LOAD, Engine.VECTOR, c.vector.take(2 * slot, f"two {purpose}"), slot)
-        self._scratch = [c.vector.take(self._size, purpose) for _ in range(scratch)]
+        self._scratch = c.vector.take(self._size, purpose) if scratch else 0
         self._excluded: list[int] = []
         c.e.order(Engine.VECTOR, Engine.LOAD)
 
@@ -133,13 +131,13 @@ class LogitStream:
         """Set the integer SRAM addresses of the excluded tokens, one word per row each."""
         self._excluded = words
 
-    def scratch(self, chunk: Tile, number: int = 0) -> Tile:
-        """A further tile of the chunk's shape."""
-        return chunk.moved(self._scratch[number])
+    def scratch(self, chunk: Tile) -> Tile:
+        """The further tile, in the chunk's shape."""
+        return chunk.moved(self._scratch)
 
-    def ones(self) -> Tile:
-        """One row as wide as a chunk, in the place of the first further tile."""
-        return Tile(address(self._scratch[0]), 1, self.width, self.stride)
+    def scratch_row(self) -> Tile:
+        """One row of the further tile, as wide as a chunk."""
+        return Tile(address(self._scratch), 1, self.width, self.stride)
 
     def release(self) -> None:
         """Give the registers back."""
