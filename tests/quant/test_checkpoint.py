@@ -110,9 +110,16 @@ def test_every_matrix_that_is_multiplied_with_is_packed_and_nothing_else(source,
     assert done.source_bytes == done.converted_bytes == 2 * sum(tensor.numel() for tensor in load_network(source).state_dict().values())
 
 
-def test_it_is_sharded_like_its_source(source, tmp_path):
-    quantize_checkpoint(source, tmp_path / "packed", FORMATS)
+def test_it_is_sharded_like_its_source_and_has_its_other_files(source, tmp_path):
     weights = {path.name for path in source.glob("*.safetensors")}
+    sides = ("tokenizer.json", "kv_scales.safetensors")
+    for name in sides:
+        (source / name).write_bytes(name.encode())
+    quantize_checkpoint(source, tmp_path / "packed", FORMATS)
+    for name in sides:
+        path = tmp_path / "packed" / name
+        assert path.read_bytes() == name.encode()
+        path.unlink()
     assert {path.name for path in (tmp_path / "packed").glob("*.safetensors")} == weights
     index = source / "model.safetensors.index.json"
     assert (tmp_path / "packed" / index.name).is_file() == index.is_file()

@@ -53,5 +53,5 @@ def quantize(
         return
     print(f"{result.packed:,} tensors in {weights}, {result.kept:,} in bf16{'' if embedding == 'bf16' else f', embedding in {embedding}'}")
     print(f"{result.source_bytes:,} bytes of weights are now {result.stored_bytes:,}")
-    print(f"{result.converted_bytes:,} of them converted in {result.seconds:.1f} s, {speed:,.0f} MB/s")
+    print(f"{result.converted_bytes:,} bytes converted in {result.seconds:.1f} s, {speed:,.0f} MB/s")
     print(f"machine checkpoint in {result.folder}")

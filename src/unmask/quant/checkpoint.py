@@ -30,6 +30,7 @@ from unmask.models.checkpoint import INDEX, open_shard, read_config, read_json, 
 from unmask.numerics import bf16, mx
 from unmask.quant import stream
 from unmask.quant.layout import ELEMENTS, SCALES, VERSION, CheckpointFormats, Entry, entries, read_machine, roles
+from unmask.quant.smoothing.static import FILE as KV_SCALES
 from unmask.quant.stream import Part, Shard
 
 
@@ -262,9 +263,9 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _copy_side_files(folder: Path, partial: Path) -> None:
-    """Configuration and tokenizer."""
-    for path in sorted(folder.glob("*.json")):
-        if path.name != INDEX:
+    """Configuration, tokenizer and the scales of the KV cache."""
+    for path in sorted(folder.iterdir()):
+        if path.name == KV_SCALES or (path.suffix == ".json" and path.name != INDEX):
             stream.write_file(partial / path.name, [path.read_bytes()])
 
 

@@ -2,7 +2,7 @@
 
 | file | holds |
 |---|---|
-| `config.json`, tokenizer | those of the source |
+| `config.json`, tokenizer, `kv_scales.safetensors` | those of the source |
 | weight files, named as the source's | `<tensor>.elements` and `<tensor>.scales`, uint8, of a packed matrix; all else in BF16 |
 | `model.safetensors.index.json` | as in the source, where that has one |
 | `machine.json` | formats, versions, size and SHA-256 of every weight file |
