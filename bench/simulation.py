@@ -37,20 +37,21 @@ def main() -> None:
     """Measure and print."""
     model, machine, policy = load_model("sotu"), Machine.preset("small"), Policy(gen_length=64, block_length=32, steps=32)
     program = compile_step(model, policy, machine, PROMPT)
+    [entry] = program.entries
     npu, canvas = FunctionalMachine(program, machine), np.full(PROMPT + policy.gen_length, model.config.mask_token_id)
     canvas[:PROMPT] = np.arange(PROMPT)
     ids, twin = torch.from_numpy(canvas)[None], in_formats(model, machine.formats)
 
     def step() -> None:
         npu.write("canvas", canvas.astype("<i4"))
-        npu.write("parameters", np.array([PROMPT, 2, 0, 0], "<u4"))
-        npu.run()
+        npu.write("parameters", np.array([0, PROMPT, PROMPT, 0, 0, 2], "<u4"))
+        npu.run(entry)
 
     timed = {
         "PyTorch forward, float32": median_seconds(lambda: model(ids)),
         "PyTorch forward, machine's formats": median_seconds(lambda: twin(ids)),
         "functional reading, one step": median_seconds(step),
-        "cycle reading, one step": median_seconds(lambda: time_program(program, machine)),
+        "cycle reading, one step": median_seconds(lambda: time_program(program.entry(entry), machine)),
         "compilation, weights packed": median_seconds(lambda: compile_step(model, policy, machine, PROMPT)),
     }
     base = timed["PyTorch forward, float32"]

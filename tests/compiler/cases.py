@@ -240,8 +240,9 @@ class Npu:
     def step(self, start: Start) -> Ids:
         """The canvas after one run."""
         self.machine.write("canvas", start.canvas.astype("<i4"))
-        self.machine.write("parameters", np.array([start.block_start, start.commits, start.seed, start.step]).astype("<u4"))
-        self.machine.run()
+        words = [0, start.block_start, start.block_start, start.seed, start.step, start.commits]
+        self.machine.write("parameters", np.array(words).astype("<u4"))
+        self.machine.run(f"rows-{len(start.canvas)}")
         return self.machine.read("canvas", "<i4")[: len(start.canvas)].astype(np.int64)
 
 
@@ -260,7 +261,7 @@ class Reference:
         positions = torch.arange(start.block_start, start.block_start + policy.block_length)
         logits = self.model.logits(self.model.hidden(canvas[None])[:, positions])
         sampling = Sampling(start.step, positions, policy.temperature, policy.remasking, self._excluded, (), CounterNoise(start.seed))
-        tokens, confidence = MachineSampler(start.seed)(logits, sampling)
+        tokens, confidence = MachineSampler(policy, seed=start.seed)(logits, sampling)
         masked = canvas[positions] == self.model.config.mask_token_id
         chosen = TopK()(confidence.masked_fill(~masked, -torch.inf), torch.tensor([start.commits]))[0]
         canvas[positions[chosen]] = tokens[0][chosen]

@@ -29,12 +29,12 @@ def one_line(call, match):
             "machine nano cannot run this model and policy: the matrix SRAM cannot hold two tiles of 32 rows of [0-9] MX blocks",
         ),
         (
-            {"float_words": 8},
-            "machine nano cannot run this model and policy: the float SRAM cannot hold .*: it needs [0-9]+ words, there are 8",
+            {"float_words": 2},
+            "machine nano cannot run this model and policy: the float SRAM cannot hold .*: it needs [0-9]+ words, there are 2",
         ),
         (
             {"integer_words": 8},
-            "machine nano cannot run this model and policy: the integer SRAM cannot hold the canvas: it needs [0-9]+ words",
+            "machine nano cannot run this model and policy: the integer SRAM cannot hold the ids of .*: it needs [0-9]+ words, there are 8",
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -46,8 +46,9 @@ def test_a_machine_too_small_for_any_tile_names_the_memory(sram, match):
 def test_a_machine_that_is_just_large_enough_compiles():
     needed = compile(network(BASE), POLICY, SMALL, 13).about["sram_high_water"]
     exact = shrunk(SMALL, sram={"float_words": needed["float_words"], "integer_words": needed["integer_words"]})
-    assert compile(network(BASE), POLICY, exact, 13).about["row_tile"] == 21
-    one_line(lambda: compile(network(BASE), POLICY, shrunk(exact, sram={"integer_words": 32}), 13), "the integer SRAM")
+    [tile] = compile(network(BASE), POLICY, exact, 13).about["row_tiles"].values()
+    assert tile == {"sequences": 1, "rows": 21}
+    one_line(lambda: compile(network(BASE), POLICY, shrunk(exact, sram={"integer_words": 8}), 13), "the integer SRAM")
 
 
 def test_a_canvas_beyond_the_context_names_both_lengths():
@@ -55,13 +56,15 @@ def test_a_canvas_beyond_the_context_names_both_lengths():
     one_line(lambda: compile(network(BASE), POLICY, SMALL, 89), "prompt is too long: 89 tokens and 8 new ones exceed .* context of 96")
 
 
-@pytest.mark.parametrize("length", [0, -1])
-def test_an_empty_prompt_is_an_error(length):
-    one_line(lambda: compile(network(BASE), POLICY, SMALL, length), "prompt is empty")
+def test_an_empty_prompt_is_an_error():
+    one_line(
+        lambda: compile(network(BASE), POLICY, SMALL, -1), "1 prompts of -1 tokens: expected at least one prompt, of at least no tokens"
+    )
+    one_line(lambda: simulate(compile(network(BASE), POLICY, SMALL, 0), []), "the prompt is empty; at least one token is needed")
 
 
-def test_guidance_has_no_program():
-    one_line(lambda: compile(network(BASE), Policy(8, 4, 4, cfg_scale=1.5), SMALL, 5), "cfg_scale 1.5: .* no program; expected 0")
+def test_a_cache_that_feeds_scattered_rows_has_no_program():
+    one_line(lambda: compile(network(BASE), Policy(8, 4, 4, cache="dkv"), SMALL, 5), "cache 'dkv' has no program")
 
 
 def test_a_mask_as_candidate_has_no_program():
@@ -70,10 +73,6 @@ def test_a_mask_as_candidate_has_no_program():
 
 def test_a_temperature_beyond_bf16_is_an_error():
     one_line(lambda: compile(network(BASE), Policy(8, 4, 4, temperature=3.4e38), SMALL, 5), "temperature 3.4e\\+38 is beyond BF16")
-
-
-def test_deferred_end_of_text_has_no_program():
-    one_line(lambda: compile(network(BASE), Policy(8, 4, 4, defer_eos=True), SMALL, 5), "defer_eos has no program")
 
 
 def test_a_prompt_must_be_what_the_program_was_compiled_for():
@@ -95,8 +94,8 @@ def test_a_truncated_program_file_is_an_error(tmp_path, kept):
 def test_regions_are_checked():
     npu = FunctionalMachine(compile(network(TINY), POLICY, SMALL, 3), SMALL)
     one_line(lambda: npu.write("canvass", bytearray(1)), "region 'canvass': expected at most 0 bytes, not 1")
-    with pytest.raises(UnmaskError, match="region 'parameters': expected at most 16 bytes, not 17"):
-        npu.write("parameters", bytearray(17))
+    with pytest.raises(UnmaskError, match="region 'parameters': expected at most 24 bytes, not 25"):
+        npu.write("parameters", bytearray(25))
 
 
 def test_a_program_larger_than_the_memory_is_an_error():

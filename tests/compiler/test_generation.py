@@ -46,17 +46,17 @@ def test_a_generation_equals_the_reference(run):
 
 def test_every_position_is_committed_once_and_the_prompt_is_kept(run):
     _, simulation, model = run
-    assert simulation.ids[: len(PROMPT)].tolist() == PROMPT
+    assert simulation.ids[0, : len(PROMPT)].tolist() == PROMPT
     assert len(simulation.steps) == simulation.policy.steps
-    assert model.config.mask_token_id not in simulation.new_tokens
-    positions = [position for step in simulation.steps for position in step.positions]
-    assert sorted(positions) == list(range(len(PROMPT), len(simulation.ids)))
-    before = np.array(PROMPT + [model.config.mask_token_id] * simulation.policy.gen_length)
+    assert model.config.mask_token_id not in simulation.new_tokens()
+    positions = [position for step in simulation.steps for position in step.positions()]
+    assert sorted(positions) == list(range(len(PROMPT), simulation.ids.shape[1]))
+    before = np.array([PROMPT + [model.config.mask_token_id] * simulation.policy.gen_length])
     for step in simulation.steps:
         np.testing.assert_array_equal(step.before, before)
-        assert all(step.start <= position < step.end for position in step.positions)
+        assert all(step.start <= position < step.end for position in step.positions())
         before = step.canvas
-        assert before[step.positions].tolist() == step.tokens
+        assert before[0, step.positions()].tolist() == step.tokens()
 
 
 def test_a_saved_program_gives_the_same(run, tmp_path):
@@ -64,7 +64,7 @@ def test_a_saved_program_gives_the_same(run, tmp_path):
     program.save(tmp_path / "step.unmask")
     again = simulate(Program.load(tmp_path / "step.unmask"), PROMPT)
     np.testing.assert_array_equal(canvases(again), canvases(simulation))
-    assert again.step_timing == simulation.step_timing
+    assert again.timings == simulation.timings
     assert again.policy == simulation.policy
 
 
@@ -75,10 +75,11 @@ def test_disassembly_assembles_to_the_same_words(run):
 
 def test_cycles_are_those_of_all_steps(run):
     program, simulation, _ = run
-    timing = time_program(program, simulation.machine)
+    [entry] = program.entries
+    timing = time_program(program.entry(entry), simulation.machine)
     assert simulation.cycles == timing.cycles * simulation.policy.steps
     assert simulation.seconds == pytest.approx(simulation.cycles / simulation.machine.clock_ghz * 1e-9)
-    assert sum(simulation.total(timing.phases).values()) == simulation.cycles
+    assert sum(simulation.cycles_by_phase.values()) == simulation.cycles
 
 
 def test_on_step_sees_every_step():
@@ -131,7 +132,9 @@ def test_the_check_notices_one_wrong_token():
     model, policy = network(TINY), Policy(8, 8, 4)
     simulation = simulate(compile(model, policy, SMALL, len(PROMPT)), PROMPT)
     third = simulation.steps[2]
-    forged = replace(third, tokens=[third.tokens[0], (third.tokens[1] + 1) % TINY.vocab_size])
+    canvas = third.canvas.copy()
+    canvas[0, third.positions()[1]] += 1
+    forged = replace(third, canvas=canvas)
     result = check(replace(simulation, steps=(*simulation.steps[:2], forged, simulation.steps[3])), model)
     assert (result.identical, result.first_difference) == (False, 2)
 

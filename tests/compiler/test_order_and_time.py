@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 
 from unmask import Policy, UnmaskError, compile
+from unmask.compiler.step import PARAMETERS, PARAMETERS_AT
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
 from unmask.isa.table import INSTRUCTIONS, Engine
@@ -22,9 +23,10 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 def parameters(case: Case, block: int = 0, commits: int = 1, seed: int = 3, step: int = 4) -> dict[int, int]:
     """The integer SRAM words that a step's program reads into registers."""
-    first = compiled(case).about["parameter_words"]
-    words = (case.prompt_length + block * case.policy.block_length, commits, seed, step)
-    return {first + index: value for index, value in enumerate(words)}
+    start = case.prompt_length + block * case.policy.block_length
+    words = {"first": 0, "block_start": start, "head_row": start, "seed": seed, "step": step}
+    assert tuple(words) == PARAMETERS
+    return {PARAMETERS_AT + index: value for index, value in enumerate((*words.values(), commits))}
 
 
 @every_case

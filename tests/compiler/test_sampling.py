@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -146,22 +145,24 @@ def test_a_program_does_not_grow_with_vocabulary_rows_or_batch():
 
 
 def test_a_cut_takes_sixteen_more_streams():
-    def beats(**fields) -> int:
-        program, _ = Case(Policy(gen_length=8, block_length=8, steps=1, remasking="maskgit_plus", **fields), vocabulary=320).program()
-        loads: Counter = Counter()
-        depth, times = [], 1
+    def loads(**fields) -> int:
+        """Loads of chunks that a step executes."""
+        program, _ = Case(Policy(gen_length=8, block_length=8, steps=1, **fields), vocabulary=320).program()
+        found, times, counts = 0, 1, []
         for op in program.ops:
             if op.name == "LOOP":
-                depth.append(op.operands["count"])
-                times *= op.operands["count"]
+                counts.append(int(op.operands["count"]))
+                times *= counts[-1]
             elif op.name == "END":
-                times //= depth.pop()
-            loads[op.name] += times
-        return loads["L_VEC"]
+                times //= counts.pop()
+            found += times * (op.name == "L_VEC")
+        return found
 
-    plain = beats(temperature=0.5)
-    assert beats(temperature=0.5, top_k=5) == plain + 16
-    assert beats(temperature=0.5, top_p=0.5) == plain + 17
+    plain = loads(remasking="maskgit_plus", temperature=0.5)
+    stream = plain // 2
+    assert loads(remasking="random") == stream
+    assert loads(remasking="maskgit_plus", temperature=0.5, top_k=5) == plain + 16 * stream
+    assert loads(remasking="maskgit_plus", temperature=0.5, top_p=0.5) == plain + 17 * stream
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_the_cases_tile_every_kernel():
     row_tiles, weights, vocabulary = set(), set(), set()
     for case in CASES:
         program = compiled(case)
-        row_tiles.add(-(-program.about["positions"] // program.about["row_tile"]))
+        [tile] = program.about["row_tiles"].values()
+        row_tiles.add(-(-program.about["positions"] // tile["rows"]))
         for seen, name, size in ((weights, "M_MM", "n"), (vocabulary, "V_RED_MAX_IDX", "cols")):
             phase = "lm-head" if name == "M_MM" else "sampling-1-confidence"
             sizes = {op.operands[size] for op, where in zip(program.ops, program.phases, strict=True) if (op.name, where) == (name, phase)}
@@ -140,7 +141,7 @@ def test_the_reference_step_is_a_step_of_generate(policy):
     seed, prompt = 11, [3, 1, 4, 1, 5]
     canvas = np.array(prompt + [TINY.mask_token_id] * policy.gen_length)
     reference = Reference(network(TINY), policy, SMALL)
-    for record in generate(in_formats(network(TINY), SMALL.formats), [prompt], policy, sampler=MachineSampler(seed)).steps:
+    for record in generate(in_formats(network(TINY), SMALL.formats), [prompt], policy, sampler=MachineSampler(policy, seed=seed)).steps:
         canvas = reference.step(Start(canvas, record.start, len(record.positions()), seed, record.step))
         np.testing.assert_array_equal(canvas, record.canvas[0].numpy())
 

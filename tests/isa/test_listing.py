@@ -75,7 +75,6 @@ def test_comments_set_the_phases_of_a_longer_program():
         ("HALT", "1 instructions without phases cannot take those of a program of 4"),
         ("SYNC engine=1\n# phase late\nHALT", "line 1: an instruction of no phase"),
         ('# phase "open\nHALT', 'line 1: phase "open: expected a name'),
-        ("# phase a\nHALT\n# entry late\nHALT", "the first 1 instructions belong to no entry"),
         ("# entry a\n# phase a\nHALT\n# entry a\nHALT", "line 4: entry a begins a second time"),
         ("# phase a\nNOPE\nHALT", "line 2: unknown instruction 'NOPE'"),
         ("# phase a\nSYNC engine=1", "a program ends in HALT"),

@@ -19,7 +19,6 @@ from unmask.cli.text import encode_prompt
 if TYPE_CHECKING:
     from unmask.isa.program import Program
     from unmask.machine.config import Machine
-    from unmask.machine.cycle import Timing
 
 
 @takes_policy
@@ -49,16 +48,16 @@ def compile_prompt(
     program = compile_step(network, policy, target, len(ids))
     checkpoint = model if model in shipped_checkpoints() else str(resolve_checkpoint(model).resolve())
     program.about |= {"checkpoint": checkpoint, "prompt_ids": ids}
-    timing = time_program(program, target)
+    cycles = {entry: time_program(program.entry(entry), target).cycles for entry in program.entries}
     program.save(output)
-    summary = _summary(program, target, timing, output) | {"checkpoint": checkpoint, "prompt_ids": ids, "steps": policy.steps}
+    summary = _summary(program, target, cycles, output) | {"checkpoint": checkpoint, "prompt_ids": ids, "steps": policy.steps}
     if as_json:
         print(json.dumps(summary))
     else:
         _print(summary)
 
 
-def _summary(program: Program, machine: Machine, timing: Timing, path: Path) -> dict[str, Any]:
+def _summary(program: Program, machine: Machine, cycles: dict[str, int], path: Path) -> dict[str, Any]:
     from unmask.numerics.mx import format_named
 
     formats = machine.formats
@@ -76,10 +75,12 @@ def _summary(program: Program, machine: Machine, timing: Timing, path: Path) -> 
         "file_bytes": path.stat().st_size,
         "hbm_bytes": program.hbm_bytes,
         "positions": program.about["positions"],
-        "row_tile": program.about["row_tile"],
         "sram_high_water": program.about["sram_high_water"],
         "sram_capacity": capacity,
-        "cycles_per_step": timing.cycles,
+        "entries": {
+            entry: {"instructions": end - first, "row_tile": program.about["row_tiles"][entry], "cycles_per_step": cycles[entry]}
+            for entry, (first, end) in program.entries.items()
+        },
     }
 
 
@@ -89,10 +90,12 @@ def _print(summary: dict[str, Any]) -> None:
     table.add_row("instructions", f"{summary['instructions']:,} ({summary['instruction_bytes']:,} bytes)")
     table.add_row("file", f"{summary['file_bytes']:,} bytes, weights included")
     table.add_row("HBM", f"{summary['hbm_bytes']:,} bytes")
-    table.add_row("row tile", f"{summary['row_tile']} of {summary['positions']} positions")
     for name, used in summary["sram_high_water"].items():
         memory, unit = name.split("_")
         table.add_row(f"{memory} SRAM", f"{used:,} of {summary['sram_capacity'][name]:,} {unit}")
-    table.add_row("cycles per step", f"{summary['cycles_per_step']:,}")
+    for entry, step in summary["entries"].items():
+        tile = step["row_tile"]
+        height = f"{tile['rows']} rows" + (f" of {tile['sequences']} sequences" if tile["sequences"] > 1 else "")
+        table.add_row(f"step {entry}", f"{step['cycles_per_step']:,} cycles, {step['instructions']:,} instructions, tiles of {height}")
     table.add_row("steps", f"{summary['steps']:,}")
     Console(highlight=False, soft_wrap=True).print(table)

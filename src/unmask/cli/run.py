@@ -53,7 +53,7 @@ def run_program(
         except UnmaskError as error:
             raise UnmaskError(f"{path}: {error}") from None
     result = costs.of_simulation(done) | {
-        "text": None if tokenizer is None else new_text(tokenizer, done.new_tokens, eos),
+        "text": None if tokenizer is None else new_text(tokenizer, done.new_tokens(), eos),
         "no_text_because": reason,
         "seed": done.policy.seed if seed is None else seed,
     }

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeVar
 
 import torch
 
 from unmask.compiler.host import Simulation, Step
-from unmask.decoding.commit import TopK
-from unmask.decoding.generate import StepRecord, generate
-from unmask.decoding.policy import Policy
-from unmask.decoding.sampler import FloatSampler, Sampling
+from unmask.decoding.compose import cache_of, opens_blocks, sampler_of
+from unmask.decoding.dream import Opening
+from unmask.decoding.evaluate import Evaluator
+from unmask.decoding.generate import Generation, StepRecord, generate
+from unmask.decoding.guide import CachedGuide
+from unmask.decoding.piecewise import PiecewiseGuide
+from unmask.decoding.sampler import Sampler, Sampling
 from unmask.machine.config import Formats
-from unmask.models.llada import Llada
+from unmask.models.family import Network
+from unmask.models.guide import GuideNetwork
 from unmask.quant.arithmetic import MachineArithmetic
+from unmask.quant.commit import machine_committer
+from unmask.quant.draws import CounterDraws
 from unmask.quant.noise import CounterNoise
 from unmask.quant.sampler import MachineSampler
+
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
 @dataclass(frozen=True)
@@ -36,48 +45,108 @@ class Check:
     float32_agreement: float
 
 
-def in_formats(model: Llada, formats: Formats) -> Llada:
+def in_formats(model: AnyNetwork, formats: Formats) -> AnyNetwork:
     """The same network, sharing its weights, computed in a machine's number formats."""
-    twin = copy.copy(model)
-    twin.arithmetic = MachineArithmetic(formats.weights, formats.activations, formats.kv)
-    return twin
+    return model.computed_in(MachineArithmetic(formats.weights, formats.activations, formats.kv, formats.logits))
 
 
-def check(simulation: Simulation, model: Llada, *, seed: int | None = None, on_step: Callable[[StepRecord], None] | None = None) -> Check:
+def check(
+    simulation: Simulation,
+    model: Network,
+    *,
+    guide: GuideNetwork | None = None,
+    seed: int | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> Check:
     """Run the reference over the same prompt, policy and seed, and compare step by step.
 
     Args:
         model: the float32 network that was compiled.
+        guide: the float32 guide network that was compiled.
         seed: as given to `simulate`.
     """
-    policy = simulation.policy
-    seed = policy.seed if seed is None else seed
-    prompt = simulation.ids[: simulation.prompt_length].tolist()
-    reference = generate(in_formats(model, simulation.machine.formats), [prompt], policy, sampler=MachineSampler(seed), on_step=on_step)
-    pairs = zip(simulation.steps, reference.steps, strict=True)
-    different = [ours.step for ours, theirs in pairs if (ours.positions, ours.tokens) != (theirs.positions(), theirs.tokens())]
-    agreed = sum(_agreements(simulation, model, policy, seed))
-    committed = sum(len(step.positions) for step in simulation.steps)
+    reference = reference_generation(simulation, model, guide=guide, seed=seed, on_step=on_step)
+    different = [
+        index
+        for index, (ours, theirs) in enumerate(zip_longest(simulation.steps, reference.steps))
+        if ours is None or theirs is None or any(_pairs(ours, row) != _pairs(theirs, row) for row in range(len(simulation.start)))
+    ]
+    agreed = sum(_agreements(simulation, model, guide, seed))
+    committed = sum(len(step.positions(row)) for step in simulation.steps for row in range(len(simulation.start)))
     return Check(not different, different[0] if different else None, agreed / committed if committed else 1.0)
 
 
+def reference_generation(
+    simulation: Simulation,
+    model: Network,
+    *,
+    guide: GuideNetwork | None = None,
+    seed: int | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> Generation:
+    """What PyTorch generates in the machine's number formats, from the same canvas under the same policy; arguments as of `check`."""
+    policy, formats, prompt_length = simulation.policy, simulation.machine.formats, simulation.prompt_length
+    network, judge = in_formats(model, formats), None
+    sampler: Sampler = MachineSampler(policy, seed=seed)
+    if guide is not None:
+        judge = PiecewiseGuide(in_formats(guide, formats), simulation.start.shape[1])
+        sampler = sampler_of(policy, network.config, guide=judge)
+    elif opens_blocks(policy, network.config):
+        sampler = Opening(sampler)
+    return generate(
+        network,
+        torch.from_numpy(simulation.start[:, :prompt_length]),
+        policy,
+        template=torch.from_numpy(simulation.start[:, prompt_length:]),
+        attention_mask=None if simulation.visible is None else torch.from_numpy(simulation.visible[:, :prompt_length]),
+        guide=judge,
+        sampler=sampler,
+        committer=machine_committer(policy, seed=seed),
+        on_step=on_step,
+    )
+
+
 @torch.no_grad()
-def _agreements(simulation: Simulation, model: Llada, policy: Policy, seed: int) -> Iterator[int]:
+def _agreements(simulation: Simulation, model: Network, guide: GuideNetwork | None, seed: int | None) -> Iterator[int]:
     """For every step, how many of its commits the float32 network shares."""
-    config = model.config
-    excluded = policy.excluded(config.mask_token_id, config.eos_token_id)
+    policy, config = simulation.policy, model.config
+    seed = policy.seed if seed is None else seed
+    given = torch.from_numpy(simulation.start != config.mask_token_id)
+    visible = None if simulation.visible is None else torch.from_numpy(simulation.visible)
+    evaluate = Evaluator(model, given, simulation.prompt_length, policy.cfg_scale, visible, cache_of(policy))
+    committer, draws = machine_committer(policy, seed=seed), CounterDraws(seed)
+    block_step, block = 0, range(0)
     for step in simulation.steps:
-        canvas = torch.from_numpy(step.before)[None]
-        block = slice(step.start, step.end)
-        logits = model.logits(model.hidden(canvas)[:, block])
-        positions = torch.arange(step.start, step.end)
-        sampling = Sampling(step.step, positions, policy.temperature, policy.remasking, excluded, (), CounterNoise(seed))
-        tokens, confidence = FloatSampler()(logits, sampling)
-        masked = canvas[:, block] == config.mask_token_id
-        chosen = TopK()(confidence.masked_fill(~masked, -torch.inf), torch.tensor([len(step.positions)]))[0]
-        theirs = {(int(p), int(t)) for p, t in zip(positions[chosen], tokens[0][chosen], strict=True)}
-        yield len(theirs & _pairs(step))
+        block_step = block_step + 1 if block.start == step.start else 0
+        block = range(step.start, step.end)
+        canvas = torch.from_numpy(step.before)
+        logits = evaluate(canvas, block, block_step, block).logits
+        eligible = canvas[:, block.start : block.stop] == config.mask_token_id
+        sampling = Sampling(
+            step.step,
+            torch.arange(block.start, block.stop),
+            policy.temperature,
+            policy.remasking,
+            policy.excluded(config.mask_token_id, config.eos_token_id),
+            policy.deferred(config.eos_token_id),
+            CounterNoise(seed),
+            eligible,
+            block,
+            block_step,
+            canvas,
+        )
+        # A guide's sampler remembers what it accepted; the machine may have accepted something else, so each step gets a new one.
+        judge = None if guide is None else CachedGuide(guide)
+        tokens, confidence = sampler_of(policy, config, draws=draws, guide=judge)(logits, sampling)
+        counts = torch.tensor([len(step.positions(row)) for row in range(len(canvas))])
+        whole = torch.full(canvas.shape, -torch.inf)
+        whole[:, block.start : block.stop] = confidence.masked_fill(~eligible, -torch.inf)
+        chosen = committer(whole, counts)
+        for row in range(len(canvas)):
+            places = chosen[row].nonzero()[:, 0]
+            theirs = {(int(place), int(tokens[row, place - block.start])) for place in places}
+            yield len(theirs & _pairs(step, row))
 
 
-def _pairs(step: Step) -> set[tuple[int, int]]:
-    return set(zip(step.positions, step.tokens, strict=True))
+def _pairs(step: Step | StepRecord, row: int) -> set[tuple[int, int]]:
+    return set(zip(step.positions(row), step.tokens(row), strict=True))

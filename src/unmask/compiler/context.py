@@ -41,12 +41,22 @@ class Context:
         self.machine, self.hbm, self.e = machine, hbm, Emitter()
         self.weights, self.kv = mx.format_named(machine.formats.weights), mx.format_named(machine.formats.kv)
         element_bits = max(self.weights.element.bits, self.kv.element.bits)
-        self.vector = Sram("vector", machine.vector_elements, "elements")
-        self.matrix = Sram("matrix", machine.matrix_blocks(element_bits), "MX blocks")
+        self.vector = Sram("vector", machine.vector_elements, "elements", STRIDE_UNIT)
+        self.matrix = Sram("matrix", machine.matrix_blocks(element_bits), "MX blocks", mx.BLOCK)
         self.floats = Sram("float", machine.sram.float_words, "words")
         self.integers = Sram("integer", machine.sram.integer_words, "words")
         slot = self.matrix.free // 2 // mx.BLOCK * mx.BLOCK
         self.ring = Ring(self.e, Engine.LOAD, Engine.MATRIX, self.matrix.take(2 * slot, "two tiles"), slot)
+
+    @property
+    def high_water(self) -> dict[str, int]:
+        """The most that was used of each on-chip memory, by its name and unit."""
+        return {
+            "vector_elements": self.vector.high_water,
+            "matrix_blocks": self.matrix.high_water,
+            "float_words": self.floats.high_water,
+            "integer_words": self.integers.high_water,
+        }
 
     def tile(self, rows: int, cols: int, purpose: str) -> Tile:
         """A new tile in the vector SRAM."""

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from unmask.compiler.guide import NpuGuide
+from unmask.compiler.lower import fed_rows, step_kind
+from unmask.decoding.cache.base import Moment
+from unmask.decoding.compose import acceptance_of, schedule_of, stop_of
+from unmask.decoding.dream import Timesteps
+from unmask.decoding.guided import GuidedSampler
+from unmask.decoding.noise import TorchNoise
 from unmask.decoding.policy import Policy
-from unmask.decoding.schedule import transfer_counts
+from unmask.decoding.sampler import Sampling
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.machine.config import Machine
 from unmask.machine.cycle import Timing, time_program
 from unmask.machine.functional import FunctionalMachine
+from unmask.models.layers import Architecture
+from unmask.quant.commit import due_word
+
+Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -25,18 +39,24 @@ class Step:
     Attributes:
         step: counted over the whole generation.
         start, end: canvas positions [start, end) of the active block.
-        positions: canvas positions committed, ascending.
-        tokens: the tokens committed there.
-        canvas: int64 [positions], before and after the step.
+        entry: which of the program's entries ran.
+        before, canvas: int64 [batch, positions], before and after the step.
     """
 
     step: int
     start: int
     end: int
-    positions: list[int]
-    tokens: list[int]
-    before: NDArray[np.int64]
-    canvas: NDArray[np.int64]
+    entry: str
+    before: Ids
+    canvas: Ids
+
+    def positions(self, row: int = 0) -> list[int]:
+        """The canvas positions committed in one row of the batch, ascending."""
+        return [int(position) for position in np.flatnonzero(self.before[row] != self.canvas[row])]
+
+    def tokens(self, row: int = 0) -> list[int]:
+        """The tokens committed at `positions(row)`."""
+        return [int(token) for token in self.canvas[row, self.positions(row)]]
 
 
 @dataclass(frozen=True)
@@ -46,95 +66,266 @@ class Simulation:
     Attributes:
         machine, policy: what ran.
         prompt_length: where the new tokens begin.
+        start: int64 [batch, positions], the canvas before the first step.
+        visible: bool [batch, positions], False at padding; None if there is none.
+        ids: int64 [batch, positions], the final canvas; after an early stop, end-of-text tokens are in place of the masks left.
         steps: one record per denoising step.
-        step_timing: the cycle reading of one step's program; every step takes the same time, since no instruction's time depends on values.
+        timings: the cycle reading of each entry that ran; an entry takes the same time whatever the values.
+        runs: how often each entry ran; those of a guide's program begin with "guide".
     """
 
     machine: Machine
     policy: Policy
     prompt_length: int
+    start: Ids
+    visible: NDArray[np.bool_] | None
+    ids: Ids
     steps: tuple[Step, ...]
-    step_timing: Timing
+    timings: dict[str, Timing]
+    runs: dict[str, int]
 
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        """The final canvas, int64 [positions]."""
-        return self.steps[-1].canvas
-
-    @property
-    def new_tokens(self) -> list[int]:
-        """The generated tokens, nothing cut."""
-        return [int(token) for token in self.ids[self.prompt_length :]]
+    def new_tokens(self, row: int = 0) -> list[int]:
+        """The generated tokens of one row, nothing cut."""
+        return [int(token) for token in self.ids[row, self.prompt_length :]]
 
     @property
     def cycles(self) -> int:
-        """Cycles of all steps; the host's own time between steps is not modelled."""
-        return self.step_timing.cycles * len(self.steps)
+        """Cycles of all runs; the host's own time between them is not modelled."""
+        return sum(self.timings[entry].cycles * count for entry, count in self.runs.items())
 
     @property
     def seconds(self) -> float:
         """Time at the machine's clock."""
         return self.cycles / (self.machine.clock_ghz * 1e9)
 
-    def total(self, per_step: dict[str, int]) -> dict[str, int]:
-        """A per-step count over all steps."""
-        return {name: count * len(self.steps) for name, count in per_step.items()}
+    @property
+    def cycles_by_engine(self) -> dict[str, int]:
+        """Busy cycles of every engine over all runs."""
+        return self._total(lambda timing: timing.busy)
+
+    @property
+    def cycles_by_phase(self) -> dict[str, int]:
+        """What every phase adds to the time; sums to `cycles`."""
+        return self._total(lambda timing: timing.phases)
+
+    @property
+    def hbm_bytes(self) -> dict[str, int]:
+        """Bytes that the load and the store engine moved."""
+        return self._total(lambda timing: timing.hbm_bytes)
+
+    def _total(self, part: Callable[[Timing], dict[str, int]]) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for entry, count in self.runs.items():
+            total.update({name: value * count for name, value in part(self.timings[entry]).items()})
+        return dict(total)
 
 
-def _compiled_for(program: Program) -> tuple[Machine, Policy, int, int, int]:
-    """Machine, policy, positions, mask token and vocabulary of a program, which may come from a file."""
-    try:
-        machine, policy = Machine.model_validate(program.machine), Policy(**program.about["policy"])
-        model = program.about["model"]
-        return machine, policy, int(program.about["positions"]), int(model["mask_token_id"]), int(model["vocab_size"])
-    except (KeyError, TypeError, ValueError) as error:
-        what = " ".join(str(error).split())
-        raise UnmaskError(f"the program is damaged or was compiled by another version of unmask: {what}") from None
+@dataclass(frozen=True)
+class _Compiled:
+    """What a program says of itself; it may come from a file."""
+
+    machine: Machine
+    policy: Policy
+    shape: Architecture
+    positions: int
+    batch: int
+    padded: bool
+
+    @classmethod
+    def of(cls, program: Program) -> _Compiled:
+        about: dict[str, Any] = program.about
+        try:
+            machine, policy = Machine.model_validate(program.machine), Policy(**about["policy"])
+            return cls(machine, policy, Architecture(**about["model"]), int(about["positions"]), int(about["batch"]), bool(about["padded"]))
+        except (KeyError, TypeError, ValueError) as error:
+            what = " ".join(str(error).split())
+            raise UnmaskError(f"the program is damaged or was compiled by another version of unmask: {what}") from None
+
+    @property
+    def prompt_length(self) -> int:
+        return self.positions - self.policy.gen_length
 
 
 def simulate(
     program: Program,
-    prompt_ids: Sequence[int],
+    prompt_ids: Sequence[int] | Sequence[Sequence[int]],
     *,
+    template: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    attention_mask: Sequence[int] | Sequence[Sequence[int]] | None = None,
     seed: int | None = None,
+    guide: NpuGuide | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Simulation:
     """Generate on the machine that a program was compiled for: values by the functional reading, time by the cycle reading.
 
     Args:
         program: of `compile_step`.
-        prompt_ids: as many token ids as the program was compiled for.
+        prompt_ids: as many token ids as the program was compiled for; one row, or as many as its batch.
+        template: as many ids per row as are generated, what these positions hold at first: mask tokens are gaps. None: all gaps.
+        attention_mask: of the shape of the prompt, 0 or False at padding on the left, for a program compiled as `padded`.
         seed: of the noise, modulo 2^32; by default the policy's.
+        guide: of the commit `guided`.
         on_step: called after every denoising step.
 
     Raises:
-        UnmaskError: a prompt of another length or outside the vocabulary.
+        UnmaskError: a prompt, template or mask of another shape, tokens outside the vocabulary, a program that is not `padded` for a padded
+            prompt, a guide missing or not asked for.
     """
-    machine, policy, positions, mask_token, vocabulary = _compiled_for(program)
-    prompt_length = positions - policy.gen_length
-    if len(prompt_ids) != prompt_length:
-        raise UnmaskError(f"the program was compiled for a prompt of {prompt_length} tokens, not {len(prompt_ids)}")
-    canvas = np.full(positions, mask_token, np.int64)
-    canvas[:prompt_length] = [operator.index(token) for token in prompt_ids]
-    if mask_token in prompt_ids:
-        raise UnmaskError(f"the prompt holds the mask token {mask_token}, which only generated positions may")
-    if canvas.min() < 0 or canvas.max() >= vocabulary:
-        raise UnmaskError(f"the prompt holds a token outside the vocabulary of {vocabulary}")
-    seed = policy.seed if seed is None else seed
-    npu = FunctionalMachine(program, machine)
-    npu.write("canvas", canvas.astype("<i4"))
-    counts = transfer_counts(policy.block_length, policy.steps_per_block)
-    steps: list[Step] = []
-    for block in range(policy.blocks):
-        start = prompt_length + block * policy.block_length
-        for count in counts:
-            npu.write("parameters", np.array([start, count, seed % 2**32, len(steps)], "<u4"))
-            npu.run()
-            after = npu.read("canvas", "<i4")[: len(canvas)].astype(np.int64)
-            changed = np.flatnonzero(after != canvas)
-            record = Step(len(steps), start, start + policy.block_length, changed.tolist(), after[changed].tolist(), canvas, after)
-            canvas = after
-            steps.append(record)
-            if on_step is not None:
-                on_step(record)
-    return Simulation(machine, policy, prompt_length, tuple(steps), time_program(program, machine))
+    host = _Host(program, prompt_ids, template, attention_mask, seed, guide)
+    for step in host.run():
+        if on_step is not None:
+            on_step(step)
+    return host.simulation()
+
+
+class _Host:
+    """One generation."""
+
+    def __init__(self, program: Program, prompt: Any, template: Any, attention_mask: Any, seed: int | None, guide: NpuGuide | None) -> None:
+        self.program, self.about = program, _Compiled.of(program)
+        self.policy, self.shape = self.about.policy, self.about.shape
+        self.seed = (self.policy.seed if seed is None else seed) % 2**32
+        self.start = self.canvas = self._first_canvas(prompt, template)
+        self.visible = self._visible(attention_mask)
+        self.npu = FunctionalMachine(program, self.about.machine)
+        self.steps: list[Step] = []
+        self.stopped = False
+        self.guide, self.judge = guide, self._judge(guide)
+        self._write_start()
+
+    def _first_canvas(self, prompt: Any, template: Any) -> Ids:
+        mask, vocabulary, about = self.shape.mask_token_id, self.shape.vocab_size, self.about
+        rows = _rows(prompt, about.batch, about.prompt_length, "the prompt", "the program was compiled for a prompt of {} tokens, not {}")
+        if mask in rows:
+            raise UnmaskError(f"the prompt holds the mask token {mask}, which only generated positions may")
+        if template is None and about.prompt_length == 0:
+            raise UnmaskError("the prompt is empty; at least one token is needed")
+        new = np.full((about.batch, self.policy.gen_length), mask, np.int64)
+        if template is not None:
+            new = _rows(template, about.batch, self.policy.gen_length, "the template", "the template needs {} tokens, not {}")
+            if not (new == mask).any(axis=1).all():
+                raise UnmaskError(f"the template has no gap: at least one position must hold the mask token {mask}")
+        canvas = np.concatenate((rows, new), axis=1)
+        if canvas.min() < 0 or canvas.max() >= vocabulary:
+            raise UnmaskError(f"the prompt holds a token outside the vocabulary of {vocabulary}")
+        return canvas
+
+    def _visible(self, attention_mask: Any) -> NDArray[np.bool_] | None:
+        if attention_mask is None:
+            return None
+        about = self.about
+        mask = _rows(attention_mask, about.batch, about.prompt_length, "the attention mask", "the attention mask needs {} entries, not {}")
+        if not self.policy.honour_padding or bool(mask.all()):
+            return None
+        if not about.padded:
+            raise UnmaskError("the prompt is padded; the program was compiled for prompts without padding")
+        return np.concatenate((mask != 0, np.ones((about.batch, self.policy.gen_length), bool)), axis=1)
+
+    def _judge(self, guide: NpuGuide | None) -> GuidedSampler | None:
+        if (self.policy.commit == "guided") != (guide is not None):
+            raise UnmaskError(f"commit {self.policy.commit!r} {'takes no' if guide else 'needs a'} guide")
+        if guide is None:
+            return None
+        if guide.vocab_size != self.shape.vocab_size:
+            raise UnmaskError(f"the guide has a vocabulary of {guide.vocab_size}; the diffusion model has {self.shape.vocab_size}")
+        return GuidedSampler(guide, self.shape.eos_token_id, acceptance_of(self.policy))
+
+    def _write_start(self) -> None:
+        """Canvas and padding, for guidance a second time with the prompt masked."""
+        copies, canvas = 1, self.start
+        if self.policy.cfg_scale:
+            copies, canvas = 2, np.concatenate((self.start, np.full_like(self.start, self.shape.mask_token_id)))
+        self.npu.write("canvas", canvas.astype("<i4"))
+        if self.about.padded:
+            visible = np.ones_like(self.start, bool) if self.visible is None else self.visible
+            unseen = np.where(visible, np.uint16(0), np.uint16(0xFF80))  # BF16 0 and -inf
+            self.npu.write("unseen", np.concatenate([unseen.astype("<u2")] * copies))
+
+    def run(self) -> Iterator[Step]:
+        """Denoise; gives the steps as they are done."""
+        policy, length, mask = self.policy, self.policy.block_length, self.shape.mask_token_id
+        blocks = torch.from_numpy((self.start[:, self.about.prompt_length :] == mask).reshape(-1, policy.blocks, length).sum(axis=2))
+        schedule, stop = schedule_of(policy, self.shape, blocks), stop_of(policy, self.shape)
+        for number in range(policy.blocks):
+            start = self.about.prompt_length + number * length
+            block = range(start, start + length)
+            masks_at_start = masks = blocks[:, number]
+            index = 0
+            while bool(masks_at_start.any()) and (counts := schedule(index, masks_at_start, masks)) is not None:
+                step = self._step(block, index, counts)
+                self.steps.append(step)
+                masks = torch.from_numpy((self.canvas[:, block.start : block.stop] == mask).sum(axis=1))
+                index += 1
+                yield step
+                if stop is not None and stop(step):
+                    self.canvas = np.where(self.canvas == mask, self.shape.eos_token_id, self.canvas)
+                    return
+
+    def _step(self, block: range, index: int, counts: torch.Tensor) -> Step:
+        shape, before = self.shape, self.canvas
+        canvas = torch.from_numpy(before)
+        now = Moment(canvas, self.about.prompt_length, block, index, len(self.steps), shape.mask_token_id, shape.shifted_logits)
+        rows = fed_rows(self.policy, now)
+        kind = step_kind(self.policy, shape, rows, block, index)
+        head_row = max(block.start - rows.start - shape.shifted_logits, 0)
+        commits = counts.tolist()
+        if self.policy.remasking == "origin":
+            fraction = float(Timesteps(self.policy.steps_per_block, self.policy.eps).fraction(index))
+            commits = [due_word(fraction)] * self.about.batch
+        words = [rows.start, block.start, head_row, self.seed, len(self.steps), *commits]
+        self.npu.write("parameters", np.array(words, "<u4"))
+        self.npu.run(kind.name)
+        if self.judge is not None:
+            self._commit_accepted(block, index)
+        after = self.npu.read("canvas", "<i4").astype(np.int64).reshape(-1, self.about.positions)
+        self.canvas = after[: self.about.batch]
+        return Step(len(self.steps), block.start, block.stop, kind.name, before, self.canvas)
+
+    def _commit_accepted(self, block: range, index: int) -> None:
+        """Put the candidates that the guide accepts into the canvas."""
+        assert self.judge is not None
+        canvas = torch.from_numpy(self.canvas)
+        tokens = torch.from_numpy(self.npu.read("candidates", "<i4").astype(np.int64).reshape(1, -1))
+        eligible = canvas[:, block.start : block.stop] == self.shape.mask_token_id
+        positions = torch.arange(block.start, block.stop)
+        sampling = Sampling(len(self.steps), positions, 0.0, "low_confidence", (), (), TorchNoise(0), eligible, block, index, canvas)
+        tokens, confidence = self.judge.judge(tokens, sampling)
+        after = self.canvas.copy()
+        after[:, block.start : block.stop] = torch.where(eligible & (confidence == 1), tokens, canvas[:, block.start : block.stop]).numpy()
+        copies = [after]
+        if self.policy.cfg_scale:
+            given = self.start != self.shape.mask_token_id
+            copies.append(np.where(given, self.shape.mask_token_id, after))
+        self.npu.write("canvas", np.concatenate(copies).astype("<i4"))
+
+    def simulation(self) -> Simulation:
+        """The finished generation."""
+        machine, runs = self.about.machine, Counter(step.entry for step in self.steps)
+        timings = {entry: time_program(self.program.entry(entry), machine) for entry in runs}
+        if self.guide is not None:
+            timings |= self.guide.timings()
+            runs.update(self.guide.runs)
+        return Simulation(
+            machine,
+            self.policy,
+            self.about.prompt_length,
+            self.start,
+            self.visible,
+            self.canvas,
+            tuple(self.steps),
+            timings,
+            dict(runs),
+        )
+
+
+def _rows(values: Any, batch: int, length: int, what: str, mismatch: str) -> Ids:
+    """int64 [batch, length] of one row or of several."""
+    listed = list(values)
+    several = bool(listed) and not isinstance(listed[0], (int, np.integer))
+    rows = [list(row) for row in listed] if several else [listed]
+    if len(rows) != batch:
+        raise UnmaskError(f"{what} has {len(rows)} rows; the program was compiled for {batch}")
+    for row in rows:
+        if len(row) != length:
+            raise UnmaskError(mismatch.format(length, len(row)))
+    return np.array([[operator.index(token) for token in row] for row in rows], np.int64).reshape(batch, length)

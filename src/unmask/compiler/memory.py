@@ -77,8 +77,8 @@ class MxMatrix:
 class Sram:
     """One on-chip memory as a stack of scoped buffers."""
 
-    def __init__(self, what: str, capacity: int, unit: str) -> None:
-        self._what, self._capacity, self._unit = what, capacity, unit
+    def __init__(self, what: str, capacity: int, unit: str, alignment: int = 1) -> None:
+        self._what, self._capacity, self._unit, self._alignment = what, capacity, unit, alignment
         self._top = 0
         self.high_water = 0
 
@@ -98,7 +98,7 @@ class Sram:
             raise SramOverflow(
                 f"the {self._what} SRAM cannot hold {purpose}: it needs {start + count} {self._unit}, there are {self._capacity}"
             )
-        self._top = ceil_to(start + count, mx.BLOCK)
+        self._top = ceil_to(start + count, self._alignment)
         self.high_water = max(self.high_water, self._top)
         return start
 

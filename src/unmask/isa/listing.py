@@ -78,10 +78,9 @@ def read_listing(text: str) -> Listing:
                 first_orphan = first_orphan or number
             else:
                 phases.append(current)
-    firsts = list(starts.values())
-    if firsts and firsts[0]:
-        raise UnmaskError(f"the first {firsts[0]} instructions belong to no entry: expected a line '# entry NAME' before them")
-    entries = {name: (first, end) for name, first, end in zip(starts, firsts, [*firsts[1:], len(words)], strict=False)}
+    ends = [*list(starts.values())[1:], len(words)]
+    firsts = [0, *ends]  # what stands before the first comment belongs to the first entry
+    entries = {name: (first, end) for name, first, end in zip(starts, firsts, ends, strict=False)}
     if current is None:
         return Listing(words, None, entries)
     if first_orphan:

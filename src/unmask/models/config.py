@@ -113,7 +113,7 @@ class LladaConfig:
             feed_forward=self.mlp_hidden_size,
             vocab_size=self.vocab_size,
             embedding_rows=self.embedding_size,
-            context=self.max_sequence_length,
+            max_sequence_length=self.max_sequence_length,
             norm_eps=self.rms_norm_eps,
             rope_theta=self.rope_theta,
             mask_token_id=self.mask_token_id,

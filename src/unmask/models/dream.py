@@ -93,7 +93,7 @@ class DreamConfig:
             feed_forward=self.intermediate_size,
             vocab_size=self.vocab_size,
             embedding_rows=self.vocab_size,
-            context=self.max_position_embeddings,
+            max_sequence_length=self.max_position_embeddings,
             norm_eps=self.rms_norm_eps,
             rope_theta=self.rope_theta,
             mask_token_id=self.mask_token_id,

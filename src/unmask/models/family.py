@@ -6,6 +6,7 @@ edits nothing else.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -56,6 +57,12 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of hidden states [..., width]."""
+
+    def computed_in(self, arithmetic: Arithmetic) -> Self:
+        """The same network, sharing its weights, computed in another arithmetic."""
+        twin = copy.copy(self)
+        twin.arithmetic = arithmetic
+        return twin
 
     def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
         """Classifier-free guidance of two tensors of logits, in the network's arithmetic."""

@@ -6,12 +6,13 @@ arXiv 2505.21467). It needs the diffusion model's vocabulary, so its checkpoint 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -84,6 +85,11 @@ class GuideNetwork(Network):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, which is that of the logits."""
         return self.network.dtype
+
+    def computed_in(self, arithmetic: Arithmetic) -> Self:
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "network": self.network.computed_in(arithmetic)}
+        return twin
 
     @property
     def parts(self) -> NetworkParts:

@@ -32,7 +32,7 @@ class Architecture:
         width: of the residual stream; `heads` x `head_dim`.
         feed_forward: width between gate and down projection.
         embedding_rows: of the embedding table and the LM head; rows beyond `vocab_size` only pad them.
-        context: the longest canvas.
+        max_sequence_length: the longest canvas.
         shifted_logits: row `i` of the logits predicts position `i + 1`.
     """
 
@@ -44,7 +44,7 @@ class Architecture:
     feed_forward: int
     vocab_size: int
     embedding_rows: int
-    context: int
+    max_sequence_length: int
     norm_eps: float
     rope_theta: float
     mask_token_id: int

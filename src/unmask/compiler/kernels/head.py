@@ -5,48 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from unmask.compiler.context import Context, Tile
-from unmask.compiler.emitter import Ring, Value, Var, address
+from unmask.compiler.emitter import Ring, Var, address
 from unmask.compiler.kernels.linear import Semaphores, load_tile, multiply, tile_width
 from unmask.compiler.memory import MxMatrix
 from unmask.compiler.sampling.logits import LOGITS_FORMAT, Logits
-from unmask.isa.table import BF16_BYTES, STRIDE_UNIT, Engine
+from unmask.isa.table import STRIDE_UNIT, Engine
 from unmask.numerics import mx
-
-
-def head_logits(c: Context, x: Tile, head: MxMatrix, logits: Value, row_bytes: int) -> None:
-    """hbm[logits] [rows, vocabulary] = x head^T, BF16; rows are `row_bytes` apart."""
-    with c.vector.scope():
-        fit = c.vector.free // (2 * x.rows) // STRIDE_UNIT * STRIDE_UNIT
-        width = min(tile_width(c, head.rows, head.blocks), max(fit, STRIDE_UNIT))
-        stride = -(-width // STRIDE_UNIT)
-        size = x.rows * stride * STRIDE_UNIT
-        ring = Ring(c.e, Engine.MATRIX, Engine.STORE, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
-        e, s, out = c.e.var(head.elements), c.e.var(head.scales), c.e.var(logits)
-        strides: dict[Var, int] = {e: width * head.row_bytes, s: width * head.blocks, out: width * BF16_BYTES}
-        c.e.order(Engine.VECTOR, Engine.MATRIX)
-
-        def tile(count: int) -> None:
-            load_tile(c, head, e, s, count, x.cols, kv=False)
-            with ring.produce() as (slot, wait, signal):
-                multiply(c, Tile(address(slot), x.rows, count, stride), x, count, wait=wait, signal=signal)
-            with ring.consume() as (slot, wait, signal):
-                c.e.emit(
-                    "ST_VEC",
-                    src=slot,
-                    dst=out,
-                    rows=x.rows,
-                    cols=count,
-                    src_stride=stride,
-                    dst_stride=row_bytes,
-                    wait=wait,
-                    signal=signal,
-                )
-
-        c.e.tiles(head.rows, width, strides, tile)
-        c.e.order(Engine.MATRIX, Engine.VECTOR)
-        c.e.order(Engine.STORE, Engine.VECTOR)
-        c.e.release(e, s, out)
-        ring.release()
 
 
 def project_logits(c: Context, x: Tile, head: MxMatrix, logits: Logits, first_row: int) -> None:
@@ -91,11 +55,3 @@ def project_logits(c: Context, x: Tile, head: MxMatrix, logits: Logits, first_ro
         c.e.order(Engine.STORE, Engine.VECTOR)
         c.e.release(*strides)
         ring.release()
-
-
-def suppress(c: Context, token: int, rows: int, logits: Value, row_bytes: int) -> None:
-    """Set the logit of one token to minus infinity in every row: it cannot be chosen and has no probability."""
-    with c.vector.scope():
-        column = c.tile(rows, 1, "a column of suppressed logits")
-        c.e.emit("V_FILL", dst=column.at, rows=rows, cols=1, dst_stride=column.stride, value=float("-inf"))
-        c.store(column, address(logits) + token * BF16_BYTES, row_bytes)

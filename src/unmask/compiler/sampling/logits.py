@@ -12,6 +12,8 @@ from unmask.compiler.memory import SramOverflow, ceil_to
 from unmask.isa.table import BF16_BYTES, STRIDE_UNIT, Engine
 from unmask.numerics import mx
 
+_CHUNKS = 4
+"""How many chunks a stream has at least, where they still fill the lanes: the vector engine waits for the first one only."""
 LOGITS_FORMAT = 2
 """The operand `format` of loads and stores of logits."""
 
@@ -116,8 +118,8 @@ class LogitStream:
                 if tallest < 1:
                     raise SramOverflow(f"the {what} SRAM cannot hold {words} words for a row of logits: {sram.free} are left")
         self.rows = -(-length // -(-length // tallest))
-        fit = c.vector.free // (buffers * self.rows) // STRIDE_UNIT * STRIDE_UNIT
-        self.width = min(logits.vocabulary, fit)
+        fit, wanted = c.vector.free // (buffers * self.rows) // least * least, ceil_to(-(-logits.vocabulary // _CHUNKS), least)
+        self.width = min(logits.vocabulary, fit, wanted)
         self.stride = -(-self.width // STRIDE_UNIT)
         self._size = self.rows * self.stride * STRIDE_UNIT
         purpose = f"chunks of logits of {self.rows} rows"

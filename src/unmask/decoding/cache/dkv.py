@@ -44,4 +44,8 @@ class DelayedCache:
         return self._store.runner(now, rows)
 
 
-CACHES = (CacheKind("dkv", DelayedCache, "what was masked before the last step; all in two first steps of a block and every eighth"),)
+CACHES = (
+    CacheKind(
+        "dkv", DelayedCache, "what was masked before the last step; all in two first steps of a block and every eighth", consecutive=False
+    ),
+)

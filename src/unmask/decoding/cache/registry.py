@@ -24,12 +24,14 @@ class CacheKind:
         summary: which rows a step feeds, in a phrase.
         opens_blocks: later steps of a block do not feed the row before it. On a network with shifted logits that row predicts the block's
             first position, which such networks therefore commit in the block's first step (`unmask.decoding.dream.Opening`).
+        consecutive: the rows that a step feeds are always consecutive, and which they are depends on block and step alone.
     """
 
     name: str
     build: Callable[[Smoothing | None], Cache]
     summary: str
     opens_blocks: bool = False
+    consecutive: bool = True
 
 
 @cache
