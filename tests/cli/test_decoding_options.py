@@ -173,6 +173,26 @@ def test_several_prompts_are_a_batch(unmask: Command, checkpoint: Path):
     assert next(line for line in done.stderr.splitlines() if line.startswith("step ")).count(" | ") == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--template", "My [2] the state[1].", "--policy", "fast-dllm"],
+        ["--template", "[2] and [1]", "--temperature", "0"],
+        ["Fellow citizens,", "The", "--gen-length", "4", "--policy", "llada"],
+        ["The", "--gen-length", "4", "--policy", "dream"],
+        ["The", "--gen-length", "4", "--policy", "flashdlm", "--cfg-scale", "1"],
+    ],
+)
+def test_the_machine_decodes_as_pytorch_does(unmask: Command, checkpoint: Path, arguments: list[str]):
+    done = unmask("generate", *arguments, "--model", checkpoint, "--machine", "nano", "--check", "--json")
+    assert (done.status, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert result["check"]["identical"]
+    reference = json.loads(unmask("generate", *arguments, "--model", checkpoint, "--backend", "torch", "--json").stdout)
+    assert result.keys() == reference.keys()
+    assert result["prompt"] == reference["prompt"]
+
+
 def test_policies_are_listed_with_settings_and_papers(unmask: Command):
     listed = json.loads(unmask("policies", "--json").stdout)
     assert [entry["name"] for entry in listed] == list(NAMED)

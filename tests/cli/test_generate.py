@@ -165,7 +165,7 @@ def preset() -> str:
         (["--machine", "huge"], "unknown machine 'huge': expected one of"),
         (["--block-length", "3"], "block_length 3 does not divide gen_length 8"),
         (["--steps", "3"], "steps 3 is not a multiple of the 2 blocks"),
-        (["--cfg-scale", "1"], "classifier-free guidance has no program"),
+        (["--cache", "dkv"], "cache 'dkv' has no program: it feeds rows that are not consecutive"),
         (["--backend", "torch", "--check"], "--check compares the machine with PyTorch"),
         (["--model", "/nowhere"], "no checkpoint '/nowhere'"),
         (["--temperature", "-1"], "--temperature"),

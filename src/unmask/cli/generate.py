@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from unmask.cli.canvas import CanvasView
     from unmask.cli.template import Template
     from unmask.compiler.check import Check
-    from unmask.decoding.guided import Guide
+    from unmask.compiler.host import Step
+    from unmask.decoding.generate import StepRecord
     from unmask.decoding.policy import Policy
+    from unmask.machine.config import Machine
     from unmask.models.family import Network
+    from unmask.models.guide import GuideNetwork
     from unmask.models.tokenizer import Tokenizer
 
 
@@ -48,7 +51,7 @@ class _Task:
     ids: Sequence[Sequence[int]]
     template: Template | None
     policy: Policy
-    guide: Guide | None
+    guide: GuideNetwork | None
 
     @property
     def padded(self) -> list[list[int]]:
@@ -85,7 +88,7 @@ def generate(
     backend: Annotated[Backend, typer.Option(help="The simulated machine, or the float32 PyTorch reference.")] = Backend.NPU,
     template: Annotated[
         str | None,
-        typer.Option(help="Instead of PROMPT, a text with gaps to fill: [n] is one of n tokens, \\[ a bracket."),
+        typer.Option(help="Instead of PROMPT, a text with gaps to fill: [24] is one of 24 tokens; a bracket needs a backslash before it."),
     ] = None,
     guide: Annotated[
         str | None, typer.Option(help="Of --commit guided: a shipped guide's name, or a folder. By default the model's own.")
@@ -153,15 +156,14 @@ def _task(
     return _Task(network, tokenizer, prompts, ids, parsed, policy, _guide(policy, guide, model))
 
 
-def _guide(policy: Policy, name: str | None, model: str) -> Guide | None:
+def _guide(policy: Policy, name: str | None, model: str) -> GuideNetwork | None:
     if policy.commit != "guided":
         if name is not None:
             raise UnmaskError(f"--guide belongs to --commit guided; commit is {policy.commit!r}")
         return None
-    from unmask.decoding.guide import CachedGuide
     from unmask.models.guide import load_guide
 
-    return CachedGuide(load_guide(f"{model}-guide" if name is None else name, model))
+    return load_guide(f"{model}-guide" if name is None else name, model)
 
 
 def _view(task: _Task, quiet: bool) -> CanvasView:
@@ -186,14 +188,21 @@ def _texts(task: _Task, tokens: Any) -> dict[str, Any]:
     return {"text": [new_text(task.tokenizer, row, eos) for row in tokens]}
 
 
-def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
-    from unmask.decoding.generate import StepRecord, generate
-    from unmask.quant.noise import CounterNoise
+def _shown(task: _Task, view: CanvasView) -> Callable[[Step | StepRecord], None]:
+    """Shows a step, without what is padding."""
 
-    def show(record: StepRecord) -> None:
-        canvases = [row[padding:] for row, padding in zip(record.canvas.tolist(), task.padding, strict=True)]
-        rows = enumerate(task.padding)
-        view.step(record.step, canvases, [{at - padding for at in record.positions(row)} for row, padding in rows])
+    def show(step: Step | StepRecord) -> None:
+        canvases = [row[padding:] for row, padding in zip(step.canvas.tolist(), task.padding, strict=True)]
+        committed = [{at - padding for at in step.positions(row)} for row, padding in enumerate(task.padding)]
+        view.step(step.step, canvases, committed)
+
+    return show
+
+
+def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
+    from unmask.decoding.generate import generate
+    from unmask.decoding.guide import CachedGuide
+    from unmask.quant.noise import CounterNoise
 
     started = time.perf_counter()
     with view.running():
@@ -203,9 +212,9 @@ def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
             task.policy,
             template=task.content,
             attention_mask=task.attention_mask,
-            guide=task.guide,
+            guide=None if task.guide is None else CachedGuide(task.guide),
             noise=CounterNoise(task.policy.seed),
-            on_step=show,
+            on_step=_shown(task, view),
         )
     rows = range(len(task.prompts))
     tokens = [done.new_tokens(row) for row in rows]
@@ -220,23 +229,26 @@ def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
     }
 
 
-def _npu(task: _Task, machine: Any, view: CanvasView, check: bool) -> dict[str, Any]:
+def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool) -> dict[str, Any]:
     from unmask.compiler.check import check as compare
+    from unmask.compiler.guide import NpuGuide, compile_guide
     from unmask.compiler.host import simulate
     from unmask.compiler.lower import compile_step
     from unmask.numerics import bf16
 
-    if len(task.prompts) > 1 or task.template is not None or task.guide is not None:
-        raise UnmaskError("several prompts, templates and guides have no program yet; expected --backend torch")
     started = time.perf_counter()
-    program = compile_step(task.model, task.policy, machine, len(task.ids[0]))
+    prompt_length, padded = len(task.padded[0]), task.attention_mask is not None
+    program = compile_step(task.model, task.policy, machine, prompt_length, len(task.prompts), padded=padded)
+    guide = None if task.guide is None else NpuGuide(compile_guide(task.guide, machine, prompt_length + task.policy.gen_length))
     with view.running():
-        done = simulate(program, task.ids[0], on_step=lambda step: view.step(step.step, [step.canvas.tolist()], [step.positions]))
+        done = simulate(
+            program, task.padded, template=task.content, attention_mask=task.attention_mask, guide=guide, on_step=_shown(task, view)
+        )
     wall = time.perf_counter() - started
     outcome: Check | None = None
     if check:
         with view.checking() as advance:
-            outcome = compare(done, task.model, on_step=advance)
+            outcome = compare(done, task.model, guide=task.guide, on_step=advance)
     return costs.of_simulation(done) | {
         "text": None,
         "forwards": len(done.steps),

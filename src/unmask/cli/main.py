@@ -12,7 +12,6 @@ from typer.core import TyperGroup
 from unmask.cli.asm import asm
 from unmask.cli.bound import bound
 from unmask.cli.calibrate import calibrate
-from unmask.cli.calibrate import calibrate
 from unmask.cli.compile import compile_prompt
 from unmask.cli.disasm import disasm
 from unmask.cli.formats import formats
@@ -69,7 +68,6 @@ app.command("quantize")(quantize)
 app.command("golden")(golden)
 app.command("train")(train)
 app.command("bound")(bound)
-app.command("calibrate")(calibrate)
 app.command("calibrate")(calibrate)
 
 
