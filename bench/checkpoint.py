@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unmask.models.checkpoint import shapes, unfilled
 from unmask.models.config import LladaConfig
@@ -41,14 +40,14 @@ CONFIG = LladaConfig(
 """Two layers of LLaDA-8B's width, and an eighth of its vocabulary."""
 
 
-def random_weights(entries: list[Entry]) -> Iterator[bytes | NDArray[np.uint16]]:
+def random_weights(entries: list[Entry]) -> Iterator[stream.Part]:
     """The content of a safetensors file of normal BF16 weights."""
     rows = bf16.to_bits(bf16.round(np.random.default_rng(0).normal(0, 0.02, 2**20).astype(np.float32)))
     yield stream.header(entries)
     for entry in entries:
         left = entry.size // 2
         while left:
-            yield rows[:left]
+            yield rows[:left].data
             left -= min(left, len(rows))
 
 

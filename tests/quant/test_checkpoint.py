@@ -421,7 +421,7 @@ def test_a_file_larger_than_the_memory_used_goes_through(tmp_path):
     def content() -> Iterator[stream.Part]:
         yield stream.header(entries)
         for entry in entries:
-            yield from (ones[: min(len(ones), entry.size // 2 - start)] for start in range(0, entry.size // 2, len(ones)))
+            yield from (ones[: min(len(ones), entry.size // 2 - start)].data for start in range(0, entry.size // 2, len(ones)))
 
     source = tmp_path / "source"
     source.mkdir()

@@ -6,7 +6,7 @@ A new format is one more `ElementFormat`; nothing else names them.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -58,12 +58,12 @@ class ElementFormat:
             None if self.specials == "none" else (1 << (self.bits - 1)) - (1 if self.specials == "nan" else 1 << (self.mantissa_bits - 1))
         )
 
-    @property
+    @cached_property
     def max(self) -> float:
         """The largest finite value; for an int the symmetric one, although its code space also holds -max - 2^-fraction."""
-        return float(_values(self)[self.max_code])
+        return float(code_values(self)[self.max_code])
 
-    @property
+    @cached_property
     def emax(self) -> int:
         """floor(log2(max)), what the OCP rule subtracts from the exponent of a block's largest magnitude."""
         return int(np.frexp(self.max)[1]) - 1
@@ -84,8 +84,8 @@ E2M1 = ElementFormat("e2m1", 4, 2, 1, "float")
 
 
 @cache
-def _values(fmt: ElementFormat) -> Float32:
-    """The value of every code."""
+def code_values(fmt: ElementFormat) -> Float32:
+    """The value of every code, float32 [2^bits]; shared, so not to be written."""
     codes = np.arange((1 << fmt.bits), dtype=np.int64)
     if fmt.kind == "int":
         signed = codes - ((codes >> (fmt.bits - 1)) << fmt.bits)
@@ -103,7 +103,7 @@ def _values(fmt: ElementFormat) -> Float32:
 
 @cache
 def _significands(fmt: ElementFormat) -> Int64:
-    values = _values(fmt).astype(np.float64)
+    values = code_values(fmt).astype(np.float64)
     return (np.where(np.isfinite(values), values, 0.0) * 2.0**fmt.fraction).astype(np.int64)
 
 
@@ -120,7 +120,7 @@ def _encodings(fmt: ElementFormat) -> Uint8:
     exponent = np.maximum(np.frexp(magnitude)[1] - 1, 1 - fmt.bias)
     step = np.ldexp(1.0, exponent - fmt.mantissa_bits)
     nearest = np.rint(magnitude / step) * step
-    codes = np.searchsorted(_values(fmt)[: fmt.max_code + 1], nearest)
+    codes = np.searchsorted(code_values(fmt)[: fmt.max_code + 1], nearest)
     codes = np.where(nan, fmt.nan_code or 0, np.minimum(codes, fmt.max_code))
     sign = np.signbit(values) & ~nan
     codes += sign.astype(np.int64) << (fmt.bits - 1)
@@ -129,7 +129,7 @@ def _encodings(fmt: ElementFormat) -> Uint8:
 
 def decode(codes: Uint8, fmt: ElementFormat) -> Float32:
     """The values (float32) of codes (uint8, any shape, each below 2^bits: IndexError otherwise)."""
-    return np.take(_values(fmt), codes)
+    return np.take(code_values(fmt), codes)
 
 
 def significand(codes: Uint8, fmt: ElementFormat) -> Int64:

@@ -135,7 +135,7 @@ def dequantize(t: MxTensor) -> Float32:
     scale. Raises IndexError for a code of more bits than its format has, ValueError where scales and codes do not belong together."""
     from unmask.numerics import _kernels
 
-    table = formats.decode(np.arange(1 << t.format.element.bits).astype(np.uint8), t.format.element)
+    table = formats.code_values(t.format.element)
     if t.codes.max(initial=0) >= len(table):
         raise IndexError(f"a code of {t.format.element.name} has {t.format.element.bits} bits")
     if t.codes.shape != (*t.scales.shape[:-1], t.scales.shape[-1] * BLOCK) or padded(t.length) != t.codes.shape[-1]:

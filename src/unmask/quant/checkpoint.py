@@ -205,13 +205,13 @@ class _Job:
                 if form is None:
                     bits = stream.to_bf16(chunk)
                     _check_finite(name, start, (bits & bf16.INFINITY_BITS) == bf16.INFINITY_BITS)
-                    yield bits
+                    yield bits.data
                 else:
                     block = stream.to_mx(chunk, form)
                     if (block.scales == mx.NAN_SCALE).any():
                         _check_finite(name, start, ~torch.isfinite(chunk.to(torch.float32)).numpy())
-                    scales.append(block.scales)
-                    yield mx.pack(block)
+                    scales.append(block.scales.data)
+                    yield mx.pack(block).data
                 count(chunk.numel() * chunk.element_size())
             yield from scales
 

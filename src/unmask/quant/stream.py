@@ -20,7 +20,7 @@ from unmask.quant.layout import Entry
 CHUNK_BYTES = 16 * 2**20
 """Source bytes that are in memory at a time, and four times that while they are converted."""
 
-Part = bytes | NDArray[np.uint8] | NDArray[np.uint16]
+Part = bytes | memoryview
 """A piece of a file."""
 
 _HASHED_AT_ONCE = 2**20
