@@ -25,6 +25,8 @@ from unmask.quant.commit import machine_committer
 from unmask.quant.draws import CounterDraws
 from unmask.quant.noise import CounterNoise
 from unmask.quant.sampler import MachineSampler
+from unmask.quant.smoothing.registry import smoothing_named
+from unmask.quant.smoothing.static import KvScales
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
@@ -55,6 +57,7 @@ def check(
     model: Network,
     *,
     guide: GuideNetwork | None = None,
+    kv_scales: KvScales | None = None,
     seed: int | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> Check:
@@ -63,9 +66,10 @@ def check(
     Args:
         model: the float32 network that was compiled.
         guide: the float32 guide network that was compiled.
+        kv_scales: those that were compiled, under smoothing `static`.
         seed: as given to `simulate`.
     """
-    reference = reference_generation(simulation, model, guide=guide, seed=seed, on_step=on_step)
+    reference = reference_generation(simulation, model, guide=guide, kv_scales=kv_scales, seed=seed, on_step=on_step)
     different = [
         index
         for index, (ours, theirs) in enumerate(zip_longest(simulation.steps, reference.steps))
@@ -81,6 +85,7 @@ def reference_generation(
     model: Network,
     *,
     guide: GuideNetwork | None = None,
+    kv_scales: KvScales | None = None,
     seed: int | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> Generation:
@@ -102,6 +107,7 @@ def reference_generation(
         guide=judge,
         sampler=sampler,
         committer=machine_committer(policy, seed=seed),
+        cache=cache_of(policy, smoothing_named(formats.smoothing, kv_scales)),
         on_step=on_step,
     )
 

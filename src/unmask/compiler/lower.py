@@ -12,6 +12,7 @@ import torch
 from unmask.compiler.context import Context
 from unmask.compiler.kernels.attention import KvCache
 from unmask.compiler.kernels.linear import mx_blocks
+from unmask.compiler.kernels.smoothing import reserve_smoothing
 from unmask.compiler.memory import Hbm, MxMatrix, SramOverflow, ceil_to
 from unmask.compiler.network import place_network
 from unmask.compiler.sampling.logits import Logits
@@ -32,6 +33,7 @@ from unmask.machine.state import check_hbm
 from unmask.models.family import Network
 from unmask.models.layers import Architecture
 from unmask.numerics import bf16, mx
+from unmask.quant.smoothing.static import KvScales
 
 
 def fed_rows(policy: Policy, now: Moment) -> range:
@@ -68,7 +70,16 @@ def _kinds(policy: Policy, config: ModelConfig, prompt_length: int) -> dict[Step
     return kinds
 
 
-def compile_step(model: Network, policy: Policy, machine: Machine, prompt_length: int, batch: int = 1, *, padded: bool = False) -> Program:
+def compile_step(
+    model: Network,
+    policy: Policy,
+    machine: Machine,
+    prompt_length: int,
+    batch: int = 1,
+    *,
+    padded: bool = False,
+    kv_scales: KvScales | None = None,
+) -> Program:
     """Lower the denoising steps of `model` under `policy` to a program for `machine`, one entry per kind of step.
 
     The host writes the canvas (INT32 token ids) to the region `canvas` once and the words of `unmask.compiler.step.PARAMETERS`, followed by
@@ -79,16 +90,18 @@ def compile_step(model: Network, policy: Policy, machine: Machine, prompt_length
         prompt_length: positions before the generated ones.
         batch: sequences that are decoded side by side.
         padded: the host writes what every sequence must not see to the region `unseen`: BF16 [sequences, positions], -inf at padding.
+        kv_scales: those that a machine with smoothing `static` divides K and V by.
 
     Raises:
-        UnmaskError: the canvas exceeds the model's context, the policy has no program, or the machine's memories cannot hold a tile.
+        UnmaskError: the canvas exceeds the model's context, the policy has no program, the machine's memories cannot hold a tile, or static
+            smoothing has no scales, or not the network's.
     """
     shape: Architecture = model.config.architecture
     positions = prompt_length + policy.gen_length
     _check(model, policy, machine, prompt_length, batch, padded)
     hbm = Hbm()
     network = place_network(hbm, model, positions, mx.format_named(machine.formats.weights))
-    at = _reserve(hbm, shape, policy, machine, positions, batch, padded)
+    at = _reserve(hbm, shape, policy, machine, positions, batch, padded, kv_scales)
     kinds = _kinds(policy, model.config, prompt_length)
 
     def emit(kind: StepKind, c: Context, tiling: Tiling) -> None:
@@ -130,9 +143,18 @@ def _check(model: Network, policy: Policy, machine: Machine, prompt_length: int,
         raise UnmaskError("padding moves the positions of this network's rows, which has no program; expected prompts of one length")
 
 
-def _reserve(hbm: Hbm, shape: Architecture, policy: Policy, machine: Machine, positions: int, batch: int, padded: bool) -> StepBuffers:
-    sequences = _sequences(policy, batch)
-    row_bytes = shape.width * BF16_BYTES
+def _reserve(
+    hbm: Hbm,
+    shape: Architecture,
+    policy: Policy,
+    machine: Machine,
+    positions: int,
+    batch: int,
+    padded: bool,
+    kv_scales: KvScales | None,
+) -> StepBuffers:
+    sequences, kept = _sequences(policy, batch), policy.cache != "none"
+    row_bytes, smoothing = shape.width * BF16_BYTES, machine.formats.smoothing
 
     def logits(name: str) -> Logits:
         return reserve_logits(hbm, name, batch * policy.block_length, shape.vocab_size, machine.formats.logits)
@@ -144,8 +166,9 @@ def _reserve(hbm: Hbm, shape: Architecture, policy: Policy, machine: Machine, po
         canvas=hbm.reserve("canvas", sequences * positions * INT32_BYTES),
         x=hbm.reserve("x", sequences * positions * row_bytes),
         queries=hbm.reserve("queries", sequences * positions * row_bytes),
-        cache=reserve_cache(hbm, shape, mx.format_named(machine.formats.kv), sequences, positions, kept=policy.cache != "none"),
+        cache=reserve_cache(hbm, shape, mx.format_named(machine.formats.kv), sequences, positions, kept=kept),
         unseen=unseen,
+        smoothing=reserve_smoothing(hbm, shape, smoothing, kv_scales, sequences, positions, kept=kept),
     )
     guided = policy.commit == "guided"
     return StepBuffers(

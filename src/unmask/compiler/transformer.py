@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from unmask.compiler.context import Context, Tile
@@ -12,6 +13,7 @@ from unmask.compiler.kernels.feed_forward import feed_forward
 from unmask.compiler.kernels.linear import product
 from unmask.compiler.kernels.norm import rms_norm
 from unmask.compiler.kernels.rotary import rotate
+from unmask.compiler.kernels.smoothing import KvSmoothing, Operand, SmoothingBuffers, Strides
 from unmask.compiler.network import NetworkImage
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine
 
@@ -63,6 +65,7 @@ class StreamBuffers:
         queries: of the same shape.
         cache: K and V of all positions.
         unseen: None if every position sees every other.
+        smoothing: None if K and V are packed as they are.
     """
 
     canvas: int
@@ -70,6 +73,7 @@ class StreamBuffers:
     queries: int
     cache: KvCache
     unseen: Unseen | None
+    smoothing: SmoothingBuffers | None = None
 
 
 class Transformer:
@@ -85,6 +89,9 @@ class Transformer:
         self.feed, self.tiling, self.at, self.first = feed, tiling, at, first
         self.row_bytes = self.shape.width * BF16_BYTES
         self.angle_bytes = self.shape.head_dim // 2 * BF16_BYTES
+        self.smoothing: KvSmoothing | None = None
+        if at.smoothing is not None:
+            self.smoothing = KvSmoothing(c, at.smoothing, at.cache, feed.sequences, warm=feed.rows == feed.positions)
 
     def build(self) -> None:
         """Emit embedding and layers; the stream is left in HBM."""
@@ -92,11 +99,14 @@ class Transformer:
         with c.e.phase("embedding"):
             self._embed()
         layer, kv = c.e.var(0), c.e.var(0)
-        with c.e.loop(self.shape.layers, {layer: self.network.layer_bytes, kv: self.at.cache.layer_bytes}):
+        strides = {layer: self.network.layer_bytes, kv: self.at.cache.layer_bytes}
+        if self.smoothing is not None:
+            strides[self.smoothing.layer] = self.smoothing.at.layer_bytes
+        with c.e.loop(self.shape.layers, strides):
             with c.e.phase("attention"):
                 self._keys_and_values(layer, kv)
             self._attention_and_feed_forward(layer, kv)
-        c.e.release(layer, kv)
+        c.e.release(*strides)
 
     def _each_tile(self, strides: Mapping[Var, tuple[int, int]], body: Callable[[int, int], None]) -> None:
         """`body(sequences, rows)` for every tile; a variable's strides are those from row to row and from sequence to sequence."""
@@ -190,9 +200,11 @@ class Transformer:
                     c.store(queries, Address(x, self.at.queries - self.at.x), self.row_bytes)
                     keys = project("key")
                     self._rotate(keys, sequences, cos, sin)
-                    self._store(keys, sequences, Address(elements, cache.keys.elements), Address(scales, cache.keys.scales))
+                    place = Address(elements, cache.keys.elements), Address(scales, cache.keys.scales)
+                    self._store(Operand.KEYS, keys, sequences, *place)
                     values = project("value")
-                    self._store(values, sequences, Address(elements, cache.values.elements), Address(scales, cache.values.scales))
+                    place = Address(elements, cache.values.elements), Address(scales, cache.values.scales)
+                    self._store(Operand.VALUES, values, sequences, *place)
 
             strides = {
                 x: self._stream(),
@@ -200,7 +212,11 @@ class Transformer:
                 elements: (cache.keys.row_bytes, cache.sequence_bytes),
                 scales: (cache.keys.blocks, cache.sequence_blocks),
             }
-            self._each_tile(strides, body)
+            storing: AbstractContextManager[Strides] = nullcontext({})
+            if self.smoothing is not None:
+                storing = self.smoothing.storing(elements, scales, self.tiling.height)
+            with storing as more:
+                self._each_tile(strides | more, body)
         c.e.release(x, angle, elements, scales)
 
     def _rotate(self, x: Tile, sequences: int, cos: Tile, sin: Tile) -> None:
@@ -210,8 +226,11 @@ class Transformer:
             rotate(c, Tile(Address(start, 0), cos.rows, x.cols, x.stride), cos, sin, self.shape.head_dim)
         c.e.release(start)
 
-    def _store(self, x: Tile, sequences: int, elements: Address, scales: Address) -> None:
+    def _store(self, operand: Operand, x: Tile, sequences: int, elements: Address, scales: Address) -> None:
         """Rows of K or V to the cache."""
+        if self.smoothing is not None:
+            self.smoothing.store(operand, x, sequences, elements, scales)
+            return
         c, cache, rows = self.c, self.at.cache, x.rows // sequences
         source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
         with c.e.loop(sequences, {source: rows * x.stride * STRIDE_UNIT, e: cache.sequence_bytes, s: cache.sequence_blocks}):
@@ -250,7 +269,9 @@ class Transformer:
                         c.binary("V_ADD", stream, stream, other)
                         c.store(stream, x, self.row_bytes)
 
-            self._each_tile(strides, body)
+            reading: AbstractContextManager[Strides] = nullcontext({}) if self.smoothing is None else self.smoothing.reading()
+            with reading as more:
+                self._each_tile(strides | more, body)
         c.e.release(x, elements, scales)
         if hidden is not None:
             c.e.release(hidden)
@@ -260,6 +281,8 @@ class Transformer:
         q, out = c.e.var(queries.at), c.e.var(context.at)
         tile_bytes = rows * queries.stride * STRIDE_UNIT
         steps: dict[Var, int] = {q: tile_bytes, out: tile_bytes, elements: cache.sequence_bytes, scales: cache.sequence_blocks}
+        if self.smoothing is not None:
+            steps |= self.smoothing.to_next_sequence
         with c.vector.scope():
             bias: Tile | None = None
             if hidden is not None and self.at.unseen is not None:
@@ -268,5 +291,9 @@ class Transformer:
             with c.e.loop(sequences, steps):
                 if bias is not None and hidden is not None and self.at.unseen is not None:
                     c.load(bias, hidden, self.at.unseen.row_bytes)
+                if self.smoothing is not None:
+                    self.smoothing.multiply(Operand.KEYS, Tile(Address(q, 0), rows, queries.cols, queries.stride))
                 attend(c, out, q, Tile(queries.at, rows, queries.cols, queries.stride), cache, elements, scales, bias)
+                if self.smoothing is not None:
+                    self.smoothing.multiply(Operand.VALUES, Tile(Address(out, 0), rows, context.cols, context.stride))
         c.e.release(q, out)

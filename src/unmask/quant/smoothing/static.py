@@ -16,7 +16,7 @@ from unmask.errors import UnmaskError
 from unmask.models.arithmetic import Arithmetic
 from unmask.models.checkpoint import resolve_checkpoint
 from unmask.models.family import Network
-from unmask.models.layers import TransformerBlock
+from unmask.models.layers import Architecture, TransformerBlock
 from unmask.quant.smoothing.scales import filling, peak
 
 FILE = "kv_scales.safetensors"
@@ -29,6 +29,19 @@ class KvScales:
 
     keys: Tensor
     values: Tensor
+
+    def check(self, shape: Architecture, source: str = "KV scales") -> None:
+        """Hold the scales against a network's sizes; `source` names them in messages.
+
+        Raises:
+            UnmaskError: scales of another shape than the network's K and V, or that are not positive BF16 numbers.
+        """
+        expected = (shape.layers, shape.kv_heads, shape.head_dim)
+        for name, scales in (("keys", self.keys), ("values", self.values)):
+            if tuple(scales.shape) != expected:
+                raise UnmaskError(f"{source}: tensor {name} has shape {list(scales.shape)}; expected {list(expected)}")
+            if not (bool((scales > 0).all()) and bool(scales.isfinite().all()) and torch.equal(scales, scales.bfloat16().float())):
+                raise UnmaskError(f"{source}: tensor {name} holds a scale that is no positive BF16 number")
 
 
 class Static:
@@ -127,14 +140,9 @@ def load_scales(name_or_path: str | Path, model: Network) -> KvScales:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UnmaskError(f"{path} is not a complete safetensors file: {' '.join(str(error).split())}") from None
-    sizes = model.config.architecture
-    shape = (sizes.layers, sizes.kv_heads, sizes.head_dim)
     for name in ("keys", "values"):
         if name not in found:
             raise UnmaskError(f"{path}: tensor {name} is missing")
-        scales = found[name].float()
-        if tuple(scales.shape) != shape:
-            raise UnmaskError(f"{path}: tensor {name} has shape {list(scales.shape)}; expected {list(shape)}")
-        if not (bool((scales > 0).all()) and bool(scales.isfinite().all()) and torch.equal(scales, scales.bfloat16().float())):
-            raise UnmaskError(f"{path}: tensor {name} holds a scale that is no positive BF16 number")
-    return KvScales(found["keys"].float(), found["values"].float())
+    scales = KvScales(found["keys"].float(), found["values"].float())
+    scales.check(model.config.architecture, str(path))
+    return scales
