@@ -57,6 +57,18 @@ class ToOne:
         return Scales(*(x.abs().amax(dim=2, keepdim=True).bfloat16().to(x.dtype) for x in (keys, values)))
 
 
+class Only:
+    """A method for one operand; the other one is kept as it is."""
+
+    def __init__(self, method: Smoothing, operand: str) -> None:
+        self._method, self._operand = method, operand
+
+    def scales(self, layer: int, keys: Tensor, values: Tensor) -> Scales:
+        found = self._method.scales(layer, keys, values)
+        other = {"keys": "values", "values": "keys"}[self._operand]
+        return replace(found, **{other: torch.ones_like(getattr(found, other))})
+
+
 class WideCache(MachineArithmetic):
     """The machine's formats, but keys, values and the products with them as wide as float32."""
 
@@ -81,10 +93,14 @@ def variants(model: Network) -> list[Variant]:
     calibrated = load_scales("sotu", model)
     powers = Static(KvScales(power_of_two_below(calibrated.keys / FILL), power_of_two_below(calibrated.values / FILL)))
     methods = {name: smoothing_named(name, calibrated) for name in get_args(MethodName)}
+    filling = methods["baos-bf16"]
+    assert filling is not None
+    sketches = {"static, powers": powers, "baos to 1": ToOne(), "baos-bf16, K only": Only(filling, "keys")}
+    sketches["baos-bf16, V only"] = Only(filling, "values")
     return [
         Variant("none", "mxint8", None),
         *(Variant(name, "mxint8", methods[name]) for name in ("baos", "baos-bf16")),
-        *(Variant(name, "mxint4", method) for name, method in (methods | {"static, powers": powers, "baos to 1": ToOne()}).items()),
+        *(Variant(name, "mxint4", method) for name, method in (methods | sketches).items()),
         Variant("none", "wide", None),
     ]
 
@@ -103,7 +119,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 def stored(x: Tensor, kv: str) -> Tensor:
-    """K as the scores read it."""
+    """K or V in blocks along the head dimension."""
     return torch.from_numpy(mx.dequantize(mx.quantize(x.numpy(), kv)))
 
 
@@ -115,7 +131,7 @@ def transposed(x: Tensor, kv: str) -> Tensor:
 
 @torch.no_grad()
 def layer_errors(model: Network, canvases: Tensor, tried: list[Variant]) -> None:
-    """Print the relative errors of K, V and the attention output of float32 activations, layer by layer."""
+    """Print the relative errors of K and V, of V as the mix reads it, and of the attention output, layer by layer."""
     projected: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def run(index: int, block: TransformerBlock, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, arithmetic: object) -> Tensor:
@@ -127,14 +143,15 @@ def layer_errors(model: Network, canvases: Tensor, tried: list[Variant]) -> None
     for variant in tried:
         if variant.kv == "wide":
             continue
-        errors: dict[str, list[float]] = {"K": [], "V": [], "attention": []}
+        errors: dict[str, list[float]] = {"K": [], "V": [], "V read": [], "attention": []}
         lanes = arithmetic(variant.kv)
         for layer, (q, k, v) in enumerate(projected):
             one = torch.ones_like(k[:, :, :1])
             scales = Scales(one, one) if variant.smoothing is None else variant.smoothing.scales(layer, k, v)
             k_small, v_small = lanes.scaled(k, scales.keys.reciprocal()), lanes.scaled(v, scales.values.reciprocal())
             errors["K"].append(relative(stored(k_small, variant.kv) * scales.keys, k))
-            errors["V"].append(relative(transposed(v_small, variant.kv) * scales.values, v))
+            errors["V"].append(relative(stored(v_small, variant.kv) * scales.values, v))
+            errors["V read"].append(relative(transposed(v_small, variant.kv) * scales.values, v))
             mixed = lanes.scaled(lanes.attention(lanes.scaled(q, scales.keys), k_small, v_small, None), scales.values)
             errors["attention"].append(relative(mixed, FloatArithmetic().attention(q, k, v, None)))
         for what, found in errors.items():
