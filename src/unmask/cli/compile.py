@@ -41,11 +41,12 @@ def compile_prompt(
     from unmask.machine.cycle import time_program
     from unmask.models.checkpoint import load_model, resolve_checkpoint, shipped_checkpoints
     from unmask.models.tokenizer import load_tokenizer
+    from unmask.quant.smoothing.static import scales_for
 
     target = Machine.load(machine)
     network = load_model(model)
     ids = encode_prompt(prompt, load_tokenizer(model), (network.config.mask_token_id, network.config.eos_token_id))
-    program = compile_step(network, policy, target, len(ids))
+    program = compile_step(network, policy, target, len(ids), kv_scales=scales_for(target.formats.smoothing, model, network))
     checkpoint = model if model in shipped_checkpoints() else str(resolve_checkpoint(model).resolve())
     program.about |= {"checkpoint": checkpoint, "prompt_ids": ids}
     cycles = {entry: time_program(program.entry(entry), target).cycles for entry in program.entries}

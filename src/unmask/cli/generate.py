@@ -123,7 +123,7 @@ def generate(
         "policy": vars(task.policy),
     }
     view = _view(task, as_json)
-    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check)
+    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check, model)
     result |= _texts(task, result["tokens"])
     if as_json:
         print(json.dumps(about | result))
@@ -229,16 +229,18 @@ def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
     }
 
 
-def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool) -> dict[str, Any]:
+def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoint: str) -> dict[str, Any]:
     from unmask.compiler.check import check as compare
     from unmask.compiler.guide import NpuGuide, compile_guide
     from unmask.compiler.host import simulate
     from unmask.compiler.lower import compile_step
     from unmask.numerics import bf16
+    from unmask.quant.smoothing.static import scales_for
 
     started = time.perf_counter()
+    scales = scales_for(machine.formats.smoothing, checkpoint, task.model)
     prompt_length, padded = len(task.padded[0]), task.attention_mask is not None
-    program = compile_step(task.model, task.policy, machine, prompt_length, len(task.prompts), padded=padded)
+    program = compile_step(task.model, task.policy, machine, prompt_length, len(task.prompts), padded=padded, kv_scales=scales)
     guide = None if task.guide is None else NpuGuide(compile_guide(task.guide, machine, prompt_length + task.policy.gen_length))
     with view.running():
         done = simulate(
@@ -248,7 +250,7 @@ def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool) -> dict[s
     outcome: Check | None = None
     if check:
         with view.checking() as advance:
-            outcome = compare(done, task.model, guide=task.guide, on_step=advance)
+            outcome = compare(done, task.model, guide=task.guide, kv_scales=scales, on_step=advance)
     return costs.of_simulation(done) | {
         "text": None,
         "forwards": len(done.steps),

@@ -126,6 +126,11 @@ def save_scales(scales: KvScales, folder: Path) -> None:
         raise UnmaskError(f"cannot write {folder / FILE}: {error}") from None
 
 
+def scales_for(method: str, name_or_path: str | Path, model: Network) -> KvScales | None:
+    """What a machine's smoothing `method` needs of a checkpoint: its scales under `static`, else None. Raises what `load_scales` does."""
+    return load_scales(name_or_path, model) if method == "static" else None
+
+
 def load_scales(name_or_path: str | Path, model: Network) -> KvScales:
     """The scales that a checkpoint folder, or a shipped checkpoint, holds for `model`.
 
