@@ -130,6 +130,23 @@ def test_programs_are_free_of_races_and_deadlocks(case):
     assert time_program(program, case.machine).cycles > 0
 
 
+def test_every_instruction_of_sampling_is_used():
+    used = {op.name for case in RACES for op in case.program()[0].ops}
+    assert used >= {"L_MX", "V_DROP", "V_CUT", "V_GUMBEL", "V_XEXP", "V_RED_SUM_GE", "V_RED_MAX_IDX", "V_TOPK_MASK", "V_THRESHOLD_MASK"}
+    assert used >= {
+        "V_BARS_MASK",
+        "V_SELECT_INT",
+        "F_FILL",
+        "F_LOG",
+        "F_GUMBEL",
+        "F_UNIFORM",
+        "F_FROM_INT",
+        "F_LT",
+        "I_FILL",
+        "I_SET_BIT_GT",
+    }
+
+
 def test_a_program_does_not_grow_with_vocabulary_rows_or_batch():
     def instructions(length: int, vocabulary: int, batch: int) -> int:
         small = Case(
