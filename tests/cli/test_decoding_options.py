@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
-from unmask import Policy, load_tokenizer
+from unmask import Policy, load_model, load_tokenizer, save_model
 from unmask.cli.compile import compile_prompt
 from unmask.cli.generate import generate
 from unmask.cli.policy import policy_from
 from unmask.cli.template import read_template
 from unmask.decoding.cache.registry import caches
 from unmask.decoding.policies import NAMED
+from unmask.models.dream import Dream, DreamConfig
+from unmask.models.guide import GuideConfig, GuideNetwork
 
 from .conftest import VOCABULARY, Command
 
@@ -191,6 +196,68 @@ def test_the_machine_decodes_as_pytorch_does(unmask: Command, checkpoint: Path, 
     reference = json.loads(unmask("generate", *arguments, "--model", checkpoint, "--backend", "torch", "--json").stdout)
     assert result.keys() == reference.keys()
     assert result["prompt"] == reference["prompt"]
+
+
+@pytest.fixture(scope="module")
+def guide(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A guide of the same tokenizer."""
+    folder = tmp_path_factory.mktemp("guide")
+    torch.manual_seed(1)
+    network = GuideNetwork(GuideConfig(**{**asdict(load_model(checkpoint).config), "max_sequence_length": 96})).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_model(network, folder)
+    shutil.copy(checkpoint / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["The", "--gen-length", "8"],
+        ["The", "--gen-length", "8", "--accept-top-k", "100", "--cache", "none"],
+        ["--template", "My [3] the state[3]."],
+    ],
+)
+def test_a_guide_decides_on_the_machine_and_in_pytorch(unmask: Command, checkpoint: Path, guide: Path, arguments: list[str]):
+    decoding = ["--model", checkpoint, "--policy", "guided", "--guide", guide, "--json"]
+    for backend in (["--backend", "torch"], ["--machine", "nano", "--check"]):
+        done = unmask("generate", *arguments, *decoding, *backend)
+        assert (done.status, done.stderr) == (0, "")
+        result = json.loads(done.stdout)
+        assert MASK not in result["tokens"]
+        assert 1 <= result["steps"] <= 8
+        assert result["check"] is None or result["check"]["identical"]
+    several = unmask("generate", "The", "A", "--gen-length", "8", *decoding, "--backend", "torch")
+    assert "commit 'guided' decodes one row; the batch has 2" in several.is_mistake()
+
+
+@pytest.fixture(scope="module")
+def dream(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Dream network of the same tokenizer."""
+    folder = tmp_path_factory.mktemp("dream")
+    torch.manual_seed(2)
+    network = Dream(DreamConfig(VOCABULARY, 32, 64, 2, 2, 1, 64, MASK, EOS)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_model(network, folder)
+    shutil.copy(checkpoint / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", [["--policy", "dream"], ["--policy", "fast-dllm", "--threshold", "0.2"], ["--policy", "flashdlm"]])
+def test_a_dream_checkpoint_decodes_on_both_backends(unmask: Command, dream: Path, options: list[str]):
+    for backend in (["--backend", "torch"], ["--machine", "nano", "--check"]):
+        done = unmask("generate", "--template", "The [3] of[2].", "--model", dream, *options, "--json", *backend)
+        assert (done.status, done.stderr) == (0, "")
+        result = json.loads(done.stdout)
+        assert MASK not in result["tokens"]
+        assert result["check"] is None or result["check"]["identical"]
+
+
+def test_without_a_guide_the_models_own_is_looked_for(unmask: Command, checkpoint: Path):
+    done = unmask("generate", "The", "--model", checkpoint, "--policy", "guided", "--gen-length", "8")
+    assert f"no checkpoint '{checkpoint}-guide'" in done.is_mistake()
 
 
 def test_policies_are_listed_with_settings_and_papers(unmask: Command):
