@@ -120,7 +120,7 @@ class MachineArithmetic:
         if self._logits is None:
             return logits
         packed = mx.quantize(_array(logits).reshape(-1, logits.shape[-1]), self._logits)
-        return torch.from_numpy(mx.dequantize(packed).reshape(logits.shape))
+        return torch.from_numpy(bf16.round(mx.dequantize(packed)).reshape(logits.shape))
 
     def guidance(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
         """Classifier-free guidance, every operation rounded to BF16."""
