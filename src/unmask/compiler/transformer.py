@@ -91,7 +91,8 @@ class Transformer:
         self.angle_bytes = self.shape.head_dim // 2 * BF16_BYTES
         self.smoothing: KvSmoothing | None = None
         if at.smoothing is not None:
-            self.smoothing = KvSmoothing(c, at.smoothing, at.cache, feed.sequences, warm=feed.rows == feed.positions)
+            warm = feed.rows == feed.positions
+            self.smoothing = KvSmoothing(c, at.smoothing, at.cache, feed.sequences, warm=warm, tile_rows=tiling.rows)
 
     def build(self) -> None:
         """Emit embedding and layers; the stream is left in HBM."""
@@ -291,9 +292,8 @@ class Transformer:
             with c.e.loop(sequences, steps):
                 if bias is not None and hidden is not None and self.at.unseen is not None:
                     c.load(bias, hidden, self.at.unseen.row_bytes)
-                if self.smoothing is not None:
-                    self.smoothing.multiply(Operand.KEYS, Tile(Address(q, 0), rows, queries.cols, queries.stride))
-                attend(c, out, q, Tile(queries.at, rows, queries.cols, queries.stride), cache, elements, scales, bias)
-                if self.smoothing is not None:
-                    self.smoothing.multiply(Operand.VALUES, Tile(Address(out, 0), rows, context.cols, context.stride))
+                asked, mixed = (Tile(Address(at, 0), rows, x.cols, x.stride) for at, x in ((q, queries), (out, context)))
+                smoothed = nullcontext() if self.smoothing is None else self.smoothing.around_attention(asked, mixed)
+                with smoothed:
+                    attend(c, out, q, asked, cache, elements, scales, bias)
         c.e.release(q, out)

@@ -1,8 +1,9 @@
 """Smoothing of a KV cache: K and V are divided by scales before they are packed, queries and attention output multiplied by them.
 
-The methods are those of `unmask.quant.smoothing`. Where they find scales while the program runs (BAOS, arXiv 2601.20706v2), a step that
-feeds the whole canvas leaves K and V in HBM as BF16 first, keeps the running maxima of their columns, and packs them in a second sweep.
-Steps that feed a part of the canvas, and all steps under `static`, read the scales from HBM and pack at once.
+The methods are those of `unmask.quant.smoothing`. Where they find scales while the program runs (BAOS, arXiv 2601.20706v2), they do so
+in steps that feed the whole canvas, from the column maxima of K and V. A tile that holds whole sequences is packed at once; otherwise K
+and V go to HBM as BF16 first and are packed in a second sweep. Steps that feed a part of the canvas, and all steps under `static`, read
+the scales.
 """
 
 from __future__ import annotations
@@ -107,11 +108,18 @@ class KvSmoothing:
         layer: register with what to add to the addresses of scales to come to the current layer.
     """
 
-    def __init__(self, c: Context, at: SmoothingBuffers, cache: KvCache, sequences: int, *, warm: bool) -> None:
-        """Set what to emit; a `warm` step feeds the whole canvas."""
+    def __init__(self, c: Context, at: SmoothingBuffers, cache: KvCache, sequences: int, *, warm: bool, tile_rows: int) -> None:
+        """Set what to emit.
+
+        Args:
+            sequences: that are fed.
+            warm: the step feeds the whole canvas.
+            tile_rows: rows of a sequence in a tile.
+        """
         self.c, self.at, self.cache, self.sequences = c, at, cache, sequences
         self.layer = c.e.var(0)
-        self._unpacked = at.unpacked if warm else None
+        self._finds = warm and at.method != "static"
+        self._unpacked = at.unpacked if self._finds and tile_rows < cache.positions else None
 
     @contextmanager
     def storing(self, elements: Var, scales: Var, height: int) -> Iterator[Strides]:
@@ -127,11 +135,8 @@ class KvSmoothing:
                 yield strides
             return
         with c.vector.scope():
-            least = LEAST_PEAK if self.at.method == "baos-bf16" else 0.0
-            self._peaks = [c.tile(self.sequences, self.at.width, "the column maxima of K or V") for _ in Operand]
             with c.e.phase("smoothing"):
-                for peaks in self._peaks:
-                    c.e.emit("V_FILL", dst=peaks.at, rows=peaks.rows, cols=peaks.cols, dst_stride=peaks.stride, value=least)
+                self._peaks = [self._new_peaks(self.sequences) for _ in Operand]
             self._row, self._peak = c.e.var(self._unpacked), c.e.var(0)
             peak_stride = self._peaks[0].stride * STRIDE_UNIT
             yield {self._row: (self.at.row_bytes, self.cache.positions * self.at.row_bytes), self._peak: (0, peak_stride)}
@@ -141,7 +146,7 @@ class KvSmoothing:
 
     @contextmanager
     def reading(self) -> Iterator[Strides]:
-        """Around the tiles that are given to `multiply`. Gives the register that advances with the tiles."""
+        """Around the tiles that are given to `around_attention`. Gives the register that advances with the tiles."""
         self._factors = self.c.e.var(self.layer)
         yield {self._factors: (0, self.at.sequence_bytes)}
         self.c.e.release(self._factors)
@@ -154,63 +159,86 @@ class KvSmoothing:
     def store(self, operand: Operand, x: Tile, sequences: int, elements: Address, scales: Address) -> None:
         """Rows [sequences * rows, width] of K or V to the cache, at the given addresses."""
         c, cache, rows = self.c, self.cache, x.rows // sequences
-        tile_elements = rows * x.stride * STRIDE_UNIT
-        source = c.e.var(x.at)
-        part = Tile(Address(source, 0), rows, x.cols, x.stride)
         if self._unpacked is not None:
+            # Parts of one sequence.
             with c.e.phase("smoothing"):
                 c.store(x, Address(self._row, operand * self.at.operand_bytes), self.at.row_bytes)
-                peak = c.e.var(Address(self._peak, self._peaks[operand].at.offset))
-                with c.e.loop(sequences, {source: tile_elements, peak: self._peaks[operand].stride * STRIDE_UNIT}):
-                    c.e.emit("V_COL_ABSMAX", dst=peak, a=source, rows=rows, cols=x.cols, a_stride=x.stride, running=1)
-                c.e.release(peak, source)
+                self._raise(Address(self._peak, self._peaks[operand].at.offset), x)
             return
-        e, s = c.e.var(elements), c.e.var(scales)
-        steps = {source: tile_elements, e: cache.sequence_bytes, s: cache.sequence_blocks}
-        with c.e.loop(sequences, steps | self.to_next_sequence):
-            self._scale(operand, part, inverse=True)
+        source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
+        part = Tile(Address(source, 0), rows, x.cols, x.stride)
+        steps = {source: rows * x.stride * STRIDE_UNIT, e: cache.sequence_bytes, s: cache.sequence_blocks}
+        with c.e.loop(sequences, steps | self.to_next_sequence), c.vector.scope():
+            with c.e.phase("smoothing"):
+                if self._finds:
+                    peak = self._new_peaks(1)
+                    self._raise(peak.at, part)
+                    inverse = self._find(operand, peak)
+                else:
+                    inverse = c.tile(1, self.at.width, "scales")
+                    c.load(inverse, Address(self._factors, self.at.place(operand, inverse=True)), self.at.row_bytes)
+                c.binary("V_MUL", part, part, inverse)
             store_heads(c, cache, part, Address(e, 0), Address(s, 0))
         c.e.release(source, e, s)
 
-    def multiply(self, operand: Operand, x: Tile) -> None:
-        """Multiply rows [rows, heads * head_dim] of one sequence by their scales: queries by those of K, attention output by those of V."""
-        self._scale(operand, x, inverse=False)
+    @contextmanager
+    def around_attention(self, queries: Tile, context: Tile) -> Iterator[None]:
+        """Multiply queries by the scales of K before, and the attention output by those of V after; both [rows, heads * head_dim] of the
+        sequence that the register of `reading` leads to.
+        """
+        c = self.c
+        with c.vector.scope():
+            with c.e.phase("smoothing"):
+                both = c.tile(len(Operand), self.at.width, "scales")
+                place = self.at.place(Operand.KEYS, inverse=False)
+                c.load(both, Address(self._factors, place), self.at.place(Operand.VALUES, inverse=False) - place)
+                self._multiply(queries, _row(both, Operand.KEYS))
+            yield
+            with c.e.phase("smoothing"):
+                self._multiply(context, _row(both, Operand.VALUES))
 
-    def _scale(self, operand: Operand, x: Tile, *, inverse: bool) -> None:
+    def _multiply(self, x: Tile, scale: Tile) -> None:
         c, head_dim = self.c, self.cache.head_dim
         group = x.cols // self.at.width
-        with c.e.phase("smoothing"), c.vector.scope():
-            scale = c.tile(1, self.at.width, "scales")
-            c.load(scale, Address(self._factors, self.at.place(operand, inverse=inverse)), self.at.row_bytes)
-            if group == 1:
-                c.binary("V_MUL", x, x, scale)
-                return
-            head, factor = c.e.var(x.at), c.e.var(scale.at)
-            heads = {head: group * head_dim, factor: head_dim}
-            with c.e.loop(self.cache.heads, heads), c.e.loop(group, {head: head_dim}):
-                part = Tile(Address(head, 0), x.rows, head_dim, x.stride)
-                c.binary("V_MUL", part, part, Tile(Address(factor, 0), 1, head_dim, scale.stride))
-            c.e.release(head, factor)
+        if group == 1:
+            c.binary("V_MUL", x, x, scale)
+            return
+        head, factor = c.e.var(x.at), c.e.var(scale.at)
+        heads = {head: group * head_dim, factor: head_dim}
+        with c.e.loop(self.cache.heads, heads), c.e.loop(group, {head: head_dim}):
+            part = Tile(Address(head, 0), x.rows, head_dim, x.stride)
+            c.binary("V_MUL", part, part, Tile(Address(factor, 0), 1, head_dim, scale.stride))
+        c.e.release(head, factor)
+
+    def _new_peaks(self, sequences: int) -> Tile:
+        """Rows of column maxima before any row of K or V is known."""
+        least = LEAST_PEAK if self.at.method == "baos-bf16" else 0.0
+        peaks = self.c.tile(sequences, self.at.width, "the column maxima of K or V")
+        self.c.e.emit("V_FILL", dst=peaks.at, rows=peaks.rows, cols=peaks.cols, dst_stride=peaks.stride, value=least)
+        return peaks
+
+    def _raise(self, peaks: Address, x: Tile) -> None:
+        """Take the rows of `x` into a row of column maxima."""
+        self.c.e.emit("V_COL_ABSMAX", dst=peaks, a=x.at, rows=x.rows, cols=x.cols, a_stride=x.stride, running=1)
 
     def _pack(self, elements: Var, scales: Var, height: int) -> None:
         """Find the scales of all sequences, keep them in HBM, and pack what was set aside."""
         c, at, cache = self.c, self.at, self.cache
         c.e.order(Engine.STORE, Engine.LOAD)
-        with c.vector.scope(), self.reading():
-            scale, inverse = (c.tile(1, at.width, "scales") for _ in range(2))
+        with self.reading():
             steps = {
                 **self.to_next_sequence,
                 self._row: cache.positions * at.row_bytes,
-                self._peak: scale.stride * STRIDE_UNIT,
+                self._peak: self._peaks[0].stride * STRIDE_UNIT,
                 elements: cache.sequence_bytes,
                 scales: cache.sequence_blocks,
             }
             with c.e.loop(self.sequences, steps):
                 for operand, matrix in zip(Operand, (cache.keys, cache.values), strict=True):
-                    self._find(scale, inverse, Tile(Address(self._peak, self._peaks[operand].at.offset), 1, at.width, scale.stride))
-                    c.store(scale, Address(self._factors, at.place(operand, inverse=False)), at.row_bytes)
-                    c.store(inverse, Address(self._factors, at.place(operand, inverse=True)), at.row_bytes)
-                    self._pack_operand(operand, matrix, inverse, elements, scales, min(height, cache.positions))
+                    with c.vector.scope():
+                        peaks = self._peaks[operand]
+                        inverse = self._find(operand, Tile(Address(self._peak, peaks.at.offset), 1, at.width, peaks.stride))
+                        self._pack_operand(operand, matrix, inverse, elements, scales, min(height, cache.positions))
 
     def _pack_operand(self, operand: Operand, matrix: MxMatrix, inverse: Tile, elements: Var, scales: Var, height: int) -> None:
         c, row_bytes = self.c, self.at.row_bytes
@@ -227,9 +255,11 @@ class KvSmoothing:
         c.e.tiles(self.cache.positions, height, {row: height * row_bytes, e: height * matrix.row_bytes, s: height * matrix.blocks}, chunk)
         c.e.release(row, e, s)
 
-    def _find(self, scale: Tile, inverse: Tile, peak: Tile) -> None:
-        """Scales and their reciprocals from column maxima, all of one row."""
+    def _find(self, operand: Operand, peak: Tile) -> Tile:
+        """The reciprocals of the scales that follow from a row of column maxima; both are kept in HBM too."""
         c, method = self.c, self.at.method
+        both = c.tile(2, self.at.width, "scales and their reciprocals")
+        scale, inverse = _row(both, 0), _row(both, 1)
         if method == "baos-bf16":
             c.unary("V_MUL_I", scale, peak, value=FILL)
         elif method == "baos":
@@ -242,3 +272,10 @@ class KvSmoothing:
                 c.unary("V_MUL_F", scale, scale, f=largest)
                 c.unary("V_POW2", scale, scale)
         c.unary("V_RECIP", inverse, scale)
+        c.store(both, Address(self._factors, self.at.place(operand, inverse=False)), self.at.row_bytes)
+        return inverse
+
+
+def _row(x: Tile, number: int) -> Tile:
+    """One row of a tile."""
+    return Tile(x.at + number * x.stride * STRIDE_UNIT, 1, x.cols, x.stride)
