@@ -1,9 +1,9 @@
 """What smoothing is worth to a 4-bit KV cache: errors of the shipped model's cache, attention and logits, and the commits that stay.
 
-`python bench/smoothing.py [PROMPTS]`: first the errors layer by layer, on canvases in the middle of a generation; then whole generations
-under each cache. At every step of a float32 generation the network is evaluated in the machine's formats on the same canvas, with a cache
-of its own, and compared with float32 and with the same decoding at `mxint8`: the error of the block's logits, the candidates of all masked
-positions, and the positions and tokens that commit.
+`python bench/smoothing.py [PROMPTS [TEXT]]`: first the errors layer by layer, on canvases in the middle of a generation; then whole
+generations under each cache. At every step of a float32 generation the network is evaluated in the machine's formats on the same canvas,
+with a cache of its own, and compared with float32 and with the same decoding at `mxint8`: the error of the block's logits, the candidates of
+all masked positions, and the positions and tokens that commit. The prompts are short openings, or 128 tokens at several places of a text file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -47,7 +48,7 @@ PROMPTS = (
 )
 POLICY = Policy(gen_length=32, block_length=16, steps=16, temperature=0.7)
 CACHES = ("none", "prefix", "dual")
-SEED = 0
+SEED, LONG, SPACING = 0, 128, 300
 
 
 class ToOne:
@@ -207,7 +208,11 @@ def main() -> None:
     """Measure and print."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 4
     model, tokenizer = load_model("sotu"), load_tokenizer("sotu")
-    encoded = [tokenizer.encode(prompt) for prompt in PROMPTS[:count]]
+    if len(sys.argv) > 2:
+        whole = tokenizer.encode(Path(sys.argv[2]).read_text("utf-8"))
+        encoded = [whole[start : start + LONG] for start in range(0, count * SPACING, SPACING)]
+    else:
+        encoded = [tokenizer.encode(prompt) for prompt in PROMPTS[:count]]
     prompts = torch.tensor([ids[: min(map(len, encoded))] for ids in encoded])
     middle = generate(model, prompts, POLICY, noise=CounterNoise(SEED)).steps[POLICY.steps // 2 - 1].canvas
     layer_errors(model, middle, variants(model))
