@@ -2,8 +2,9 @@
 
 `python bench/smoothing.py [PROMPTS [TEXT]]`: first the errors layer by layer, on canvases in the middle of a generation; then whole
 generations under each cache. At every step of a float32 generation the network is evaluated in the machine's formats on the same canvas,
-with a cache of its own, and compared with float32 and with the same decoding at `mxint8`: the error of the block's logits, the candidates of
-all masked positions, and the positions and tokens that commit. The prompts are short openings, or 128 tokens at several places of a text file.
+with a cache of its own, and compared with float32 and with the same decoding at `mxint8`: the error of the block's logits, the candidates
+of all masked positions, and the positions and tokens that commit. The prompts are short openings, or 128 tokens at several places of a
+text file.
 """
 
 from __future__ import annotations
