@@ -127,12 +127,20 @@ def test_a_template_decides_how_much_is_new(unmask: Command, checkpoint: Path):
     assert "the template decides how many tokens are new: expected no --gen-length" in done.is_mistake()
 
 
+def test_a_space_before_a_gap_belongs_to_the_gap(checkpoint: Path):
+    tokenizer = load_tokenizer(checkpoint)
+    with_space, without = (read_template(text, tokenizer, (MASK, EOS), MASK, 64) for text in ("My [2] fellow [1].", "My[2] fellow[1]."))
+    assert with_space == without
+    assert read_template("[1] [1]", tokenizer, (MASK, EOS), MASK, 64).content == [MASK, MASK]
+    assert read_template("My  [1]", tokenizer, (MASK, EOS), MASK, 64).prompt == "My "
+
+
 def test_a_template_is_read_as_tokens(checkpoint: Path):
     tokenizer = load_tokenizer(checkpoint)
     parsed = read_template(r"My \[dear] fellow[2][1] the state]\ [3]", tokenizer, (MASK, EOS), MASK, 64)
     assert parsed.prompt == "My [dear] fellow"
     assert parsed.prompt_ids == tokenizer.encode("My [dear] fellow")
-    between = tokenizer.encode(" the state]\\ ")
+    between = tokenizer.encode(" the state]\\")
     assert parsed.content == [MASK] * 3 + between + [MASK] * 3
     assert parsed.gaps == (range(2), range(2, 3), range(3 + len(between), 6 + len(between)))
     assert [gap for gap, is_gap in zip(parsed.content, parsed.is_gap, strict=True) if is_gap] == [MASK] * 6

@@ -14,6 +14,7 @@ from rich.table import Table
 from unmask.cli import options
 from unmask.cli.files import check_output
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.cli.target import target_machine
 from unmask.cli.text import encode_prompt
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def compile_prompt(
     output: Annotated[Path, typer.Option("--output", "-o", help="The program file to write.")],
     machine: options.MachineOption = "small",
     model: options.ModelOption = "sotu",
+    weights: options.Weights = None,
+    activations: options.Activations = None,
+    kv: options.Kv = None,
+    logits: options.LogitsFormat = None,
+    smoothing: options.SmoothingOption = None,
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -37,13 +43,14 @@ def compile_prompt(
     check_output(output)
 
     from unmask.compiler.lower import compile_step
-    from unmask.machine.config import Machine
     from unmask.machine.cycle import time_program
     from unmask.models.checkpoint import load_model, resolve_checkpoint, shipped_checkpoints
     from unmask.models.tokenizer import load_tokenizer
     from unmask.quant.smoothing.static import scales_for
 
-    target = Machine.load(machine)
+    target = target_machine(
+        machine, model, {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
+    )
     network = load_model(model)
     ids = encode_prompt(prompt, load_tokenizer(model), (network.config.mask_token_id, network.config.eos_token_id))
     program = compile_step(network, policy, target, len(ids), kv_scales=scales_for(target.formats.smoothing, model, network))

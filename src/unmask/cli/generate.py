@@ -13,6 +13,7 @@ import typer
 
 from unmask.cli import costs, options
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.cli.target import target_machine
 from unmask.cli.text import encode_prompt, new_text
 from unmask.errors import UnmaskError
 
@@ -94,6 +95,11 @@ def generate(
         str | None, typer.Option(help="Of --commit guided: a shipped guide's name, or a folder. By default the model's own.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare every step with PyTorch in the machine's number formats.")] = False,
+    weights: options.Weights = None,
+    activations: options.Activations = None,
+    kv: options.Kv = None,
+    logits: options.LogitsFormat = None,
+    smoothing: options.SmoothingOption = None,
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -103,8 +109,6 @@ def generate(
 
     With --check, exits with status 1 if the machine and PyTorch commit different tokens anywhere.
     """
-    from unmask.machine.config import Machine
-
     if check and backend is Backend.TORCH:
         raise UnmaskError("--check compares the machine with PyTorch; it needs --backend npu")
     if template is not None and prompts:
@@ -112,7 +116,9 @@ def generate(
     if template is None and not prompts:
         raise UnmaskError("Missing argument 'PROMPT': expected a text to continue, or --template")
     policy = None if template is not None else policy_from(decoding)
-    target = Machine.load(machine)
+    target = target_machine(
+        machine, model, {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
+    )
     task = _task(prompts or [], template, model, guide, decoding, policy)
     one = len(task.prompts) == 1
     about = {

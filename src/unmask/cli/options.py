@@ -10,3 +10,11 @@ Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to conti
 MachineOption = Annotated[str, typer.Option("--machine", help="A preset (see `unmask machines`), or the path of a .toml file.")]
 ModelOption = Annotated[str, typer.Option("--model", help="A shipped checkpoint's name, or a checkpoint folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+Weights = Annotated[str | None, typer.Option(help="MX format of the weights; by default the checkpoint's or the machine's.")]
+Activations = Annotated[str | None, typer.Option(help="MX format of the matrix engine's left operands.")]
+Kv = Annotated[str | None, typer.Option(help="MX format of keys and values.")]
+LogitsFormat = Annotated[str | None, typer.Option("--logits", help="Format of logits in memory: bf16 or an MX format.")]
+SmoothingOption = Annotated[
+    str | None,
+    typer.Option("--smoothing", help="What keys and values are divided by before they are packed: none, baos, static, tensor ..."),
+]

@@ -1,4 +1,8 @@
-"""Templates: text with gaps, such as `My fellow citizens, [24] the state of our Union is [8].`"""
+"""Templates: text with gaps, such as `My fellow citizens, [24] the state of our Union is [8].`
+
+A space before a gap belongs to the gap: tokenizers of this field put it into the token of the word that follows, so text that ends in one
+leaves only words without a space, such as the ends of other words, to fill the gap.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +92,8 @@ def _pieces(text: str) -> list[str | int]:
                 raise UnmaskError(f"{match[0]!r} in the template is no gap: expected [n] with a number of tokens, or \\[ for a bracket")
             if (piece := int(match[1])) == 0:
                 raise UnmaskError("a gap of 0 tokens: expected at least 1")
+            if pieces and isinstance(pieces[-1], str):
+                pieces[-1] = pieces[-1].removesuffix(" ")
         if isinstance(piece, str) and pieces and isinstance(pieces[-1], str):
             pieces[-1] += piece
         else:

@@ -121,7 +121,7 @@ def _agreements(simulation: Simulation, model: Network, guide: GuideNetwork | No
     visible = None if simulation.visible is None else torch.from_numpy(simulation.visible)
     evaluate = Evaluator(model, given, simulation.prompt_length, policy.cfg_scale, visible, cache_of(policy))
     committer, draws = machine_committer(policy, seed=seed), CounterDraws(seed)
-    block_step, block = 0, range(0)
+    block_step, block = 0, range(-1, -1)
     for step in simulation.steps:
         block_step = block_step + 1 if block.start == step.start else 0
         block = range(step.start, step.end)

@@ -7,12 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from unmask.errors import UnmaskError
+from unmask.machine.memory import Hbm, Part, Positive
 from unmask.numerics import mx
-
-Positive = Annotated[int, Field(gt=0, le=2**20)]
 
 
 def _known_format(name: str) -> str:
@@ -33,11 +32,7 @@ Smoothing = Literal["none", "tensor", "static", "baos", "baos-bf16"]
 """What K and V are divided by before they are packed; `unmask.quant.smoothing` has the methods."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MatrixEngine(_Part):
+class MatrixEngine(Part):
     """Flattened systolic array: `rows` rows of `mlen / blen` output-stationary sub-arrays of `blen` x `blen`.
 
     A row of sub-arrays takes one `mlen`-wide vector from either side per cycle and finishes a `blen` x `blen` tile over `mlen` values of K
@@ -56,7 +51,7 @@ class MatrixEngine(_Part):
         return self
 
 
-class VectorEngine(_Part):
+class VectorEngine(Part):
     """`vlen` BF16 lanes; latencies in cycles."""
 
     vlen: Positive
@@ -69,7 +64,7 @@ class VectorEngine(_Part):
     accumulators: Positive = Field(description="row accumulators, the most rows that one reduction may have")
 
 
-class Sram(_Part):
+class Sram(Part):
     """Capacities of the on-chip memories."""
 
     vector_kib: Positive = Field(description="BF16 activations")
@@ -78,23 +73,14 @@ class Sram(_Part):
     integer_words: Positive = Field(description="INT32 words")
 
 
-class Hbm(_Part):
-    """Memory behind the DMA engines: bandwidth and latency; the load and the store engine have a port each."""
-
-    gib: Positive
-    bytes_per_cycle: Positive = Field(description="of each port, at the machine's clock")
-    latency: Positive = Field(description="cycles from request to first beat")
-    beat_bytes: Positive = Field(description="a row segment is rounded up to whole beats")
-
-
-class Sequencer(_Part):
+class Sequencer(Part):
     """Queues and loops."""
 
     queue_depth: Positive = Field(description="instructions that wait before each engine")
     loop_depth: Positive = Field(description="nested hardware loops")
 
 
-class Formats(_Part):
+class Formats(Part):
     """Element formats of the matrix engine's operands and of the logits in HBM; everything else is BF16, FP32 scalars, INT32."""
 
     weights: MxName
@@ -109,10 +95,22 @@ class Formats(_Part):
         return (self.weights, self.kv) if self.logits == BF16 else (self.weights, self.kv, self.logits)
 
 
-class Machine(_Part):
+class Gpu(Part):
+    """The GPU that a machine is set against, from its vendor's data sheet; for the reader alone."""
+
+    name: str
+    bf16_tflops: Annotated[float, Field(gt=0)] = Field(description="dense BF16 tensor TFLOP/s")
+    memory_gbps: Annotated[float, Field(gt=0)] = Field(description="GB/s")
+    area_mm2: Annotated[float, Field(gt=0)] = Field(description="die, mm2")
+    power_w: Annotated[float, Field(gt=0)] = Field(description="board power, W")
+
+
+class Machine(Part):
     """A complete machine description."""
 
     name: str
+    description: str = ""
+    gpu: Gpu | None = None
     clock_ghz: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     matrix: MatrixEngine
     vector: VectorEngine
@@ -122,6 +120,21 @@ class Machine(_Part):
     formats: Formats
 
     @property
+    def peak_multiplies(self) -> int:
+        """Element products per cycle of a busy matrix engine: each sub-array finishes blen x blen over blen values of K in blen cycles."""
+        return self.matrix.rows * self.matrix.mlen * self.matrix.blen
+
+    @property
+    def peak_tops(self) -> float:
+        """10^12 operations per second of a busy matrix engine on MX operands, a multiplication and an addition per product."""
+        return 2 * self.peak_multiplies * self.clock_ghz / 1000
+
+    @property
+    def memory_gbps(self) -> float:
+        """GB/s of the memory, as its data sheet has it; of each direction's port if it is ideal."""
+        return self.hbm.peak_gbps(self.clock_ghz)
+
+    @property
     def vector_elements(self) -> int:
         """Capacity of the vector SRAM, BF16 elements."""
         return self.sram.vector_kib * 1024 // 2
@@ -129,6 +142,18 @@ class Machine(_Part):
     def matrix_blocks(self, element_bits: int) -> int:
         """Capacity of the matrix SRAM, MX blocks of 32 elements of `element_bits` bits and one scale byte."""
         return self.sram.matrix_kib * 1024 // (4 * element_bits + 1)
+
+    def with_formats(self, **formats: str) -> Machine:
+        """The same machine with some fields of `formats` replaced.
+
+        Raises:
+            UnmaskError: an unknown field or format.
+        """
+        try:
+            return self.model_copy(update={"formats": Formats.model_validate({**self.formats.model_dump(), **formats})})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UnmaskError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from None
 
     @classmethod
     def preset(cls, name: str) -> Machine:
