@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": {"models"},
     "quant": {"models", "decoding", "numerics"},
     "training": {"models", "decoding"},
+    "quality": {"machine", "numerics", "models", "decoding", "quant", "training"},
     "compiler": {"machine", "isa", "numerics", "models", "decoding", "quant"},
     "rtl": HARDWARE,
     "silicon": HARDWARE,

@@ -14,6 +14,7 @@ from unmask.cli.bound import bound
 from unmask.cli.calibrate import calibrate
 from unmask.cli.compile import compile_prompt
 from unmask.cli.disasm import disasm
+from unmask.cli.eval import evaluate
 from unmask.cli.formats import formats
 from unmask.cli.generate import generate
 from unmask.cli.golden import golden
@@ -68,6 +69,7 @@ app.command("quantize")(quantize)
 app.command("golden")(golden)
 app.command("train")(train)
 app.command("bound")(bound)
+app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 
 

@@ -8,15 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from unmask.decoding.policies import NAMED, NamedPolicy
+from unmask.decoding.policies import DEFAULT, NAMED, NamedPolicy
 from unmask.decoding.policy import CommitName, Policy, Remasking, ScheduleName
 from unmask.errors import UnmaskError
 
 DEFAULT_SEED = 3
 """Of the seeds from 3 to 8, one whose text of the shipped model reads well after "My fellow citizens,"."""
-
-_READABLE = {"temperature": 0.7, "remasking": "random"}
-"""What the shipped model's text is drawn with unless something else is asked for: LLaDA's rules, and of these the ones that suit it."""
 
 _PART_OF = {"threshold": "threshold", "factor": "factor", "accept_top_k": "guided", "accept_ratio": "guided", "schedule": "schedule"}
 """Options that only one commit looks at."""
@@ -94,8 +91,9 @@ def policy_from(chosen: Mapping[str, Any], gaps: Sequence[bool] | None = None) -
 
 def _named(name: str | None, given: Mapping[str, Any]) -> NamedPolicy:
     if name is None:
-        by_count = given.get("commit", "schedule") == "schedule"
-        return NamedPolicy("default", "", "", _READABLE if by_count else {}, one_block=given.get("commit") == "guided")
+        if given.get("commit", "schedule") == "schedule":
+            return DEFAULT
+        return NamedPolicy("other", "", "", one_block=given["commit"] == "guided")
     if name not in NAMED:
         raise UnmaskError(f"unknown policy {name!r}: expected one of {', '.join(NAMED)}")
     return NAMED[name]

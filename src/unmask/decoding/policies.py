@@ -97,6 +97,11 @@ NAMED: Mapping[str, NamedPolicy] = {
     )
 }
 
+DEFAULT = NamedPolicy(
+    "default", "candidates at random positions, drawn at temperature 0.7", _LLADA, {"temperature": 0.7, "remasking": "random"}
+)
+"""What text is drawn with unless something else is asked for: LLaDA's rules, and of these the ones that suit the shipped model."""
+
 
 def named_policy(name: str, **settings: Any) -> Policy:
     """A named policy, changed where something else is given.
