@@ -90,6 +90,14 @@ def test_sequences_have_scales_of_their_own(method, config, machine, policy):
     assert same(network(config), policy, smoothing(machine, method), prompt(5, batch=2), calibrated(config))
 
 
+@pytest.mark.parametrize("method", ["baos", "static"])
+def test_padding_has_a_part_in_the_scales_of_both(method):
+    model, machine, rows = network(BASE), smoothing(NANO, method), prompt(6, batch=2)
+    program = compile(model, Policy(6, 3, 2, cache="dual"), machine, 6, 2, padded=True, kv_scales=calibrated(BASE))
+    done = simulate(program, rows, attention_mask=[[0, 0, 1, 1, 1, 1], [1] * 6])
+    assert check(done, model, kv_scales=calibrated(BASE)).identical
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_rows_of_one_position_and_a_frozen_prompt(method):
     assert same(network(TINY), Policy(4, 2, 2), smoothing(LINE, method), prompt(3), calibrated(TINY))
