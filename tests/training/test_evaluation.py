@@ -18,6 +18,8 @@ from unmask.training.corpus import read_speeches, split_speeches
 from unmask.training.evaluation import bits_per_character, cross_entropy_bits, encode_all
 from unmask.training.recipe import load_recipe
 
+from .conftest import SPEECHES
+
 CORPUS = os.environ.get("UNMASK_CORPUS")
 
 
@@ -40,6 +42,12 @@ def test_a_cross_entropy_without_text_is_refused() -> None:
 def test_a_network_that_has_no_measure_is_named() -> None:
     with pytest.raises(UnmaskError, match="no measure is implemented for a Dream network"):
         bits_per_character(small_dream(DREAM_CONFIG), [[1, 2]], 3, length=8)
+
+
+def test_the_shipped_guide_predicts_a_held_out_speech_as_it_did_when_it_was_trained() -> None:
+    text = read_speeches(SPEECHES)[0].text
+    ids = encode_all(load_tokenizer("sotu-guide"), [text])
+    assert cross_entropy_bits(load_guide(dtype=torch.bfloat16), ids, len(text), length=512) == pytest.approx(1.046, abs=0.003)
 
 
 @pytest.mark.skipif(CORPUS is None, reason="UNMASK_CORPUS names no corpus of speeches")

@@ -40,7 +40,8 @@ def this_machine() -> str:
         processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         processor = platform.processor() or platform.machine()
-    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{processor}, {threads} thread{'' if threads == 1 else 's'}, torch {torch.__version__}"
 
 
 def duration(seconds: float) -> str:
