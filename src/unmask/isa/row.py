@@ -32,6 +32,7 @@ class Cost(IntEnum):
     INTEGER = 10
     TOPK = 11
     ROWS = 12
+    SAMPLE = 13
 
 
 class Kind(StrEnum):

@@ -26,6 +26,7 @@ from unmask.isa.row import (
     imm,
     reg,
 )
+from unmask.isa.streaming import STREAMING
 
 __all__ = [
     "BF16_BYTES",
@@ -489,6 +490,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         (_I_DST, reg("mask", "integer SRAM address of the mask"), _I_A, reg("b", "integer SRAM address of the second operand"), _COUNT),
         "dst = a where mask is not 0, else b",
     ),
+    *STREAMING,
 )
 
 BY_NAME: dict[str, Instruction] = {row.name: row for row in INSTRUCTIONS}

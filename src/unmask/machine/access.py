@@ -127,6 +127,26 @@ def _reduce_sum_above(o: _Operands) -> list[Access]:
     return [o.tile("b"), o.words("integer", "key", "rows"), *_reduce_sum(o)]
 
 
+def _sums(first: int, count: int, write: bool) -> Access:
+    return Access("accumulators", first, 1, count, count, write)
+
+
+def _reduce_window(o: _Operands) -> list[Access]:
+    sums = _sums(0, o["rows"], False)
+    reads = [o.tile("a"), o.words("float", "f", "rows"), *([sums] if o["running"] else [])]
+    return [*reads, sums._replace(write=True), o.words("float", "dst", "rows", write=True)]
+
+
+def _sample(o: _Operands) -> list[Access]:
+    sums = _sums(o["first"], o["rows"], False)
+    return [o.tile("a"), *([sums] if o["running"] else []), sums._replace(write=True)]
+
+
+def _sample_end(o: _Operands) -> list[Access]:
+    results = [o.words("float", "dst", "count", write=True), o.words("integer", "index", "count", write=True)]
+    return [_sums(o["first"], o["count"], False), *results]
+
+
 def _reduce_columns(o: _Operands) -> list[Access]:
     return [o.tile("a"), *_results(o, Access("vector", o["dst"], 1, o["cols"], o["cols"], False))]
 
@@ -233,6 +253,11 @@ _RULES: dict[str, Callable[[_Operands], list[Access]]] = {
     "V_THRESHOLD_MASK": _mask,
     "V_BARS_MASK": _bars_mask,
     "V_SELECT_INT": _select,
+    "V_EXP_WIN": _tile_scalar,
+    "V_RED_SUM_WIN": _reduce_window,
+    "V_SAMPLE": _sample,
+    "V_SAMPLE_END": _sample_end,
+    "F_EXP_WIN": lambda o: [o.words("float", "a", "count"), o.words("float", "f", "count"), o.words("float", "dst", "count", write=True)],
 }
 
 

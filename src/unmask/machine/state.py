@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unmask.errors import UnmaskError
 from unmask.isa.table import REGISTER_COUNT, STRIDE_UNIT
 from unmask.machine.config import MATRIX_FORMATS, Machine
-from unmask.numerics import bf16, mx
+from unmask.numerics import bf16, mx, window
 
 F32 = NDArray[np.float32]
 
@@ -47,6 +47,8 @@ class State:
         codes, scales: matrix SRAM, uint8 [blocks, 32] element codes and uint8 [blocks] E8M0 scales.
         floats: float32 [words]; integers: int32 [words].
         accumulators: int64 [rows], and `invalid`, the rows whose sum met a NaN or an infinity.
+        windows: int64 [rows, 3], window sums of `unmask.numerics.window`; they share `invalid`.
+        best, picked: float32 [rows], and candidates, int32 [rows]: what the sampler keeps of each row.
         hbm: uint8 [bytes].
     """
 
@@ -64,6 +66,9 @@ class State:
         self.integers = np.zeros(machine.sram.integer_words, np.int32)
         self.accumulators = np.zeros(machine.vector.accumulators, np.int64)
         self.invalid = np.zeros(machine.vector.accumulators, bool)
+        self.windows = window.empty(machine.vector.accumulators)
+        self.best, self.picked = (np.zeros(machine.vector.accumulators, np.float32) for _ in range(2))
+        self.candidates = np.zeros(machine.vector.accumulators, np.int32)
         self.hbm = np.zeros(hbm_bytes, np.uint8)
 
     def tile(self, start: int, rows: int, cols: int, stride: int) -> F32:
@@ -91,7 +96,15 @@ class State:
         """Views of the first `rows` row accumulators and their invalid flags."""
         if rows > self.accumulators.shape[0]:
             raise MachineFault(f"a reduction of {rows} rows exceeds the {self.accumulators.shape[0]} row accumulators")
-        return self.accumulators[:rows], self.invalid[:rows]
+        part = self.accumulator_rows(0, rows)
+        return self.accumulators[part], self.invalid[part]
+
+    def accumulator_rows(self, first: int, rows: int) -> slice:
+        """Rows of the accumulators, as an index into those arrays."""
+        last = first + rows
+        if first < 0 or last > self.accumulators.shape[0]:
+            raise MachineFault(f"a reduction of {last} rows exceeds the {self.accumulators.shape[0]} row accumulators")
+        return slice(first, last)
 
 
 def read_bf16(window: NDArray[np.uint8]) -> F32:

@@ -9,6 +9,7 @@
 | `mx` | MX blocks of 32: quantize, dequantize, pack, re-block for a transposed read |
 | `matmul` | the product of two MX tensors in the matrix accumulator |
 | `accuracy` | the largest errors of the functions, measured over every BF16 number |
+| `window` | sums of exponentials without a maximum, exact in any order |
 | `noise` | counter-based random bits and the Gumbel noise made of them |
 
 BF16 values travel as float32 arrays that hold only BF16-representable numbers ("bf16-valued"). Every definition is an integer algorithm, or

@@ -78,7 +78,7 @@ def _exp_parts(sign: Int64, significand: Int64, exponent: Int64) -> tuple[Int64,
     t = x log2(e) in fixed point; its integer part is the exponent of the result, its fraction is interpolated linearly between ROM entries.
     """
     shift = 134 - exponent + LOG2E_FRACTION - EXP_ARGUMENT_FRACTION
-    magnitude = (significand * LOG2E) >> np.minimum(shift, 62)
+    magnitude = ((significand * LOG2E) >> np.clip(shift, 0, 62)) << np.clip(-shift, 0, 62)
     t = np.where(sign == 1, -magnitude, magnitude)
     low_bits = EXP_ARGUMENT_FRACTION - EXP_INDEX_BITS
     segment = (t >> low_bits) & (2**EXP_INDEX_BITS - 1)
@@ -95,6 +95,34 @@ def exp_bits(bits: Uint16) -> Uint16:
     sign, significand, exponent = _fields(bits)
     result = bf16.round_scaled(*_exp_parts(sign, significand, np.minimum(exponent, _EXP_CAP)))
     return np.where(_is_nan(bits), bf16.NAN_BITS, result).astype(np.uint16)
+
+
+#: |x| >= 2^24 counts as the BF16 below it: no exponent of e^x is then beyond 26 bits.
+_WEIGHT_CAP = 150
+
+
+@cache
+def _weights() -> tuple[Int64, Int64]:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    sign, significand, exponent = _fields(bits)
+    significand = np.where(exponent > _WEIGHT_CAP, 255, significand)
+    mantissa, scale = _exp_parts(sign, significand, np.minimum(exponent, _WEIGHT_CAP))
+    drop = EXP_ROM_FRACTION - 7
+    rounded = (mantissa + ((1 << (drop - 1)) - 1) + ((mantissa >> drop) & 1)) >> drop
+    carried = rounded >> 8
+    finite = (bits & 0x7FFF) < bf16.INFINITY_BITS
+    return np.where(finite, rounded >> carried, 0), np.where(finite, scale + drop + carried, 0)
+
+
+def weight(x: Float32) -> tuple[Int64, Int64]:
+    """e^x as an integer of 8 bits times a power of two of any size: neither overflow nor underflow, and no maximum to subtract.
+
+    x: bf16-valued float32, any shape. Returns int64 significands in 128..255 and exponents of their last bits, those of `_exp_parts`
+    rounded to nearest even; 0 and 0 for infinities and NaN.
+    """
+    bits = bf16.to_bits(x)
+    significand, exponent = _weights()
+    return np.take(significand, bits), np.take(exponent, bits)
 
 
 def xexp_bits(bits: Uint16) -> Uint16:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmask.machine.semantics.registry import effect, two_tiles
-from unmask.machine.state import State
+from unmask.machine.state import F32, State
 from unmask.numerics import bf16, functions, noise
 
 
@@ -56,6 +56,12 @@ def _v_silu(s: State, dst: int, a: int, rows: int, cols: int, dst_stride: int, a
     s.tile(dst, rows, cols, dst_stride)[:] = functions.silu(s.tile(a, rows, cols, a_stride))
 
 
+def noisy(x: F32, seed: int, step: int, position: int, token: int, temperature: int) -> F32:
+    """x + temperature * Gumbel noise, [rows, cols]: positions count rows, tokens columns; the temperature is BF16 bits."""
+    bits = noise.uniform_bits(seed % 2**32, step % 2**32, position + np.arange(x.shape[0]), token + np.arange(x.shape[1]))
+    return bf16.add(x, bf16.multiply(noise.gumbel(bits), bf16.from_bits(np.array(temperature, np.uint16))))
+
+
 @effect("V_GUMBEL")
 def _v_gumbel(
     s: State,
@@ -71,10 +77,7 @@ def _v_gumbel(
     dst_stride: int,
     a_stride: int,
 ) -> None:
-    bits = noise.uniform_bits(seed % 2**32, step % 2**32, position + np.arange(rows), token + np.arange(cols))
-    scale = bf16.from_bits(np.array(temperature, np.uint16))
-    shift = bf16.multiply(noise.gumbel(bits), scale)
-    s.tile(dst, rows, cols, dst_stride)[:] = bf16.add(s.tile(a, rows, cols, a_stride), shift)
+    s.tile(dst, rows, cols, dst_stride)[:] = noisy(s.tile(a, rows, cols, a_stride), seed, step, position, token, temperature)
 
 
 @effect("V_XEXP")
