@@ -24,6 +24,7 @@ ROW = {
     "guide_forwards",
     "perplexity",
     "bits_per_character",
+    "bigram_bits_per_character",
     "distinct_2",
     "agreement",
     "wall_seconds",

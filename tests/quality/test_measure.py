@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from unmask.decoding.perplexity import next_token_nats
 from unmask.quality.candidates import candidate
 from unmask.quality.measure import agreement, distinct_pairs, measure, until_end
+from unmask.training.baselines import KneserNeyBigram
 
 
 def test_distinct_pairs_count_each_text_for_itself():
@@ -39,6 +41,15 @@ def test_quality_is_that_of_the_tokens_up_to_the_end(judge, windows):
     assert quality.perplexity == pytest.approx(math.exp(nats / 13), rel=1e-5)
     assert quality.bits_per_character == pytest.approx(nats / math.log(2) / 12, rel=1e-5)
     assert quality.distinct_2 == 4 / 11  # (1, 2), (2, 1), (2, end) and (3, 3), of 4 and 7 pairs
+
+
+def test_a_bigram_judges_the_same_tokens_given_the_last_one_of_the_prompt(judge, windows):
+    bigram = KneserNeyBigram([[1, 2, 3, 4, 1, 2, 4, 3, 3]], 40, 38)
+    texts = [[1, 2, 38, 38], [3, 3, 3, 3]]
+    pairs = [(4, 1), (1, 2), (2, 38), (6, 3), (3, 3), (3, 3), (3, 3)]
+    bits = sum(-math.log2(bigram.probability(np.array([before]), np.array([after]))[0]) for before, after in pairs)
+    assert replace(judge, bigram=bigram)(windows, texts).bigram_bits_per_character == pytest.approx(bits / 6)
+    assert judge(windows, texts).bigram_bits_per_character is None
 
 
 def test_plain_decoding_agrees_with_itself_and_takes_a_step_per_token(model, judge, windows):

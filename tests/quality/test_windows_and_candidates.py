@@ -28,7 +28,7 @@ def test_too_little_text_is_named():
 
 
 def test_every_named_policy_and_the_default_are_measured():
-    assert set(EVERY) == {*NAMED, "default"}
+    assert {*NAMED, "default"} <= set(EVERY)
     assert len(candidates(EVERY)) == len(EVERY)
 
 

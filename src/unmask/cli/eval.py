@@ -58,12 +58,13 @@ def evaluate(
     """Measure policies on held-out text: forward passes, and what an autoregressive model makes of the text they generate.
 
     JSON: model, guide, corpus, settings, bound, reference (the text as its author went on), policies with name, settings, tokens,
-    tokens_per_forward, steps, forwards, positions_fed, guide_forwards, perplexity, bits_per_character, distinct_2, agreement with plain
-    decoding, wall_seconds and generated token ids, all per prompt; and of --sweep, sweep.logits, sweep.formats, sweep.bounds and
-    published, which is what others report.
+    tokens_per_forward, steps, forwards, positions_fed, guide_forwards, perplexity, bits_per_character, bigram_bits_per_character (with
+    --corpus), distinct_2, agreement with plain decoding, wall_seconds and generated token ids, all per prompt; and of --sweep,
+    sweep.logits, sweep.formats, sweep.bounds and published, which is what others report.
     """
     if (corpus is None) == (speeches is None):
         raise UnmaskError("say which text to measure on: either --corpus or --speeches")
+    from unmask.decoding.compose import schedule_of
     from unmask.quality.candidates import EVERY, YARDSTICK, candidates
     from unmask.quality.sweep import FORMATS_POLICIES
 
@@ -74,9 +75,10 @@ def evaluate(
     if not sweep and YARDSTICK not in names:
         names = [YARDSTICK, *names]
     chosen = candidates(names)
-    for candidate in chosen:
-        candidate.policy(sizes["gen_length"], seed)
-    task = _load(corpus, speeches, model, guide, sizes, prompt_tokens)
+    wanted = [candidate.policy(sizes["gen_length"], seed) for candidate in chosen]
+    task = _load(corpus, speeches, model, guide, sizes, prompt_tokens, count_bigram=not sweep)
+    for policy in wanted:
+        schedule_of(policy, task.model.config)  # before any of them runs, whether the network takes them all
     settings = {"sweep": sweep, **sizes, "prompt_tokens": prompt_tokens, "seed": seed, "policies": names, "yardstick": YARDSTICK}
     settings |= {"bound": {**_BOUND[sweep], "length": task.bound_length(sweep)} if bound else None, **_fingerprints(model, guide)}
     head = {"model": model, "guide": guide, "corpus": task.corpus, "settings": settings}
@@ -138,29 +140,46 @@ class _Bars:
         yield lambda fraction: self._progress.update(task, completed=fraction)
 
 
-def _load(corpus: Path | None, speeches: Path | None, model: str, guide: str, sizes: Mapping[str, int], prompt_tokens: int) -> _Task:
+def _load(
+    corpus: Path | None,
+    speeches: Path | None,
+    model: str,
+    guide: str,
+    sizes: Mapping[str, int],
+    prompt_tokens: int,
+    *,
+    count_bigram: bool,
+) -> _Task:
     from unmask.models.checkpoint import load_network, shipped_checkpoints
     from unmask.models.guide import load_guide
     from unmask.models.tokenizer import load_tokenizer
     from unmask.quality.measure import Judge
     from unmask.quality.windows import prompts
-    from unmask.training.corpus import read_speeches, split_speeches
+    from unmask.training.baselines import KneserNeyBigram
+    from unmask.training.corpus import Speech, read_speeches, split_speeches
     from unmask.training.recipe import load_recipe
 
     if guide == "sotu-guide" and guide not in shipped_checkpoints():
         raise UnmaskError("no guide ships with this unmask; `unmask train --recipe sotu-guide` makes one, and --guide FOLDER names it")
+    training: tuple[Speech, ...] = ()
     if corpus is not None:
         recipe = load_recipe()
-        held_out = split_speeches(read_speeches(corpus), recipe.data.held_out, recipe.data.split_seed).held_out
+        split = split_speeches(read_speeches(corpus), recipe.data.held_out, recipe.data.split_seed)
+        training, held_out = split.training, split.held_out
     else:
         assert speeches is not None
         held_out = tuple(read_speeches(speeches))
-    network, tokenizer = load_network(model), load_tokenizer(model)
+    network, judge, tokenizer = load_network(model), load_guide(guide, model), load_tokenizer(model)
     texts = [tokenizer.encode(speech.text) for speech in held_out]
     digest = hashlib.sha256("\0".join(speech.text for speech in held_out).encode()).hexdigest()
     about = {"texts": len(texts), "characters": sum(len(speech.text) for speech in held_out), "tokens": sum(map(len, texts))}
     windows = prompts(texts, sizes["prompts"], prompt_tokens, sizes["gen_length"])
-    return _Task(network, Judge(load_guide(guide, model), tokenizer), texts, windows, {**about, "sha256": digest})
+    bigram = None
+    if training and count_bigram:
+        config = network.config
+        counted = [tokenizer.encode(speech.text) for speech in training]
+        bigram = KneserNeyBigram(counted, config.vocab_size, config.eos_token_id)
+    return _Task(network, Judge(judge, tokenizer, bigram), texts, windows, {**about, "sha256": digest})
 
 
 def _fingerprints(model: str, guide: str) -> dict[str, str]:

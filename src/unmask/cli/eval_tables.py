@@ -16,16 +16,26 @@ def print_policies(document: Mapping[str, Any]) -> None:
     """Print the policies, with the text as its author went on in the last row, and the bound."""
     settings, console = document["settings"], _console()
     title = f"{_sizes(settings)}; figures per prompt"
-    columns = ("steps", "forwards", "guide", "tokens", "tokens/forward", "bits/char", "perplexity", "distinct-2", "as plain", "seconds")
+    columns = (
+        "steps",
+        "forwards",
+        "guide",
+        "tokens",
+        "tokens/forward",
+        "bits/char",
+        "bigram",
+        "perplexity",
+        "distinct-2",
+        "as plain",
+        "seconds",
+    )
     table = _table(title, ("policy",), columns)
     for row in document["policies"]:
         counts = [_number(row[name], 1) for name in ("steps", "forwards", "guide_forwards", "tokens")]
-        quality = [_number(row["bits_per_character"], 3), _number(row["perplexity"], 1), _number(row["distinct_2"], 3)]
         seconds = _number(row["wall_seconds"], 2)
-        table.add_row(row["name"], *counts, _number(row["tokens_per_forward"], 2), *quality, _share(row["agreement"]), seconds)
+        table.add_row(row["name"], *counts, _number(row["tokens_per_forward"], 2), *_quality(row), _share(row["agreement"]), seconds)
     if (true := document["reference"]) is not None:
-        figures = [_number(true["tokens"], 1), "", _number(true["bits_per_character"], 3), _number(true["perplexity"], 1)]
-        table.add_row("the author", "", "", "", *figures, _number(true["distinct_2"], 3), "", "")
+        table.add_row("the author", "", "", "", _number(true["tokens"], 1), "", *_quality(true), "", "")
     console.print(table)
     if (bound := document["bound"]) is not None:
         console.print(
@@ -95,6 +105,11 @@ def _name(formats: Mapping[str, str] | None) -> str:
         return "float32"
     stored = "/".join(formats[name] for name in ("weights", "activations", "kv", "logits"))
     return stored if formats["smoothing"] == "none" else f"{stored} ({formats['smoothing']})"
+
+
+def _quality(row: Mapping[str, Any]) -> list[str]:
+    bits = [_number(row[name], 3) for name in ("bits_per_character", "bigram_bits_per_character")]
+    return [*bits, _number(row["perplexity"], 1), _number(row["distinct_2"], 3)]
 
 
 def _sizes(settings: Mapping[str, Any]) -> str:

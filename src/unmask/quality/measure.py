@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from unmask.decoding.compose import committer_of, sampler_of
@@ -23,6 +24,7 @@ from unmask.quality.candidates import Candidate
 from unmask.quality.windows import Window
 from unmask.quant.draws import CounterDraws
 from unmask.quant.noise import CounterNoise
+from unmask.training.baselines import KneserNeyBigram
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Quality:
     Attributes:
         perplexity: per token under the judge, given the prompts.
         bits_per_character: the same in bits per character; None where there is no character.
+        bigram_bits_per_character: under a bigram model, which has no part in any decoding; None where there is none.
         distinct_2: different pairs of neighbouring tokens, each text's own, over all pairs; low where a text repeats itself. None
             where there is no pair.
         tokens: per text.
@@ -39,6 +42,7 @@ class Quality:
 
     perplexity: float
     bits_per_character: float | None
+    bigram_bits_per_character: float | None
     distinct_2: float | None
     tokens: float
 
@@ -56,7 +60,7 @@ class PolicyRow:
         forwards: of the diffusion model; two a step under classifier-free guidance.
         positions_fed: positions that went through the diffusion model, over all forwards.
         guide_forwards: of the guide; 0 without one.
-        perplexity, bits_per_character, distinct_2: see `Quality`; the judge is the guide.
+        perplexity, bits_per_character, bigram_bits_per_character, distinct_2: see `Quality`; the judge is the guide.
         agreement: the fraction of generated positions with the token that plain decoding puts there.
         wall_seconds: on this machine, in PyTorch.
         generated: token ids of each prompt's new positions.
@@ -72,6 +76,7 @@ class PolicyRow:
     guide_forwards: float
     perplexity: float
     bits_per_character: float | None
+    bigram_bits_per_character: float | None
     distinct_2: float | None
     agreement: float
     wall_seconds: float
@@ -80,10 +85,17 @@ class PolicyRow:
 
 @dataclass(frozen=True)
 class Judge:
-    """Who judges texts: an autoregressive network, and the tokenizer that it shares with the diffusion model."""
+    """Who judges texts.
+
+    Attributes:
+        network: an autoregressive network.
+        tokenizer: that it shares with the diffusion model.
+        bigram: counted on training text over the same tokens; None: there is none.
+    """
 
     network: GuideNetwork
     tokenizer: Tokenizer
+    bigram: KneserNeyBigram | None = None
 
     def __call__(self, windows: Sequence[Window], texts: Sequence[Sequence[int]]) -> Quality:
         """The quality of `texts`, token ids, one after each window's prompt.
@@ -93,7 +105,12 @@ class Judge:
         """
         found = generative_perplexity(self.network, self.tokenizer, [window.prompt for window in windows], texts)
         counted = [until_end(text, self.network.config.eos_token_id) for text in texts]
-        return Quality(found.perplexity, found.bits_per_character, distinct_pairs(counted), found.tokens / len(texts))
+        bigram = None
+        if self.bigram is not None and found.characters:
+            chains = [np.array([window.prompt[-1], *text]) for window, text in zip(windows, counted, strict=True)]
+            bits = sum(-np.log2(self.bigram.probability(chain[:-1], chain[1:])).sum() for chain in chains)
+            bigram = float(bits) / found.characters
+        return Quality(found.perplexity, found.bits_per_character, bigram, distinct_pairs(counted), found.tokens / len(texts))
 
 
 class CountedGuide:
@@ -197,6 +214,7 @@ def measure(
         guide_forwards=guide_forwards / count,
         perplexity=quality.perplexity,
         bits_per_character=quality.bits_per_character,
+        bigram_bits_per_character=quality.bigram_bits_per_character,
         distinct_2=quality.distinct_2,
         agreement=agreement(texts, texts if plain is None else plain),
         wall_seconds=wall / count,

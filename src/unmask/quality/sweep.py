@@ -44,7 +44,7 @@ FORMAT_SETS: tuple[Formats | None, ...] = (
 LOGITS_POLICIES = ("llada", "llada:temperature=0.7", "default")
 """Under which the precision of the logits is swept."""
 
-FORMATS_POLICIES = ("llada", "fast-dllm", "dream", "guided")
+FORMATS_POLICIES = ("llada", "default", "fast-dllm", "guided")
 """Under which the formats are swept, unless policies are named."""
 
 
