@@ -41,46 +41,49 @@ def machines(
         _print_table(every)
 
 
-def _peak(machine: Machine) -> int:
-    """Element products per cycle of a busy matrix engine: each sub-array finishes blen x blen over blen values of K in blen cycles."""
-    return machine.matrix.rows * machine.matrix.mlen * machine.matrix.blen
-
-
 def _with_peak(machine: Machine) -> dict[str, Any]:
-    return {**machine.model_dump(), "peak_multiplies_per_cycle": _peak(machine)}
+    return {
+        **machine.model_dump(),
+        "peak_multiplies_per_cycle": machine.peak_multiplies,
+        "peak_tops": machine.peak_tops,
+        "memory_gbps": machine.memory_gbps,
+    }
 
 
-def _matrix_shape(machine: Machine) -> str:
-    array = machine.matrix
-    return f"{array.rows} x {array.mlen // array.blen} of {array.blen} x {array.blen}"
+def _memory(machine: Machine) -> str:
+    from unmask.machine.memory import Dram
+
+    if not isinstance(machine.hbm, Dram):
+        return "ideal"
+    return f"{machine.hbm.devices} x {machine.hbm.device}"
 
 
 def _print_table(every: list[Machine]) -> None:
-    table = Table("", *(escape(machine.name) for machine in every), box=None, pad_edge=False)
-    rows: dict[str, list[str]] = {
-        "clock": [f"{m.clock_ghz:g} GHz" for m in every],
-        "matrix engine": [_matrix_shape(m) for m in every],
-        "peak multiplies per cycle": [f"{_peak(m):,}" for m in every],
-        "vector lanes": [f"{m.vector.vlen}" for m in every],
-        "vector SRAM": [f"{m.sram.vector_kib:,} KiB" for m in every],
-        "matrix SRAM": [f"{m.sram.matrix_kib:,} KiB" for m in every],
-        "float SRAM": [f"{m.sram.float_words:,} words" for m in every],
-        "integer SRAM": [f"{m.sram.integer_words:,} words" for m in every],
-        "HBM": [f"{m.hbm.gib} GiB" for m in every],
-        "HBM bandwidth": [f"{m.hbm.bytes_per_cycle * m.clock_ghz:g} GB/s each way" for m in every],
-        "weights": [m.formats.weights for m in every],
-        "activations": [m.formats.activations for m in every],
-        "keys and values": [m.formats.kv for m in every],
-    }
-    for what, figures in rows.items():
-        table.add_row(what, *figures)
-    Console(highlight=False).print(table)
+    table = Table("", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for what in ("GHz", "MX TOPS", "lanes", "vector KiB", "memory", "GB/s"):
+        table.add_column(what, no_wrap=True)
+    for m in every:
+        figures = (f"{m.clock_ghz:g}", f"{m.peak_tops:,.1f}", f"{m.vector.vlen}", f"{m.sram.vector_kib}")
+        table.add_row(escape(m.name), *figures, _memory(m), f"{m.memory_gbps:,.1f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for m in every:
+        if m.gpu is not None:
+            gpu, reach = m.gpu, f"{m.peak_tops:,.0f} MX TOPS and {m.memory_gbps:,.0f} GB/s"
+            console.print(f"{escape(m.name)}: {reach}; {gpu.name}: {gpu.bf16_tflops:g} TFLOP/s dense BF16 and {gpu.memory_gbps:,g} GB/s")
 
 
 def _print_one(machine: Machine) -> None:
+    from unmask.machine.memory import Dram
+
     table = Table("field", "value", "meaning", box=None, pad_edge=False)
     _add_fields(table, machine, "")
-    table.add_row("peak", f"{_peak(machine):,}", "multiplies per cycle of a busy matrix engine")
+    table.add_row("peak", f"{machine.peak_multiplies:,}", "multiplies per cycle of a busy matrix engine")
+    table.add_row("", f"{machine.peak_tops:,.1f}", "TOPS of it, MX operands, a multiplication and an addition each")
+    table.add_row("bandwidth", f"{machine.memory_gbps:,.1f}", "GB/s of the memory, as its data sheet has it")
+    if isinstance(machine.hbm, Dram):
+        _add_fields(table, machine.hbm.figures, f"{machine.hbm.device}.")
     Console(highlight=False).print(table)
 
 
@@ -91,5 +94,5 @@ def _add_fields(table: Table, part: BaseModel, prefix: str) -> None:
         value = getattr(part, name)
         if isinstance(value, BaseModel):
             _add_fields(table, value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             table.add_row(f"{prefix}{name}", escape(f"{value:g}" if isinstance(value, float) else str(value)), field.description or "")

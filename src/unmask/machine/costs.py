@@ -10,6 +10,7 @@ from unmask.isa.encoding import Op
 from unmask.isa.table import REGISTER_COUNT, Cost
 from unmask.machine.access import Access, accesses, check_sizes
 from unmask.machine.config import Machine
+from unmask.machine.memory import Ideal
 
 _NO_REGISTERS = (0,) * REGISTER_COUNT
 
@@ -53,24 +54,32 @@ def _matrix(op: Op, machine: Machine) -> Cycles:
     return Cycles(occupancy, skew + adder_tree + array.latency)
 
 
-def _transfer(beats: int, machine: Machine) -> Cycles:
-    size = beats * machine.hbm.beat_bytes
-    return Cycles(max(1, _ceil(size, machine.hbm.bytes_per_cycle)), machine.hbm.latency, size)
+def _ideal(op: Op, machine: Machine) -> Ideal:
+    if not isinstance(machine.hbm, Ideal):
+        raise UnmaskError(f"{op.name}: its cycles depend on its addresses; machine {machine.name} has DRAM, which the cycle reading times")
+    return machine.hbm
 
 
-def _beats(access: Access, machine: Machine) -> int:
+def _transfer(beats: int, memory: Ideal) -> Cycles:
+    size = beats * memory.beat_bytes
+    return Cycles(max(1, _ceil(size, memory.bytes_per_cycle)), memory.latency, size)
+
+
+def _beats(access: Access, memory: Ideal) -> int:
     if access.row_stride == access.cols:
-        return _ceil(access.rows * access.cols, machine.hbm.beat_bytes)
-    return access.rows * _ceil(access.cols, machine.hbm.beat_bytes)
+        return _ceil(access.rows * access.cols, memory.beat_bytes)
+    return access.rows * _ceil(access.cols, memory.beat_bytes)
 
 
 def _dma(op: Op, machine: Machine) -> Cycles:
-    return _transfer(sum(_beats(a, machine) for a in accesses(op, _NO_REGISTERS, machine) if a.space == "hbm"), machine)
+    memory = _ideal(op, machine)
+    return _transfer(sum(_beats(a, memory) for a in accesses(op, _NO_REGISTERS, machine) if a.space == "hbm"), memory)
 
 
 def _gather(op: Op, machine: Machine) -> Cycles:
+    memory = _ideal(op, machine)
     row = next(a for a in accesses(op, _NO_REGISTERS, machine) if a.space == "hbm").cols
-    return _transfer(_operand(op, "rows") * _ceil(row, machine.hbm.beat_bytes), machine)
+    return _transfer(_operand(op, "rows") * _ceil(row, memory.beat_bytes), memory)
 
 
 def _tile(op: Op, machine: Machine) -> int:
@@ -137,7 +146,7 @@ def cost_of(op: Op, machine: Machine) -> Cycles:
     """Cycles and HBM traffic of one instruction on a machine; they depend on its operands alone, never on values.
 
     Raises:
-        UnmaskError: no rule for its cost class, or a size of 0.
+        UnmaskError: no rule for its cost class, a size of 0, or a DMA instruction of a machine with DRAM, whose time depends on addresses.
     """
     rule = _RULES.get(op.row.cost)
     if rule is None:
