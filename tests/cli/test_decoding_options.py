@@ -276,3 +276,10 @@ def test_policies_are_listed_with_settings_and_papers(unmask: Command):
     for name in NAMED:
         assert name in table
     assert "--cache dual" in table
+
+
+@pytest.mark.parametrize("command", [["generate"], ["compile", "-o", "step.unmask"]])
+def test_a_guide_is_no_diffusion_model(unmask: Command, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert "sotu-guide holds a guide; a diffusion model is needed here" in unmask(*command, "Fellow", "--model", "sotu-guide").is_mistake()
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from rich.table import Table
 from unmask.cli import options
 from unmask.cli.files import check_output
 from unmask.cli.policy import policy_from, takes_policy
-from unmask.cli.target import target_machine
+from unmask.cli.target import diffusion_network, target_machine
 from unmask.cli.text import encode_prompt
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def compile_prompt(
 
     from unmask.compiler.lower import compile_step
     from unmask.machine.cycle import time_program
-    from unmask.models.checkpoint import load_model, resolve_checkpoint, shipped_checkpoints
+    from unmask.models.checkpoint import resolve_checkpoint, shipped_checkpoints
     from unmask.models.tokenizer import load_tokenizer
     from unmask.quant.smoothing.static import scales_for
 
     target = target_machine(
         machine, model, {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     )
-    network = load_model(model)
+    network = diffusion_network(model)
     ids = encode_prompt(prompt, load_tokenizer(model), (network.config.mask_token_id, network.config.eos_token_id))
     program = compile_step(network, policy, target, len(ids), kv_scales=scales_for(target.formats.smoothing, model, network))
     checkpoint = model if model in shipped_checkpoints() else str(resolve_checkpoint(model).resolve())
@@ -66,15 +66,8 @@ def compile_prompt(
 
 
 def _summary(program: Program, machine: Machine, cycles: dict[str, int], path: Path) -> dict[str, Any]:
-    from unmask.numerics.mx import format_named
+    from unmask.compiler.context import capacities
 
-    formats = machine.formats
-    capacity = {
-        "vector_elements": machine.vector_elements,
-        "matrix_blocks": machine.matrix_blocks(max(format_named(name).element.bits for name in (formats.weights, formats.kv))),
-        "float_words": machine.sram.float_words,
-        "integer_words": machine.sram.integer_words,
-    }
     return {
         "path": str(path),
         "machine": machine.name,
@@ -84,7 +77,7 @@ def _summary(program: Program, machine: Machine, cycles: dict[str, int], path: P
         "hbm_bytes": program.hbm_bytes,
         "positions": program.about["positions"],
         "sram_high_water": program.about["sram_high_water"],
-        "sram_capacity": capacity,
+        "sram_capacity": capacities(machine),
         "entries": {
             entry: {"instructions": end - first, "row_tile": program.about["row_tiles"][entry], "cycles_per_step": cycles[entry]}
             for entry, (first, end) in program.entries.items()

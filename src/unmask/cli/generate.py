@@ -13,7 +13,7 @@ import typer
 
 from unmask.cli import costs, options
 from unmask.cli.policy import policy_from, takes_policy
-from unmask.cli.target import target_machine
+from unmask.cli.target import diffusion_network, target_machine
 from unmask.cli.text import encode_prompt, new_text
 from unmask.errors import UnmaskError
 
@@ -143,12 +143,9 @@ def _task(
     prompts: Sequence[str], template: str | None, model: str, guide: str | None, decoding: dict[str, Any], policy: Policy | None
 ) -> _Task:
     """Load what is asked for and read the texts; the policy of a template depends on its gaps."""
-    import torch
-
-    from unmask.models.checkpoint import load_network
     from unmask.models.tokenizer import load_tokenizer
 
-    network, tokenizer = load_network(model, torch.float32), load_tokenizer(model)
+    network, tokenizer = diffusion_network(model), load_tokenizer(model)
     config = network.config
     special = (config.mask_token_id, config.eos_token_id)
     if template is None:

@@ -1,4 +1,4 @@
-"""The machine that a command runs on: a preset or file, in the formats that options or the checkpoint ask for."""
+"""What a command runs, and on what: a diffusion model, and a machine in the formats that options or the checkpoint ask for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.machine.config import Machine
+    from unmask.models.family import Network
+
+
+def diffusion_network(name: str) -> Network:
+    """A checkpoint's network in float32.
+
+    Raises:
+        UnmaskError: a guide, which sees only what precedes a position; whatever `load_network` raises.
+    """
+    from unmask.models.checkpoint import load_network
+    from unmask.models.guide import GuideNetwork
+
+    network = load_network(name)
+    if isinstance(network, GuideNetwork):
+        raise UnmaskError(f"{name} holds a guide; a diffusion model is needed here (a guide goes with --commit guided --guide {name})")
+    return network
 
 
 def target_machine(name: str, model: str | None, formats: dict[str, str | None]) -> Machine:
