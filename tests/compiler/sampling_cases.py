@@ -11,6 +11,7 @@ from unmask.compiler.context import Context
 from unmask.compiler.emitter import Var
 from unmask.compiler.memory import Hbm
 from unmask.compiler.sampling.block import Logits, StepParameters, sample_block
+from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.decoding.policy import Policy
 from unmask.decoding.sampler import Sampling
 from unmask.isa.encoding import encode
@@ -23,6 +24,7 @@ from unmask.quant.arithmetic import MachineArithmetic
 from unmask.quant.commit import due_word, machine_committer
 from unmask.quant.noise import CounterNoise
 from unmask.quant.sampler import LAST, MachineSampler
+from unmask.quant.streaming import StreamingSampler
 
 EOS, EOT, MASK, SEED = 1, 2, 3, 7
 ARITHMETIC = MachineArithmetic("mxint8", "mxint8", "mxint8")
@@ -50,6 +52,8 @@ class Case:
     seed: int = 0
     opening: bool = False
     special: bool = False
+    sampling: SamplingProgram = "general"
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -100,6 +104,8 @@ class Case:
             canvas,
             p,
             opening=self.opening,
+            program=self.sampling,
+            chunk=self.chunk,
         )
         c.e.order(Engine.VECTOR, Engine.STORE)
         for source, target in ((canvas, canvas_at), (sampled.tokens, tokens_at), (sampled.chosen, chosen_at)):
@@ -123,7 +129,8 @@ class Case:
         if self.policy.cfg_scale:
             logits = ARITHMETIC.guidance(logits, torch.from_numpy(self.logits[1].reshape(shape)), self.policy.cfg_scale)
         canvas = torch.from_numpy(self.canvas.astype(np.int64))
-        tokens, confidence = MachineSampler(self.policy, seed=SEED)(logits, self.sampling())
+        sampler = MachineSampler(self.policy, seed=SEED) if self.sampling == "general" else StreamingSampler(self.policy, seed=SEED)
+        tokens, confidence = sampler(logits, self.state())
         masked = canvas == MASK
         if self.policy.commit == "guided":
             chosen = torch.zeros_like(masked)
@@ -139,7 +146,7 @@ class Case:
         after = torch.where(chosen, tokens, canvas)
         return tokens.numpy(), chosen.numpy().astype(np.int64), after.numpy(), confidence[-1].numpy()
 
-    def sampling(self) -> Sampling:
+    def state(self) -> Sampling:
         """The step as a sampler sees it."""
         return Sampling(
             self.step,

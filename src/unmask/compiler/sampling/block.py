@@ -8,19 +8,22 @@ hardware loops.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Protocol
 
 from unmask.compiler.context import Context
-from unmask.compiler.emitter import Address, Var
+from unmask.compiler.emitter import Address, Value, Var
 from unmask.compiler.sampling import dream, llada
 from unmask.compiler.sampling.commit import Committing
 from unmask.compiler.sampling.logits import Logits, LogitStream, Rows
 from unmask.compiler.sampling.parameters import Sampled, StepParameters
+from unmask.compiler.sampling.streamed import FourPhase, Sampler, SamplingProgram, SinglePass
 from unmask.decoding.policy import DREAM_SCORERS, Policy
 from unmask.errors import UnmaskError
 from unmask.numerics import bf16
 from unmask.quant.sampler import check_temperature
 
-__all__ = ["Logits", "Sampled", "StepParameters", "sample_block"]
+__all__ = ["Logits", "Sampled", "Scoring", "StepParameters", "commit_block", "sample_block"]
 
 
 def sample_block(
@@ -36,6 +39,8 @@ def sample_block(
     p: StepParameters,
     *,
     opening: bool = False,
+    program: SamplingProgram = "general",
+    chunk: int | None = None,
 ) -> Sampled:
     """Sample and commit; with commit `guided` only sample: nothing is chosen, and the canvas stays.
 
@@ -50,22 +55,71 @@ def sample_block(
         canvas: integer SRAM address of the block's ids, `batch * length` words; committed candidates replace masks there.
         p: the step.
         opening: only the first masked position of each block commits (`unmask.decoding.dream.Opening`).
+        program: "general", "four-phase" or "single-pass"; "fused" samples in the LM head and then calls `commit_block`.
+        chunk: logits that the program "four-phase" loads at once.
 
     Raises:
         SramOverflow: an on-chip memory cannot hold the buffers of one row.
-        UnmaskError: a temperature or a guidance scale that BF16 cannot hold.
+        UnmaskError: a temperature or a guidance scale that BF16 cannot hold; a policy that the program does not serve.
     """
     check_temperature(policy.temperature, policy.remasking)
-    block = f"{batch} blocks of {length} positions"
-    tokens, chosen = (c.integers.take(batch * length, f"{what} of {block}") for what in ("candidates", "the choice"))
+    tokens = c.integers.take(batch * length, f"candidates of {batch} blocks of {length} positions")
+
+    def scoring() -> Scoring:
+        if program == "general":
+            return _Scoring(c, logits, unconditional, policy, mask_token, eos_token, length, p, tokens, opening)
+        sampler = Sampler.of(policy, mask_token, eos_token, length, p, tokens)
+        return FourPhase(c, logits, sampler, chunk) if program == "four-phase" else SinglePass(c, logits, sampler)
+
+    return commit_block(c, scoring, tokens, policy, mask_token, batch, length, canvas, p, opening=opening)
+
+
+class Scoring(Protocol):
+    """Finds candidates and confidences, sequence after sequence."""
+
+    def emit(self, first: Var, confidence: int) -> Value:
+        """Sample the sequence whose rows start at register `first`.
+
+        Args:
+            first: counted over all sequences.
+            confidence: float SRAM address with room for a sequence's confidences.
+
+        Returns:
+            Where the confidences are in the float SRAM.
+        """
+
+    def release(self) -> None:
+        """Give the registers back."""
+
+
+def commit_block(
+    c: Context,
+    scoring_of: Callable[[], Scoring],
+    tokens: int,
+    policy: Policy,
+    mask_token: int,
+    batch: int,
+    length: int,
+    canvas: int,
+    p: StepParameters,
+    *,
+    opening: bool,
+) -> Sampled:
+    """Score and commit, sequence after sequence; arguments as of `sample_block`.
+
+    Args:
+        scoring_of: makes what finds candidates and confidences; it may take all that is left of the memories.
+        tokens: integer SRAM address of the candidates, `batch * length` words.
+    """
+    chosen = c.integers.take(batch * length, f"the choice of {batch} blocks of {length} positions")
     with c.vector.scope(), c.floats.scope(), c.integers.scope():
-        confidence = c.scalars(length, f"confidences of {length} positions")
+        room = c.scalars(length, f"confidences of {length} positions")
         with c.e.phase("sampling-3-topk"):
             committing = Committing(c, policy, mask_token, length, p, opening)
-        scoring = _Scoring(c, logits, unconditional, policy, mask_token, eos_token, length, p, tokens, opening)
+        scoring = scoring_of()
         first, commits = c.e.var(0), c.e.var(p.commits)
         with c.e.loop(batch, {first: length, commits: 1}):
-            scoring.emit(first, confidence)
+            confidence = scoring.emit(first, room)
             active, choice = Address(first, canvas), Address(first, chosen)
             with c.e.phase("sampling-3-topk"):
                 if policy.commit == "guided":
@@ -124,7 +178,7 @@ class _Scoring:
         self._c.e.emit("I_FILL", dst=at, value=token, count=rows)
         return at
 
-    def emit(self, first: Var, confidence: int) -> None:
+    def emit(self, first: Var, confidence: int) -> Value:
         """Sample the sequence whose rows start at register `first`; confidences go to the float SRAM at `confidence`."""
         e, p, count = self._c.e, self._p, self._stream.rows
         with e.phase("sampling-1-confidence"):
@@ -134,6 +188,7 @@ class _Scoring:
         if self._uniform:
             with e.phase("sampling-2-scalars"):
                 e.emit("F_UNIFORM", dst=confidence, seed=p.seed, step=p.step, position=p.block_start, count=self._length)
+        return confidence
 
     def _rows(self, rows: Rows) -> None:
         c, policy = self._c, self._policy

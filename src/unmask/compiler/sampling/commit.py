@@ -32,7 +32,7 @@ class Committing:
             for rank, bar in enumerate(factor_bars(policy.factor, length)):
                 c.e.emit("F_FILL", dst=self._bars + rank, count=1, value=bar)
 
-    def emit(self, commits: Var, canvas: Value, confidence: int, chosen: Value) -> None:
+    def emit(self, commits: Var, canvas: Value, confidence: Value, chosen: Value) -> None:
         """Mark the positions that commit.
 
         Args:
@@ -67,7 +67,7 @@ class Committing:
         self._c.e.emit("S_LD", rd=word, a=commits)
         return word
 
-    def _due(self, commits: Var, draws: int, chosen: Value) -> None:
+    def _due(self, commits: Var, draws: Value, chosen: Value) -> None:
         """The masked positions whose uniform draw is below the step's fraction."""
         c, count = self._c, self._length
         with c.floats.scope(), c.integers.scope():

@@ -1,0 +1,93 @@
+"""Sampling behind the LM head: the matrix engine's tiles of logits go to the sampler and nowhere else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from unmask.compiler.context import Context, Tile
+from unmask.compiler.emitter import Address, Ring, Value, Var, address
+from unmask.compiler.kernels.linear import load_tile, multiply, tile_width
+from unmask.compiler.memory import MxMatrix
+from unmask.compiler.sampling.logits import drop
+from unmask.compiler.sampling.streamed import Sampler, sample
+from unmask.isa.table import STRIDE_UNIT, Engine
+
+
+class Segment(NamedTuple):
+    """Rows of one sequence in a tile: the sequence, its first row and how many."""
+
+    sequence: int
+    first: int
+    rows: int
+
+
+class Fused:
+    """Emits the LM head of tile after tile of rows, and keeps candidates and confidences of all sequences for the commit."""
+
+    def __init__(self, c: Context, s: Sampler, batch: int) -> None:
+        """Take room for the confidences, within the context's current scope of the float SRAM."""
+        self._c, self._s = c, s
+        self._confidences = c.scalars(batch * s.length, f"confidences of {batch} sequences of {s.length} positions")
+
+    def project(self, x: Tile, head: MxMatrix, segments: list[Segment]) -> None:
+        """Sample rows of x head^T; BF16 logits live for two tiles of columns in the vector SRAM.
+
+        Args:
+            x: [rows, width] in the vector SRAM.
+            head: [vocabulary, width] in HBM.
+            segments: of the rows, in order; rows of consecutive sequences follow each other.
+
+        Raises:
+            SramOverflow: two tiles of 32 columns do not fit.
+        """
+        c, s, e = self._c, self._s, self._c.e
+        with c.vector.scope(), c.integers.scope():
+            words = s.words(c, x.rows)
+            fit = c.vector.free // (2 * x.rows) // STRIDE_UNIT * STRIDE_UNIT
+            width = min(tile_width(c, head.rows, head.blocks), max(fit, STRIDE_UNIT))
+            stride = -(-width // STRIDE_UNIT)
+            size = x.rows * stride * STRIDE_UNIT
+            ring = Ring(e, Engine.MATRIX, Engine.VECTOR, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
+            elements, scales, token = e.var(head.elements), e.var(head.scales), e.var(0)
+            strides: dict[Var, int] = {elements: width * head.row_bytes, scales: width * head.blocks, token: width}
+            e.order(Engine.VECTOR, Engine.MATRIX)
+
+            def tile(count: int, running: bool) -> None:
+                load_tile(c, head, elements, scales, count, x.cols, kv=False)
+                with ring.produce() as (slot, wait, signal):
+                    multiply(c, Tile(address(slot), x.rows, count, stride), x, count, wait=wait, signal=signal)
+                with ring.consume() as (slot, wait, signal):
+                    e.sync(Engine.VECTOR, wait=wait)
+                    logits = Tile(Address(slot, 0), x.rows, count, stride)
+                    for word in words:
+                        drop(c, logits, word, token)
+                    self._sample(logits, segments, token, running)
+                    e.sync(Engine.VECTOR, signal=signal)
+
+            tile(width, False)
+            for var, step in strides.items():
+                e.advance(var, step)
+            e.tiles(head.rows - width, width, strides, lambda count: tile(count, True))
+            e.release(*strides)
+            ring.release()
+            row = segments[0].sequence * s.length + segments[0].first
+            e.emit("V_SAMPLE_END", dst=self._confidences + row, index=s.tokens + row, first=0, count=x.rows)
+
+    def _sample(self, logits: Tile, segments: list[Segment], token: Var, running: bool) -> None:
+        c, s, done = self._c, self._s, 0
+        if not s.temperature:
+            sample(c, logits, s, 0, token, s.p.block_start, running)
+            return
+        for segment in segments:
+            part = Tile(logits.at + done * logits.stride * STRIDE_UNIT, segment.rows, logits.cols, logits.stride)
+            sample(c, part, s, done, token, Address(s.p.block_start, segment.first), running)
+            done += segment.rows
+
+    def emit(self, first: Var, confidence: int) -> Value:
+        """Where the confidences of the sequence whose rows start at register `first` are in the float SRAM: all is sampled already."""
+        place = Address(first, self._confidences)
+        self._s.draw(self._c, place)
+        return place
+
+    def release(self) -> None:
+        """Give the registers back: it keeps none."""
