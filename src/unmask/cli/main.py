@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from unmask.cli.asm import asm
+from unmask.cli.bench import bench
 from unmask.cli.bound import bound
 from unmask.cli.calibrate import calibrate
 from unmask.cli.compile import compile_prompt
@@ -23,6 +24,7 @@ from unmask.cli.machines import machines
 from unmask.cli.policies import policies
 from unmask.cli.quantize import quantize
 from unmask.cli.run import run_program
+from unmask.cli.sim import sim
 from unmask.cli.text import printable
 from unmask.cli.train import train
 from unmask.errors import UnmaskError
@@ -59,6 +61,8 @@ def unmask() -> None:
 app.command("generate")(generate)
 app.command("compile")(compile_prompt)
 app.command("run")(run_program)
+app.command("sim")(sim)
+app.add_typer(bench, name="bench")
 app.command("disasm")(disasm)
 app.command("asm")(asm)
 app.command("isa")(isa)

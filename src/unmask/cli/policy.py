@@ -57,10 +57,15 @@ _OPTIONS: Mapping[str, Any] = dict(
 
 
 def takes_policy(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a policy; it gets them as keyword arguments for `policy_from`, None where not given."""
-    own = inspect.signature(command, eval_str=True).parameters.values()
+    """Give a command the options of a policy; it gets them as keyword arguments for `policy_from`, None where not given. Those that the
+    command declares itself are its own.
+    """
+    declared = inspect.signature(command, eval_str=True).parameters
+    own = declared.values()
     kind = inspect.Parameter.KEYWORD_ONLY
-    options = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in _OPTIONS.items()]
+    options = [
+        inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in _OPTIONS.items() if name not in declared
+    ]
     signature = inspect.Signature([*(parameter for parameter in own if parameter.kind != inspect.Parameter.VAR_KEYWORD), *options])
     command.__signature__ = signature  # type: ignore[attr-defined]
     return command

@@ -30,6 +30,33 @@ class Tile:
         return Tile(address(at), self.rows, self.cols, self.stride)
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How many rows go through a layer at once: whole sequences, or some rows of one."""
+
+    sequences: int
+    rows: int
+
+    @property
+    def height(self) -> int:
+        return self.sequences * self.rows
+
+
+def matrix_capacity(machine: Machine) -> int:
+    """MX blocks that the matrix SRAM holds in the wider of the formats of weights and KV cache."""
+    return machine.matrix_blocks(max(mx.format_named(name).element.bits for name in (machine.formats.weights, machine.formats.kv)))
+
+
+def capacities(machine: Machine) -> dict[str, int]:
+    """What each on-chip memory holds, by the names of `Context.high_water`."""
+    return {
+        "vector_elements": machine.vector_elements,
+        "matrix_blocks": matrix_capacity(machine),
+        "float_words": machine.sram.float_words,
+        "integer_words": machine.sram.integer_words,
+    }
+
+
 class Context:
     """State of one compilation.
 
@@ -40,9 +67,8 @@ class Context:
     def __init__(self, machine: Machine, hbm: Hbm) -> None:
         self.machine, self.hbm, self.e = machine, hbm, Emitter()
         self.weights, self.kv = mx.format_named(machine.formats.weights), mx.format_named(machine.formats.kv)
-        element_bits = max(self.weights.element.bits, self.kv.element.bits)
         self.vector = Sram("vector", machine.vector_elements, "elements", STRIDE_UNIT)
-        self.matrix = Sram("matrix", machine.matrix_blocks(element_bits), "MX blocks", mx.BLOCK)
+        self.matrix = Sram("matrix", matrix_capacity(machine), "MX blocks", mx.BLOCK)
         self.floats = Sram("float", machine.sram.float_words, "words")
         self.integers = Sram("integer", machine.sram.integer_words, "words")
         slot = self.matrix.free // 2 // mx.BLOCK * mx.BLOCK

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.compiler.context import Context, Tile
+from unmask.compiler.assembly import assemble
+from unmask.compiler.context import Context, Tile, Tiling
 from unmask.compiler.kernels.head import project_logits
 from unmask.compiler.kernels.norm import rms_norm
-from unmask.compiler.lower import assemble, reserve_cache, reserve_logits
+from unmask.compiler.lower import reserve_cache, reserve_logits
 from unmask.compiler.memory import Hbm
 from unmask.compiler.network import NetworkImage, place_network
 from unmask.compiler.sampling.logits import Logits
-from unmask.compiler.transformer import Feed, StreamBuffers, Tiling, Transformer, Unseen
+from unmask.compiler.transformer import Feed, StreamBuffers, Transformer, Unseen
 from unmask.decoding.piecewise import PIECE, guide_room
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.compiler.guide import NpuGuide
-from unmask.compiler.lower import fed_rows, step_kind
+from unmask.compiler.lower import fed_rows, head_row, step_kind
 from unmask.decoding.cache.base import Moment
 from unmask.decoding.compose import acceptance_of, schedule_of, stop_of
 from unmask.decoding.dream import Timesteps
@@ -135,6 +135,8 @@ class _Compiled:
     def of(cls, program: Program) -> _Compiled:
         about: dict[str, Any] = program.about
         try:
+            if not about["weights"]:
+                raise UnmaskError("the program was compiled from an architecture, without weights: it can be timed, not run")
             machine, policy = Machine.model_validate(program.machine), Policy(**about["policy"])
             return cls(machine, policy, Architecture(**about["model"]), int(about["positions"]), int(about["batch"]), bool(about["padded"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -267,12 +269,11 @@ class _Host:
         now = Moment(canvas, self.about.prompt_length, block, index, len(self.steps), shape.mask_token_id, shape.shifted_logits)
         rows = fed_rows(self.policy, now)
         kind = step_kind(self.policy, shape, rows, block, index)
-        head_row = max(block.start - rows.start - shape.shifted_logits, 0)
         commits = counts.tolist()
         if self.policy.remasking == "origin":
             fraction = float(Timesteps(self.policy.steps_per_block, self.policy.eps).fraction(index))
             commits = [due_word(fraction)] * self.about.batch
-        words = [rows.start, block.start, head_row, self.seed, len(self.steps), *commits]
+        words = [rows.start, block.start, head_row(shape, rows, block), self.seed, len(self.steps), *commits]
         self.npu.write("parameters", np.array(words, "<u4"))
         self.npu.run(kind.name)
         if self.judge is not None:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 import torch
 
-from unmask.compiler.context import Context
+from unmask.compiler.assembly import assemble
+from unmask.compiler.context import Context, Tiling
 from unmask.compiler.kernels.attention import KvCache
 from unmask.compiler.kernels.linear import mx_blocks
 from unmask.compiler.kernels.smoothing import reserve_smoothing
-from unmask.compiler.memory import Hbm, MxMatrix, SramOverflow, ceil_to
+from unmask.compiler.memory import Hbm, MxMatrix, ceil_to
 from unmask.compiler.network import place_network
 from unmask.compiler.sampling.logits import Logits
 from unmask.compiler.step import PARAMETERS, StepBuffers, StepEmitter, StepKind
-from unmask.compiler.transformer import StreamBuffers, Tiling, Unseen
+from unmask.compiler.transformer import StreamBuffers, Unseen
 from unmask.decoding.cache.base import Moment
 from unmask.decoding.cache.registry import caches
 from unmask.decoding.compose import cache_of, opens_blocks
 from unmask.decoding.evaluate import ModelConfig
 from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
-from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES
 from unmask.machine.config import BF16, Machine
-from unmask.machine.cycle import check_depth
-from unmask.machine.state import check_hbm
 from unmask.models.family import Network
 from unmask.models.layers import Architecture
 from unmask.numerics import bf16, mx
@@ -56,6 +53,11 @@ def step_kind(policy: Policy, config: ModelConfig, rows: range, block: range, st
     return StepKind(len(rows), own_first, opens_blocks(policy, config) and step == 0)
 
 
+def head_row(config: ModelConfig, rows: range, block: range) -> int:
+    """Which of the fed rows gives the logits of the active block's first position."""
+    return max(block.start - rows.start - config.shifted_logits, 0)
+
+
 def _kinds(policy: Policy, config: ModelConfig, prompt_length: int) -> dict[StepKind, None]:
     """The kinds of step that a generation may take, in the order of their first use."""
     canvas = torch.zeros((1, prompt_length + policy.gen_length), dtype=torch.int64)
@@ -71,7 +73,7 @@ def _kinds(policy: Policy, config: ModelConfig, prompt_length: int) -> dict[Step
 
 
 def compile_step(
-    model: Network,
+    model: Network | Architecture,
     policy: Policy,
     machine: Machine,
     prompt_length: int,
@@ -81,6 +83,9 @@ def compile_step(
     kv_scales: KvScales | None = None,
 ) -> Program:
     """Lower the denoising steps of `model` under `policy` to a program for `machine`, one entry per kind of step.
+
+    Of an architecture, the instructions and addresses are those of any network of that shape, but the image of HBM lacks the weights: the
+    program can be timed, not run.
 
     The host writes the canvas (INT32 token ids) to the region `canvas` once and the words of `unmask.compiler.step.PARAMETERS`, followed by
     the commits of every sequence, to the region `parameters` before each run of an entry; each run commits candidates of the block that
@@ -96,13 +101,13 @@ def compile_step(
         UnmaskError: the canvas exceeds the model's context, the policy has no program, the machine's memories cannot hold a tile, or static
             smoothing has no scales, or not the network's.
     """
-    shape: Architecture = model.config.architecture
+    shape: Architecture = model if isinstance(model, Architecture) else model.config.architecture
     positions = prompt_length + policy.gen_length
-    _check(model, policy, machine, prompt_length, batch, padded)
+    _check(shape, policy, prompt_length, batch, padded)
     hbm = Hbm()
     network = place_network(hbm, model, positions, mx.format_named(machine.formats.weights))
-    at = _reserve(hbm, shape, policy, machine, positions, batch, padded, kv_scales)
-    kinds = _kinds(policy, model.config, prompt_length)
+    at = _reserve(hbm, shape, policy, machine, positions, batch, padded, kv_scales, filled=not isinstance(model, Architecture))
+    kinds = _kinds(policy, shape, prompt_length)
 
     def emit(kind: StepKind, c: Context, tiling: Tiling) -> None:
         StepEmitter(c, network, policy, kind, batch, positions, tiling, at).build()
@@ -113,7 +118,14 @@ def compile_step(
         _sequences(policy, batch),
         hbm,
         machine,
-        {"model": asdict(shape), "policy": asdict(policy), "positions": positions, "batch": batch, "padded": padded},
+        {
+            "model": asdict(shape),
+            "weights": not isinstance(model, Architecture),
+            "policy": asdict(policy),
+            "positions": positions,
+            "batch": batch,
+            "padded": padded,
+        },
     )
 
 
@@ -122,8 +134,7 @@ def _sequences(policy: Policy, batch: int) -> int:
     return batch * (2 if policy.cfg_scale else 1)
 
 
-def _check(model: Network, policy: Policy, machine: Machine, prompt_length: int, batch: int, padded: bool) -> None:
-    shape: Architecture = model.config.architecture
+def _check(shape: Architecture, policy: Policy, prompt_length: int, batch: int, padded: bool) -> None:
     positions = prompt_length + policy.gen_length
     if prompt_length < 0 or batch < 1:
         raise UnmaskError(f"{batch} prompts of {prompt_length} tokens: expected at least one prompt, of at least no tokens")
@@ -152,6 +163,8 @@ def _reserve(
     batch: int,
     padded: bool,
     kv_scales: KvScales | None,
+    *,
+    filled: bool,
 ) -> StepBuffers:
     sequences, kept = _sequences(policy, batch), policy.cache != "none"
     row_bytes, smoothing = shape.width * BF16_BYTES, machine.formats.smoothing
@@ -168,7 +181,7 @@ def _reserve(
         queries=hbm.reserve("queries", sequences * positions * row_bytes),
         cache=reserve_cache(hbm, shape, mx.format_named(machine.formats.kv), sequences, positions, kept=kept),
         unseen=unseen,
-        smoothing=reserve_smoothing(hbm, shape, smoothing, kv_scales, sequences, positions, kept=kept),
+        smoothing=reserve_smoothing(hbm, shape, smoothing, kv_scales, sequences, positions, kept=kept, filled=filled),
     )
     guided = policy.commit == "guided"
     return StepBuffers(
@@ -205,71 +218,3 @@ def reserve_cache(hbm: Hbm, shape: Architecture, form: mx.MxFormat, sequences: i
     base = hbm.reserve("cache", layer_bytes * (shape.layers if kept else 1))
     keys, values = (MxMatrix(base + offsets[i], base + offsets[i + 1], rows, cols, form) for i in (0, 2))
     return KvCache(keys, values, positions, shape.kv_heads, shape.head_dim, layer_bytes if kept else 0)
-
-
-def assemble(
-    entries: dict[str, Callable[[Context, Tiling], None]],
-    rows: dict[str, int],
-    sequences: int,
-    hbm: Hbm,
-    machine: Machine,
-    about: dict[str, object],
-) -> Program:
-    """One program of several entries over the same memory, each with the tallest row tile that the machine holds.
-
-    Args:
-        entries: what emits each entry up to HALT, by its name.
-        rows: how many rows of each of the `sequences` each entry feeds.
-
-    Raises:
-        UnmaskError: the machine cannot hold a tile, nests fewer loops, or has less HBM.
-    """
-    ops: list[Op] = []
-    phases: list[str] = []
-    places: dict[str, tuple[int, int]] = {}
-    tiles: dict[str, object] = {}
-    high_water: dict[str, int] = {}
-    for name, emit in entries.items():
-        c, tiling = _tallest(emit, rows[name], sequences, hbm, machine)
-        check_depth(c.e.ops, machine)
-        places[name] = (len(ops), len(ops) + len(c.e.ops))
-        ops += c.e.ops
-        phases += c.e.phases
-        tiles[name] = asdict(tiling)
-        for memory, mark in c.high_water.items():
-            high_water[memory] = max(mark, high_water.get(memory, 0))
-    check_hbm(hbm.size, machine)
-    return Program(
-        words=encode(ops),
-        phases=phases,
-        hbm_bytes=hbm.size,
-        regions=hbm.regions,
-        data=hbm.data,
-        machine=machine.model_dump(),
-        about={**about, "row_tiles": tiles, "sram_high_water": high_water},
-        entries=places,
-    )
-
-
-def _tilings(rows: int, sequences: int, most: int) -> Iterator[Tiling]:
-    """Row tiles of at most `most` rows, from the tallest on: whole sequences, evenly, then parts of one, evenly."""
-    tried = set()
-    for parts in range(1, sequences + rows):
-        whole = parts < sequences
-        tiling = Tiling(-(-sequences // parts), rows) if whole else Tiling(1, -(-rows // (parts - sequences + 1)))
-        if tiling.height <= most and tiling not in tried:
-            tried.add(tiling)
-            yield tiling
-
-
-def _tallest(emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine) -> tuple[Context, Tiling]:
-    overflow: SramOverflow | None = None
-    for tiling in _tilings(rows, sequences, machine.vector.accumulators):
-        c = Context(machine, hbm)
-        try:
-            emit(c, tiling)
-        except SramOverflow as error:
-            overflow = error
-        else:
-            return c, tiling
-    raise UnmaskError(f"machine {machine.name} cannot run this model and policy: {overflow}")

@@ -33,10 +33,6 @@ class Hbm:
     regions: dict[str, Region] = field(default_factory=dict)
     data: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
-    def fork(self) -> Hbm:
-        """A copy to go on from, sharing the contents."""
-        return Hbm(self.size, dict(self.regions), dict(self.data))
-
     def reserve(self, name: str, size: int) -> int:
         """Address of a new region of `size` bytes."""
         start = self.size
@@ -44,10 +40,21 @@ class Hbm:
         self.regions[name] = Region(start, size)
         return start
 
+    def fill(self, name: str, content: NDArray[np.uint8]) -> None:
+        """Set what a region holds when the program starts.
+
+        Raises:
+            UnmaskError: the content is not of the region's size.
+        """
+        if content.size != self.regions[name].size:
+            raise UnmaskError(f"region {name!r} has {self.regions[name].size} bytes; its content has {content.size}")
+        self.data[name] = np.ascontiguousarray(content).reshape(-1)
+
     def place(self, name: str, content: NDArray[np.uint8]) -> int:
         """Address of a new region that holds `content` when the program starts."""
-        self.data[name] = np.ascontiguousarray(content).reshape(-1)
-        return self.reserve(name, self.data[name].size)
+        start = self.reserve(name, content.size)
+        self.fill(name, content)
+        return start
 
 
 def bf16_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,19 +1,24 @@
-"""A network's tensors in HBM: weights packed to MX, tables, and the layout of one layer, the same for every layer."""
+"""A network's tensors in HBM: weights packed to MX, tables, and the layout of one layer, the same for every layer.
+
+Where everything lies follows from the network's shape alone, so that a program can be compiled, and timed, without any weights.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from unmask.compiler.memory import Hbm, MxMatrix, bf16_bytes, ceil_to
-from unmask.models.family import Network
+from unmask.isa.table import BF16_BYTES
+from unmask.models.family import Network, NetworkParts
 from unmask.models.layers import Architecture, TransformerBlock
 from unmask.models.llada import rotary_tables
 from unmask.numerics import mx
+
+_NORMS = ("attention_norm", "feed_forward_norm")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,108 @@ class NetworkImage:
     head: MxMatrix
 
 
+def matrix_shapes(shape: Architecture) -> dict[str, tuple[int, int]]:
+    """Rows and columns of a layer's matrices by their names in `unmask.models.layers.BlockParts`: outputs by inputs."""
+    width, kv_width, feed_forward = shape.width, shape.kv_heads * shape.head_dim, shape.feed_forward
+    return {
+        "query": (width, width),
+        "key": (kv_width, width),
+        "value": (kv_width, width),
+        "output": (width, width),
+        "gate": (feed_forward, width),
+        "up": (feed_forward, width),
+        "down": (width, feed_forward),
+    }
+
+
+@dataclass(frozen=True)
+class _LayerLayout:
+    """Offset and size in bytes of every part of a layer, and the size of all."""
+
+    places: dict[str, tuple[int, int]]
+    size: int
+
+    @classmethod
+    def of(cls, shape: Architecture, form: mx.MxFormat) -> _LayerLayout:
+        sizes: dict[str, int] = {}
+        for name, (rows, cols) in matrix_shapes(shape).items():
+            matrix = MxMatrix(0, 0, rows, cols, form)
+            sizes[f"{name}.elements"], sizes[f"{name}.scales"] = rows * matrix.row_bytes, rows * matrix.blocks
+            if shape.qkv_bias and name in ("query", "key", "value"):
+                sizes[f"{name}.bias"] = rows * BF16_BYTES
+        sizes |= dict.fromkeys(_NORMS, shape.width * BF16_BYTES)
+        places, end = {}, 0
+        for name, size in sizes.items():
+            places[name] = (end, size)
+            end = ceil_to(end + size, 64)
+        return cls(places, end)
+
+
+def place_network(hbm: Hbm, model: Network | Architecture, positions: int, weights: mx.MxFormat) -> NetworkImage:
+    """Put a network into HBM: matrices packed to `weights`, everything else in BF16; of an architecture, only reserve the room.
+
+    Args:
+        positions: rows of the rotary tables.
+    """
+    shape: Architecture = model if isinstance(model, Architecture) else model.config.architecture
+    layout, row_bytes = _LayerLayout.of(shape, weights), shape.width * BF16_BYTES
+    angle_bytes = positions * shape.head_dim // 2 * BF16_BYTES
+    base = hbm.reserve("layers", shape.layers * layout.size)
+
+    def matrix(name: str, rows: int, cols: int) -> MxMatrix:
+        elements, scales = (base + layout.places[f"{name}.{part}"][0] for part in ("elements", "scales"))
+        return MxMatrix(elements, scales, rows, cols, weights)
+
+    image = NetworkImage(
+        architecture=shape,
+        matrices={name: matrix(name, *size) for name, size in matrix_shapes(shape).items()},
+        vectors={name: base + start for name, (start, _) in layout.places.items() if not name.endswith((".elements", ".scales"))},
+        layer_bytes=layout.size,
+        embedding=hbm.reserve("embedding", shape.embedding_rows * row_bytes),
+        final_norm=hbm.reserve("final_norm", row_bytes),
+        cos=hbm.reserve("cos", angle_bytes),
+        sin=hbm.reserve("sin", angle_bytes),
+        head=_reserve_head(hbm, shape, weights),
+    )
+    if not isinstance(model, Architecture):
+        _fill(hbm, model.parts, shape, layout, positions, weights)
+    return image
+
+
+def _reserve_head(hbm: Hbm, shape: Architecture, form: mx.MxFormat) -> MxMatrix:
+    size = MxMatrix(0, 0, shape.vocab_size, shape.width, form)
+    elements = hbm.reserve("head.elements", size.rows * size.row_bytes)
+    return MxMatrix(elements, hbm.reserve("head.scales", size.rows * size.blocks), size.rows, size.cols, form)
+
+
+def _fill(hbm: Hbm, parts: NetworkParts, shape: Architecture, layout: _LayerLayout, positions: int, form: mx.MxFormat) -> None:
+    """The bytes of what `place_network` reserved."""
+    layers = np.zeros((shape.layers, layout.size), np.uint8)
+    for image, block in zip(layers, parts.blocks, strict=True):
+        for name, content in _layer_contents(block, shape, form).items():
+            start, size = layout.places[name]
+            image[start : start + size] = content
+    hbm.fill("layers", layers)
+    hbm.fill("embedding", bf16_bytes(_array(parts.embedding.weight)))
+    hbm.fill("final_norm", bf16_bytes(_array(parts.final_norm.weight)))
+    for name, table in zip(("cos", "sin"), rotary_tables(positions, shape.head_dim, shape.rope_theta), strict=True):
+        hbm.fill(name, bf16_bytes(np.ascontiguousarray(_array(table)[:, : shape.head_dim // 2])))
+    elements, scales = _pack(parts.head[: shape.vocab_size], form)
+    hbm.fill("head.elements", elements)
+    hbm.fill("head.scales", scales)
+
+
+def _layer_contents(block: TransformerBlock, shape: Architecture, form: mx.MxFormat) -> dict[str, NDArray[np.uint8]]:
+    """The bytes of every part of a layer."""
+    contents: dict[str, NDArray[np.uint8]] = {}
+    for name in matrix_shapes(shape):
+        linear = getattr(block.parts, name)
+        contents[f"{name}.elements"], contents[f"{name}.scales"] = _pack(linear.weight, form)
+        if linear.bias is not None:
+            contents[f"{name}.bias"] = bf16_bytes(_array(linear.bias))
+    return contents | {name: bf16_bytes(_array(getattr(block.parts, name).weight)) for name in _NORMS}
+
+
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
     return tensor.detach().to(torch.float32).numpy()
 
@@ -45,65 +152,3 @@ def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
 def _pack(weight: torch.Tensor, form: mx.MxFormat) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     packed = mx.quantize(_array(weight), form)
     return mx.pack(packed).reshape(-1), packed.scales.reshape(-1)
-
-
-def _linears(block: TransformerBlock) -> dict[str, nn.Linear]:
-    parts = block.parts
-    named = ((field.name, getattr(parts, field.name)) for field in fields(parts))
-    return {name: module for name, module in named if isinstance(module, nn.Linear)}
-
-
-def _layer_image(block: TransformerBlock, form: mx.MxFormat) -> tuple[NDArray[np.uint8], dict[str, tuple[int, int]]]:
-    """Bytes of one layer, and the offset and size of every part."""
-    contents: dict[str, NDArray[np.uint8]] = {}
-    for name, linear in _linears(block).items():
-        contents[f"{name}.elements"], contents[f"{name}.scales"] = _pack(linear.weight, form)
-        if linear.bias is not None:
-            contents[f"{name}.bias"] = bf16_bytes(_array(linear.bias))
-    for name in ("attention_norm", "feed_forward_norm"):
-        contents[name] = bf16_bytes(_array(getattr(block.parts, name).weight))
-    places, size = {}, 0
-    for name, content in contents.items():
-        places[name] = (size, content.size)
-        size = ceil_to(size + content.size, 64)
-    image = np.zeros(size, np.uint8)
-    for name, (start, length) in places.items():
-        image[start : start + length] = contents[name]
-    return image, places
-
-
-def place_network(hbm: Hbm, model: Network, positions: int, weights: mx.MxFormat) -> NetworkImage:
-    """Put a network into HBM: matrices packed to `weights`, everything else in BF16.
-
-    Args:
-        positions: rows of the rotary tables.
-    """
-    shape: Architecture = model.config.architecture
-    parts = model.parts
-    images = [_layer_image(block, weights) for block in parts.blocks]
-    places = images[0][1]
-    base = hbm.place("layers", np.concatenate([image for image, _ in images]))
-
-    def matrix(name: str, linear: nn.Linear) -> MxMatrix:
-        rows, cols = linear.weight.shape
-        return MxMatrix(base + places[f"{name}.elements"][0], base + places[f"{name}.scales"][0], rows, cols, weights)
-
-    cos, sin = (_array(table)[:, : shape.head_dim // 2] for table in rotary_tables(positions, shape.head_dim, shape.rope_theta))
-    head_elements, head_scales = _pack(parts.head[: shape.vocab_size], weights)
-    return NetworkImage(
-        architecture=shape,
-        matrices={name: matrix(name, linear) for name, linear in _linears(parts.blocks[0]).items()},
-        vectors={name: base + start for name, (start, _) in places.items() if not name.endswith((".elements", ".scales"))},
-        layer_bytes=images[0][0].size,
-        embedding=hbm.place("embedding", bf16_bytes(_array(parts.embedding.weight))),
-        final_norm=hbm.place("final_norm", bf16_bytes(_array(parts.final_norm.weight))),
-        cos=hbm.place("cos", bf16_bytes(np.ascontiguousarray(cos))),
-        sin=hbm.place("sin", bf16_bytes(np.ascontiguousarray(sin))),
-        head=MxMatrix(
-            hbm.place("head.elements", head_elements),
-            hbm.place("head.scales", head_scales),
-            shape.vocab_size,
-            shape.width,
-            weights,
-        ),
-    )

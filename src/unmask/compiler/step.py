@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unmask.compiler.context import Context, Tile
+from unmask.compiler.context import Context, Tile, Tiling
 from unmask.compiler.emitter import Address, Var
 from unmask.compiler.kernels.head import project_logits
 from unmask.compiler.kernels.norm import rms_norm
@@ -14,7 +14,7 @@ from unmask.compiler.network import NetworkImage
 from unmask.compiler.sampling.block import sample_block
 from unmask.compiler.sampling.logits import Logits
 from unmask.compiler.sampling.parameters import Sampled, StepParameters
-from unmask.compiler.transformer import Feed, StreamBuffers, Tiling, Transformer
+from unmask.compiler.transformer import Feed, StreamBuffers, Transformer
 from unmask.decoding.policy import Policy
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from unmask.compiler.context import Context, Tile
+from unmask.compiler.context import Context, Tile, Tiling
 from unmask.compiler.emitter import Address, Var
 from unmask.compiler.kernels.attention import KvCache, attend, store_heads
 from unmask.compiler.kernels.feed_forward import feed_forward
@@ -25,18 +25,6 @@ class Feed:
     sequences: int
     rows: int
     positions: int
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How many rows go through a layer at once: whole sequences, or some rows of one."""
-
-    sequences: int
-    rows: int
-
-    @property
-    def height(self) -> int:
-        return self.sequences * self.rows
 
 
 @dataclass(frozen=True)
@@ -250,7 +238,8 @@ class Transformer:
             hidden = c.e.var(unseen.at)
             strides[hidden] = (0, unseen.row_bytes)
         with c.vector.scope():
-            weight = self._vector("feed_forward_norm", layer, shape.width)
+            with c.e.phase("feed-forward"):
+                weight = self._vector("feed_forward_norm", layer, shape.width)
 
             def body(sequences: int, rows: int) -> None:
                 with c.vector.scope():

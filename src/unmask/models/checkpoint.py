@@ -66,7 +66,15 @@ def read_config(folder: Path) -> tuple[Family, Any]:
         UnmaskError: the file is missing, is not JSON, is of no known family, or states what that family does not support.
     """
     path = folder / "config.json"
-    values = read_json(path)
+    return config_of(read_json(path), path)
+
+
+def config_of(values: Mapping[str, Any], path: Path) -> tuple[Family, Any]:
+    """The family and configuration that the parsed content of the file `path` states.
+
+    Raises:
+        UnmaskError: it is of no known family, or states what that family does not support.
+    """
     for family in families():
         if family.recognises(values.keys(), values.get("model_type")):
             return family, family.read_config(values, path)

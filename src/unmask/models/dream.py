@@ -99,6 +99,7 @@ class DreamConfig:
             mask_token_id=self.mask_token_id,
             eos_token_id=self.eos_token_id,
             shifted_logits=self.shifted_logits,
+            qkv_bias=True,
         )
 
     @classmethod

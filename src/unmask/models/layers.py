@@ -34,6 +34,7 @@ class Architecture:
         embedding_rows: of the embedding table and the LM head; rows beyond `vocab_size` only pad them.
         max_sequence_length: the longest canvas.
         shifted_logits: row `i` of the logits predicts position `i + 1`.
+        qkv_bias: query, key and value projections add a bias.
     """
 
     width: int
@@ -50,6 +51,7 @@ class Architecture:
     mask_token_id: int
     eos_token_id: int
     shifted_logits: bool
+    qkv_bias: bool = False
 
 
 class RMSNorm(nn.Module):

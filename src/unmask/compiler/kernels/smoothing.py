@@ -68,13 +68,14 @@ class SmoothingBuffers:
 
 
 def reserve_smoothing(
-    hbm: Hbm, shape: Architecture, method: str, calibrated: KvScales | None, sequences: int, positions: int, *, kept: bool
+    hbm: Hbm, shape: Architecture, method: str, calibrated: KvScales | None, sequences: int, positions: int, *, kept: bool, filled: bool
 ) -> SmoothingBuffers | None:
     """Room for scales, or the calibrated ones themselves; None for the method `none`.
 
     Args:
         calibrated: those of `static`.
         kept: scales stay from step to step, for all layers; otherwise the layers use the same room.
+        filled: what the program starts from has its values; otherwise `static` needs no scales either.
 
     Raises:
         UnmaskError: `static` without scales, or with those of a network of another shape.
@@ -84,10 +85,13 @@ def reserve_smoothing(
     width = shape.kv_heads * shape.head_dim
     rows = 2 * len(Operand) * width * BF16_BYTES
     if method == "static":
-        if calibrated is None:
-            raise UnmaskError("smoothing 'static' needs scales that were calibrated for the network")
-        calibrated.check(shape)
-        return SmoothingBuffers(method, width, hbm.place("kv_scales", bf16_bytes(_rows(calibrated))), 0, rows)
+        scales = hbm.reserve("kv_scales", shape.layers * rows)
+        if filled:
+            if calibrated is None:
+                raise UnmaskError("smoothing 'static' needs scales that were calibrated for the network")
+            calibrated.check(shape)
+            hbm.fill("kv_scales", bf16_bytes(_rows(calibrated)))
+        return SmoothingBuffers(method, width, scales, 0, rows)
     layer_bytes = sequences * rows
     scales = hbm.reserve("kv_scales", layer_bytes * (shape.layers if kept else 1))
     operand_bytes = sequences * positions * width * BF16_BYTES

@@ -1,0 +1,61 @@
+"""`unmask sim`: how long a whole generation takes on a machine, without weights or values."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from unmask.cli import options
+from unmask.cli.policy import policy_from, takes_policy
+
+PANEL = "Decoding"
+
+
+@takes_policy
+def sim(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="llada-8b, dream-7b, a shipped checkpoint or a folder with a config.json.")],
+    machine: options.MachineOption = "small",
+    batch: Annotated[int, typer.Option(help="Sequences that are decoded side by side.", min=1)] = 1,
+    prompt: Annotated[int, typer.Option(help="Tokens of each prompt.", min=1)] = 512,
+    gen_length: Annotated[
+        int, typer.Option("--generate", "--gen-length", help="New tokens of each sequence.", min=1, rich_help_panel=PANEL)
+    ] = 256,
+    block_length: Annotated[
+        int | None,
+        typer.Option("--block", "--block-length", help="Tokens per block; by default the policy's.", min=1, rich_help_panel=PANEL),
+    ] = None,
+    tokens_per_step: Annotated[
+        float | None,
+        typer.Option(help="Of --commit threshold and factor: how many tokens a step commits on average, an assumption; by default 1."),
+    ] = None,
+    weights: options.Weights = None,
+    activations: options.Activations = None,
+    kv: options.Kv = None,
+    logits: options.LogitsFormat = None,
+    smoothing: options.SmoothingOption = None,
+    as_json: options.JsonOption = False,
+    **decoding: Any,
+) -> None:
+    """Time a whole generation of MODEL: every step, every layer, warm and refine steps of the cache, sampling.
+
+    Each kind of step is compiled from the model's sizes and timed once. The policy is LLaDA's unless another is named.
+    """
+    policy = policy_from(decoding | {"policy": decoding["policy"] or "llada", "gen_length": gen_length, "block_length": block_length})
+
+    from unmask.cli.sim_tables import show
+    from unmask.cli.target import target_machine
+    from unmask.compiler.generation import time_generation
+    from unmask.models.catalogue import architecture, catalogue
+    from unmask.report.generation import figures
+
+    shape = architecture(model)
+    formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
+    target = target_machine(machine, None if model in catalogue() else model, formats)
+    done = time_generation(shape, policy, target, prompt, batch, tokens_per_step)
+    found = {"model": model, **figures(done)}
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show(found)
