@@ -1,4 +1,4 @@
-"""The one-pass timing against a machine stepped cycle by cycle, and the errors it must raise."""
+"""The timing against a machine stepped cycle by cycle, and the errors it must raise."""
 
 from collections import deque
 
@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, assemble, encode
 from unmask.isa.program import Program
-from unmask.isa.table import Engine
+from unmask.isa.table import REGISTER_COUNT, Engine
+from unmask.machine.access import accesses
 from unmask.machine.config import Machine
 from unmask.machine.costs import cost_of
 from unmask.machine.cycle import engine_of, time_program
+from unmask.machine.memory import Dram
+from unmask.machine.sequencer import REGISTER_INSTRUCTIONS, execute
+
+from .dram_reference import SlowDma, gathered
 
 SMALL = Machine.preset("small")
 EXP = "V_EXP dst=r1 a=r1 rows=4 cols=64 dst_stride=2 a_stride=2"  # 4 + 8 cycles
@@ -44,12 +49,25 @@ def unrolled(ops: list[Op]) -> list[tuple[int, Op]]:
     return block(0)[0]
 
 
-def stepped(ops: list[Op], machine: Machine) -> list[tuple[int, int, int, int]]:
+def ranges(op: Op, registers: list[int], machine: Machine) -> list[tuple[int, int]]:
+    """Address and size of every row of HBM that a DMA instruction moves; nothing for others."""
+    touched = [access for access in accesses(op, registers, machine) if access.space == "hbm"]
+    if op.name == "L_GATHER":
+        [table], ids, rows = touched, registers[int(op.operands["ids"])], int(op.operands["rows"])
+        return [(table.start + gathered(ids, row, table.rows) * table.row_stride, table.cols) for row in range(rows)]
+    together = [a._replace(rows=1, cols=a.rows * a.cols) if a.row_stride == a.cols else a for a in touched]
+    return [(a.start + row * a.row_stride, a.cols) for a in together for row in range(a.rows)]
+
+
+def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None) -> list[tuple[int, int, int, int]]:
     """(pc, engine, start, end) in program order, by stepping the whole machine one cycle at a time.
 
-    Independent of the kernel on purpose: counting semaphores, real queues, no program-order reasoning.
+    Independent of the kernel on purpose: counting semaphores, real queues, no program-order reasoning; memory asked in the order of time.
     """
     stream = unrolled(ops)
+    dma = SlowDma(machine.hbm, machine.clock_ghz) if isinstance(machine.hbm, Dram) else None
+    registers = [0] * REGISTER_COUNT
+    moves: dict[int, list[tuple[int, int]]] = {}
     result: list[list[int] | None] = [None] * len(stream)
     semaphores = [0] * 64
     queues: dict[Engine, deque[int]] = {engine: deque() for engine in Engine}
@@ -77,10 +95,14 @@ def stepped(ops: list[Op], machine: Machine) -> list[tuple[int, int, int, int]]:
             if queue and dispatched_at[queue[0]] < now and free_at[engine] <= now and take(stream[queue[0]][1]):
                 index = queue.popleft()
                 pc, op = stream[index]
-                cycles = cost_of(op, machine)
-                end = max(last_end[engine], now + cycles.occupancy + cycles.latency)
+                if dma is not None and moves[index]:
+                    ready, end, _ = dma.transfer(moves[index], engine is Engine.STORE, now)
+                else:
+                    cycles = cost_of(op, machine)
+                    ready, end = now + cycles.occupancy, now + cycles.occupancy + cycles.latency
+                end = max(last_end[engine], end)
                 last_end[engine] = end
-                free_at[engine] = now + cycles.occupancy if engine in (Engine.LOAD, Engine.STORE) else end
+                free_at[engine] = ready if engine in (Engine.LOAD, Engine.STORE) else end
                 give(end, op)
                 result[index] = [pc, engine, now, end]
         while position < len(stream) and sequencer_free <= now:
@@ -90,6 +112,8 @@ def stepped(ops: list[Op], machine: Machine) -> list[tuple[int, int, int, int]]:
                 if not take(op):
                     break
                 end = now + (op.name != "END")
+                if op.name in REGISTER_INSTRUCTIONS:
+                    execute(op, registers, lambda address: (words or {}).get(address, 0))
                 if op.name == "SEM_SET":
                     semaphores[int(op.operands["semaphore"])] = int(op.operands["value"])
                 give(end, op)
@@ -99,6 +123,7 @@ def stepped(ops: list[Op], machine: Machine) -> list[tuple[int, int, int, int]]:
                 if len(queues[engine]) == machine.sequencer.queue_depth:
                     break
                 queues[engine].append(position)
+                moves[position] = [] if dma is None else ranges(op, registers, machine)
                 dispatched_at[position] = now
                 sequencer_free = now + 1
             position += 1
@@ -108,9 +133,32 @@ def stepped(ops: list[Op], machine: Machine) -> list[tuple[int, int, int, int]]:
 
 
 RANDOM = {
-    Engine.SEQUENCER: ["S_LI rd=r1 value=0", "SYNC engine=0"],
-    Engine.LOAD: [LOAD, "L_INT dst=r0 src=r0 count=3", "SYNC engine=1"],
-    Engine.STORE: ["ST_INT src=r0 dst=r0 count=40", "ST_VEC src=r0 dst=r0 rows=2 cols=300 src_stride=10 dst_stride=1024", "SYNC engine=2"],
+    Engine.SEQUENCER: [
+        "S_LI rd=r1 value=0",
+        "S_LI rd=r2 value=777",
+        "S_ADDI rd=r1 rs=r2 value=4096",
+        "S_ADD rd=r2 rs=r1 rt=r3",
+        "S_MULI rd=r3 rs=r3 value=-3",
+        "S_XORI rd=r2 rs=r2 value=512",
+        "S_LD rd=r3 a=r4",
+        "S_LD rd=r1 a=r0",
+        "S_LI rd=r4 value=3",
+        "SYNC engine=0",
+    ],
+    Engine.LOAD: [
+        LOAD,
+        "L_INT dst=r0 src=r0 count=3",
+        "L_MAT dst=r0 src=r1 scales=r2 rows=3 cols=64 src_stride=9 format=0",
+        "L_MX dst=r0 src=r2 scales=r1 rows=2 cols=96 dst_stride=3 src_stride=3 format=1",
+        "L_GATHER dst=r0 table=r1 ids=r4 rows=4 cols=40 dst_stride=2 table_stride=80 limit=100",
+        "SYNC engine=1",
+    ],
+    Engine.STORE: [
+        "ST_INT src=r0 dst=r0 count=40",
+        "ST_VEC src=r0 dst=r2 rows=2 cols=300 src_stride=10 dst_stride=1024",
+        "ST_MX src=r0 dst=r1 scales=r2 rows=2 cols=64 src_stride=2 dst_stride=2 format=0",
+        "SYNC engine=2",
+    ],
     Engine.MATRIX: ["M_MM dst=r0 a=r0 b=r0 m=16 n=32 k=64 dst_stride=1 a_stride=2 transposed=0 format=0", "SYNC engine=3"],
     Engine.VECTOR: [EXP, "F_RECIP dst=r0 a=r0 count=3", "I_EQ_I dst=r0 a=r0 count=8 value=0", "SYNC engine=4"],
 }
@@ -154,12 +202,31 @@ def programs(draw) -> str:
     return "\n".join([*lines, "HALT"])
 
 
+WORDS = {0: 1 << 20, 3: 7}
+# So small, so slow and so often refreshed that loads and stores stand in each other's way.
+TIGHT = {
+    "device": "hbm2e",
+    "devices": 1,
+    "interleave_bytes": 64,
+    "latency": 9,
+    "ports": 2,
+    "beat_bytes": 16,
+    "burst_beats": 8,
+    "outstanding_reads": 2,
+    "outstanding_writes": 1,
+    "overrides": {"channels": 2, "banks": 2, "row_bytes": 128, "pin_gbps": 1, "trefi": 600, "trfc": 100},
+}
+
+
+@pytest.mark.parametrize("memory", [None, TIGHT | {"refresh": "all"}, TIGHT | {"refresh": "bank"}], ids=["ideal", "all", "bank"])
 @settings(max_examples=150, deadline=None)
 @given(programs(), st.integers(1, 4))
-def test_one_pass_equals_the_stepped_machine(text, depth):
+def test_the_walk_equals_the_stepped_machine(memory, text, depth):
     machine, prog = shallow(depth), program(text)
-    timing = time_program(prog, machine, trace=True)
-    expected = stepped(prog.ops, machine)
+    if memory is not None:
+        machine = machine.model_copy(update={"hbm": Dram.model_validate(memory)})
+    timing = time_program(prog, machine, parameters=WORDS, trace=True)
+    expected = stepped(prog.ops, machine, WORDS)
     assert timing.trace is not None
     found = [
         tuple(map(int, entry)) for entry in zip(timing.trace.pc, timing.trace.engine, timing.trace.start, timing.trace.end, strict=True)

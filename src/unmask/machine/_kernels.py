@@ -27,6 +27,8 @@ LOAD, STORE = int(Engine.LOAD), int(Engine.STORE)
 _LAST_ENGINE = int(max(Engine))
 _SIGN, _MASK = 1 << (REGISTER_BITS - 1), (1 << REGISTER_BITS) - 1
 _NEVER = 2**62
+_CLOSED = -_NEVER
+"""In the place of an open row's number."""
 
 # The memory's parameters, int64: organisation, then times in ticks.
 CHANNELS, BANKS, INTERLEAVE, PIECES, BURST_BYTES, ALL_BANKS, PORTS, BEAT, REQUEST, READS, WRITES = range(11)
@@ -45,11 +47,25 @@ _PC, _NUMBER, _AT, _TOKEN0, _TOKEN1, _GIVE0, _GIVE1, _FROM0, _FROM1, _ENTRY = ra
 
 
 @njit(cache=True)
+def idle(t: I64) -> tuple[I64, I64, I64, I64]:
+    """State of a memory that has not been asked for anything: channels, banks, AXI bursts under way, the oldest of them.
+
+    They are int64 [channels, CHANNEL_STATE], [channels x banks, BANK_STATE], [2, bursts] and [2], reads first; bursts by the tick at which
+    they are done.
+    """
+    channels = np.zeros((t[CHANNELS], CHANNEL_STATE), np.int64)
+    channels[:, _BUS], channels[:, _ACTIVATED], channels[:, _DUE] = -t[TURN], -t[RRD], t[REFI]
+    banks = np.zeros((t[CHANNELS] * t[BANKS], BANK_STATE), np.int64)
+    banks[:, _ROW] = _CLOSED
+    return channels, banks, np.zeros((2, max(t[READS], t[WRITES])), np.int64), np.zeros(2, np.int64)
+
+
+@njit(cache=True)
 def _refresh_channel(t: I64, channels: I64, banks: I64, channel: int, time: int) -> None:
     """Refresh all banks of a channel; the refresh is due at `time`."""
     channels[channel, _DUE] = time + t[REFI]
     for bank in range(channel * t[BANKS], (channel + 1) * t[BANKS]):
-        banks[bank, _ROW] = -1
+        banks[bank, _ROW] = _CLOSED
         banks[bank, _READY] = time + t[RP] + t[RFC]
 
 
@@ -66,8 +82,8 @@ def _piece(t: I64, channels: I64, banks: I64, channel: int, bank: int, row: int,
         interval = max(at, channels[channel, _BUS]) // t[REFI]
         owed = interval - banks[bank, _REFRESHED]
         if owed > 0 and (banks[bank, _ROW] != row or owed > POSTPONED):
-            closed = banks[bank, _READY] if banks[bank, _ROW] < 0 else banks[bank, _CLOSABLE] + t[RP]
-            banks[bank, _ROW] = -1
+            closed = banks[bank, _READY] if banks[bank, _ROW] == _CLOSED else banks[bank, _CLOSABLE] + t[RP]
+            banks[bank, _ROW] = _CLOSED
             banks[bank, _READY] = closed + owed * t[RFC_BANK]
             banks[bank, _REFRESHED] = interval
     end = 0
@@ -75,7 +91,7 @@ def _piece(t: I64, channels: I64, banks: I64, channel: int, bank: int, row: int,
         hit = banks[bank, _ROW] == row
         opened = banks[bank, _OPENED]
         if not hit:
-            opened = max(at, banks[bank, _READY]) if banks[bank, _ROW] < 0 else max(at, banks[bank, _CLOSABLE]) + t[RP]
+            opened = max(at, banks[bank, _READY]) if banks[bank, _ROW] == _CLOSED else max(at, banks[bank, _CLOSABLE]) + t[RP]
             opened = max(opened, channels[channel, _ACTIVATED] + t[RRD])
         bus = channels[channel, _BUS] + (t[TURN] if channels[channel, _WROTE] != write else 0)
         data = max(max(at, opened + t[RCD]) + t[CL], bus)
@@ -160,8 +176,7 @@ def transfer(
 
     Args:
         t: the memory's parameters.
-        channels, banks: their state, int64 [channels, CHANNEL_STATE] and [channels x banks, BANK_STATE].
-        ring: per direction, when the AXI bursts under way are done, in ticks; slots: the oldest of each.
+        channels, banks, ring, slots: its state, as `idle` makes it.
         op: the instruction's row of the static program.
         address0, address1: what its two address registers hold.
 
@@ -263,12 +278,7 @@ def walk(
     """
     engines = pipelined.shape[0]
     registers = np.zeros(REGISTER_COUNT, np.int64)
-    channels = np.zeros((t[CHANNELS], CHANNEL_STATE), np.int64)
-    channels[:, _DUE] = t[REFI]
-    banks = np.zeros((t[CHANNELS] * t[BANKS], BANK_STATE), np.int64)
-    banks[:, _ROW] = -1
-    ring = np.zeros((2, max(t[READS], t[WRITES])), np.int64)
-    slots = np.zeros(2, np.int64)
+    channels, banks, ring, slots = idle(t)
     now = 0  # the sequencer's next free cycle
     ready = np.zeros(engines, np.int64)
     last_end = np.zeros(engines, np.int64)
