@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from unmask import save_model
+from unmask.cli.record import Record
+from unmask.errors import UnmaskError
 from unmask.models.guide import GuideConfig, GuideNetwork
 
 from .conftest import SPEECH, VOCABULARY
@@ -114,6 +116,18 @@ def test_policies_go_on_with_the_same_rows(unmask, arguments, tmp_path, monkeypa
     kept = {**whole, "policies": whole["policies"][:1]}
     output.write_text(json.dumps(kept))
     assert _timeless(json.loads(unmask(*both, "--json").stdout)) == _timeless(whole)
+
+
+def test_two_commands_do_not_write_over_each_other(tmp_path):
+    path = tmp_path / "record.json"
+    first = Record({"of": 1}, {"rows": []}, path)
+    first.add("rows", rows=[{"name": "a"}])
+    second = Record({"of": 1}, {"rows": []}, path)
+    assert second.row("rows", name="a") == {"name": "a"}
+    second.add("rows", rows=[{"name": "b"}])
+    with pytest.raises(UnmaskError, match="changed by someone else"):
+        first.set("rows", [])
+    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["a", "b"]
 
 
 def _formats():

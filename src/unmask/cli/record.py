@@ -20,17 +20,19 @@ class Record:
         path: where it is kept; None: nowhere. A file that is there is gone on with.
 
     Raises:
-        UnmaskError: a file that cannot be read or written, that is none of these documents, or whose head differs.
+        UnmaskError: a file that cannot be read or written, that is none of these documents, whose head differs, or that another process
+            writes to meanwhile; the last may also come from `add` and `set`.
     """
 
     def __init__(self, head: Mapping[str, Any], body: Mapping[str, Any], path: Path | None) -> None:
         self.document: dict[str, Any] = json.loads(json.dumps({**head, **body}))
-        self._path = path
+        self._path, self._written = path, ""
         if path is None:
             return
         check_output(path)
         if path.exists():
-            self.document = _read(path, self.document, tuple(head))
+            self._written = read_text(path)
+            self.document = _read(path, self._written, self.document, tuple(head))
         self._save()
 
     def row(self, *table: str, **key: Any) -> dict[str, Any] | None:
@@ -68,13 +70,17 @@ class Record:
         return rows
 
     def _save(self) -> None:
-        if self._path is not None:
-            write_text(self.text() + "\n", self._path)
+        if self._path is None:
+            return
+        if self._path.exists() and read_text(self._path) != self._written:
+            raise UnmaskError(f"{self._path}: changed by someone else meanwhile; nothing is written over it")
+        self._written = self.text() + "\n"
+        write_text(self._written, self._path)
 
 
-def _read(path: Path, expected: dict[str, Any], head: tuple[str, ...]) -> dict[str, Any]:
+def _read(path: Path, text: str, expected: dict[str, Any], head: tuple[str, ...]) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(path))
+        found = json.loads(text)
     except ValueError:
         raise UnmaskError(f"{path}: not a record of this command; name another file, or remove it") from None
     if not isinstance(found, dict) or found.keys() != expected.keys():
