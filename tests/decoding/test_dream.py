@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.small import DREAM_CONFIG, small_dream
 from unmask.decoding.cache.block import DualCache, PrefixCache
 from unmask.decoding.cache.freecache import FreeCache
-from unmask.decoding.commit import Certain, TopK
+from unmask.decoding.commit import Certain, Factor, Threshold, TopK
 from unmask.decoding.dream import Drawn, DreamSampler, OpenedTimesteps, Opening, SharedTimesteps, Timesteps, TorchDraws
 from unmask.decoding.evaluate import Evaluator
 from unmask.decoding.generate import generate
@@ -123,6 +123,26 @@ def test_alg_temp_prefers_confidence_and_takes_the_scheduled_number():
     assert not drawn(confidence, torch.tensor([0])).any()
 
 
+@pytest.mark.parametrize("alg_temp", [5e-324, 1e-30, 5e-3, 1e38, 1e308])
+def test_any_alg_temp_draws_candidates_only(alg_temp):
+    confidence = torch.tensor([[-torch.inf] * 20 + [-0.1, -1.0, -2.0, -3.0, -5.0, -12.0]])
+    for count in (1, 4, 6):
+        chosen = Drawn(alg_temp, TorchDraws(count))(confidence, torch.tensor([count]))
+        assert int(chosen.sum()) == count
+        assert not chosen[:, :20].any()
+        assert bool(chosen[0, 20]) or alg_temp > 1
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-30, 1e38, 1e308])
+def test_any_temperature_draws_a_token_that_is_no_excluded_one(temperature):
+    logits = torch.tensor([[[30.0, -40.0, 29.0, 31.0]]]).expand(1, 50, 4)
+    options = sampling(positions=torch.arange(50), temperature=temperature, excluded=(3,))
+    tokens, confidence = DreamSampler("maskgit_plus", TorchDraws(0))(logits, options)
+    assert not bool((tokens == 3).any())
+    assert bool((tokens == 0).all()) == (temperature < 1)
+    assert bool(confidence.isfinite().all())
+
+
 @settings(deadline=None, max_examples=12)
 @given(st.sampled_from(["maskgit_plus", "topk_margin", "entropy", "origin"]), st.sampled_from([0.0, 0.8]), st.integers(1, 10))
 def test_every_mask_is_committed_once(algorithm, temperature, steps):
@@ -144,6 +164,16 @@ def test_block_opens_with_its_first_position(cache):
     opening = [next(step for step in result.steps if step.block == block) for block in range(policy.blocks)]
     assert [step.positions(row) for step in opening for row in (0, 1)] == [[4], [4], [8], [8]]
     assert not bool((result.ids == MASK).any())
+
+
+@pytest.mark.parametrize("committer", [TopK(), Threshold(1e-30), Factor(1e300), Drawn(1e300, TorchDraws(0))])
+def test_a_block_opens_with_one_position_under_any_committer(committer):
+    opening = Opening(DreamSampler("maskgit_plus", TorchDraws(0)))
+    eligible = torch.tensor([[True, False, False, True, True], [True] * 5, [False] * 5])  # a mask that stayed in an earlier block
+    logits = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
+    _, confidence = opening(logits, sampling(positions=torch.arange(5), eligible=eligible, block=range(2, 5)))
+    chosen = committer(confidence.masked_fill(~eligible, -torch.inf), torch.tensor([1, 1, 0]))
+    assert chosen.nonzero().tolist() == [[0, 3], [1, 2]]
 
 
 def test_freecache_of_one_block_and_step_equals_plain():

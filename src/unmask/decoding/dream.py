@@ -13,6 +13,9 @@ from unmask.errors import UnmaskError
 
 Algorithm = Literal["maskgit_plus", "topk_margin", "entropy", "origin"]
 
+_COLDEST, _HOTTEST = 1e-30, 1e30
+"""Temperatures beyond these would make a quotient infinite or NaN in float32, and are as good as these."""
+
 
 class Draws(Protocol):
     """Random choices. A sequential generator may ignore `step` and `positions`."""
@@ -158,7 +161,7 @@ class DreamSampler:
         return tokens, confidence
 
     def _probabilities(self, logits: Tensor, temperature: float) -> Tensor:
-        logits = logits / temperature if temperature > 0 else logits
+        logits = _divided(logits, temperature) if temperature > 0 else logits
         least = torch.finfo(logits.dtype).min
         if self._top_p is not None and self._top_p < 1:
             ranked, order = torch.sort(logits, dim=-1, descending=True)
@@ -208,14 +211,17 @@ class Drawn:
         chosen = torch.zeros_like(eligible)
         for count in sorted(set(wanted[wanted > 0].tolist())):
             rows = wanted == count
-            weights = torch.softmax(confidence[rows] / self._temperature, dim=-1)
+            weights = torch.softmax(_divided(confidence[rows], self._temperature), dim=-1)
+            # A candidate of no probability, to rounding, still comes before what is no candidate.
+            weights = weights.where(~eligible[rows], weights.clamp(min=torch.finfo(weights.dtype).tiny))
             chosen[rows] = chosen[rows].scatter(-1, self._draws.distinct(weights, count), True)
         return chosen & eligible
 
 
 class Opening:
     """Fast-dLLM's blocks on Dream: the first step of a block, which refreshes the cache, commits the block's first masked position alone.
-    That is because the prediction of a block's first position lies in the row before the block, which cached steps do not feed.
+    That is because the prediction of a block's first position lies in the row before the block, which cached steps do not feed. No other
+    position of that step has a confidence: it is -inf, so that no committer takes it.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -226,9 +232,10 @@ class Opening:
         if sampling.block_step > 0 or sampling.block is None:
             return self._sampler(logits, sampling)
         tokens, confidence = self._sampler(logits, dataclasses.replace(sampling, eligible=None))
-        masked = (sampling.positions >= sampling.block.start).expand(confidence.shape) if sampling.eligible is None else sampling.eligible
+        masked = (sampling.positions >= sampling.block.start).expand(confidence.shape)
+        masked = masked if sampling.eligible is None else masked & sampling.eligible
         first = masked & (masked.cumsum(dim=-1) == 1)
-        return tokens, torch.full_like(confidence, torch.finfo(confidence.dtype).min).masked_fill(first, 1)
+        return tokens, torch.full_like(confidence, -torch.inf).masked_fill(first, 1)
 
 
 class OpenedTimesteps:
@@ -248,3 +255,7 @@ class OpenedTimesteps:
         if step == self._steps:  # as published: one more forward pass, which commits nothing
             return torch.zeros_like(masks)
         return self._timesteps(step, masks_at_start, masks)
+
+
+def _divided(values: Tensor, temperature: float) -> Tensor:
+    return values / min(max(temperature, _COLDEST), _HOTTEST)
