@@ -22,12 +22,14 @@ def assemble(
     hbm: Hbm,
     machine: Machine,
     about: dict[str, object],
+    what: str = "this model and policy",
 ) -> Program:
     """One program of several entries over the same memory, each with the tallest row tile that the machine holds.
 
     Args:
         entries: what emits each entry up to HALT, by its name.
         rows: how many rows of each of the `sequences` each entry feeds.
+        what: the entries do, for messages.
 
     Raises:
         UnmaskError: the machine cannot hold a tile, nests fewer loops, or has less HBM.
@@ -38,7 +40,7 @@ def assemble(
     tiles: dict[str, object] = {}
     high_water: dict[str, int] = {}
     for name, emit in entries.items():
-        c, tiling = _tallest(emit, rows[name], sequences, hbm, machine)
+        c, tiling = _tallest(emit, rows[name], sequences, hbm, machine, what)
         check_depth(c.e.ops, machine)
         places[name] = (len(ops), len(ops) + len(c.e.ops))
         ops += c.e.ops
@@ -70,7 +72,9 @@ def _tilings(rows: int, sequences: int, most: int) -> Iterator[Tiling]:
             yield tiling
 
 
-def _tallest(emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine) -> tuple[Context, Tiling]:
+def _tallest(
+    emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine, what: str
+) -> tuple[Context, Tiling]:
     overflow: SramOverflow | None = None
     for tiling in _tilings(rows, sequences, machine.vector.accumulators):
         c = Context(machine, hbm)
@@ -80,4 +84,4 @@ def _tallest(emit: Callable[[Context, Tiling], None], rows: int, sequences: int,
             overflow = error
         else:
             return c, tiling
-    raise UnmaskError(f"machine {machine.name} cannot run this model and policy: {overflow}")
+    raise UnmaskError(f"machine {machine.name} cannot run {what}: {overflow}")

@@ -43,7 +43,7 @@ def compile_gemm(m: int, k: int, n: int, machine: Machine) -> Program:
                     project_logits(context, tile, b, c, first)
         context.e.halt()
 
-    return assemble({ENTRY: emit}, {ENTRY: m}, 1, hbm, machine, {"gemm": [m, k, n]})
+    return assemble({ENTRY: emit}, {ENTRY: m}, 1, hbm, machine, {"gemm": [m, k, n]}, "this product")
 
 
 @dataclass(frozen=True)
