@@ -68,7 +68,8 @@ def test_random_cases_equal_the_reference_and_each_other(fields):
 
 @pytest.mark.parametrize("program", STREAMS)
 @pytest.mark.parametrize(
-    ("where", "temperature"), [(machine("nano", 1), 0.7), (machine("small", 3, "mxfp8"), 0.0), (machine("small"), 1.0), (machine("nano"), 0.0)]
+    ("where", "temperature"),
+    [(machine("nano", 1), 0.7), (machine("small", 3, "mxfp8"), 0.0), (machine("small"), 1.0), (machine("nano"), 0.0)],
 )
 def test_programs_are_free_of_races_and_deadlocks(program, where, temperature):
     policy = Policy(gen_length=9, block_length=9, steps=3, temperature=temperature)

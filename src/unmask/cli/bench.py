@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from unmask.cli import options
+from unmask.cli.bench_sampling import sampling
 
 bench = typer.Typer(help="Time one kernel on a machine.", no_args_is_help=True)
 
@@ -84,3 +85,6 @@ def _print(found: dict[str, Any]) -> None:
         f"{found['ideal_cycles']:,} at best (array {found['ideal_compute_cycles']:,}, memory {found['ideal_memory_cycles']:,}): {share:.1%}"
     )
     console.print(f"wall time {found['wall_seconds']:.3f} s, after {found['startup_seconds']:.3f} s of start-up")
+
+
+bench.command("sampling")(sampling)

@@ -24,7 +24,7 @@ from unmask.numerics import bf16, mx
 
 SamplingProgram = Literal["general", "four-phase", "single-pass", "fused"]
 PROGRAMS: tuple[SamplingProgram, ...] = get_args(SamplingProgram)
-DEFAULT_VECTORS = 8
+DEFAULT_VECTORS = 12
 """Vectors of VLEN logits that the published program loads at once; the paper does not say how many (docs/sampling.md)."""
 
 
@@ -153,7 +153,7 @@ class FourPhase:
         """Take the buffers, within the context's current scopes.
 
         Args:
-            chunk: logits that are loaded at once, a multiple of 32; by default eight vectors.
+            chunk: logits that are loaded at once, a multiple of 32; by default `DEFAULT_VECTORS` vectors.
 
         Raises:
             SramOverflow: the chunk does not fit.
