@@ -115,10 +115,11 @@ def generate(
         raise UnmaskError("a template holds its prompt: expected either PROMPT or --template")
     if template is None and not prompts:
         raise UnmaskError("Missing argument 'PROMPT': expected a text to continue, or --template")
+    formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
+    if backend is Backend.TORCH and (given := [role for role, form in formats.items() if form is not None]):
+        raise UnmaskError(f"--{given[0]} is for the machine; --backend torch computes in float32")
     policy = None if template is not None else policy_from(decoding)
-    target = target_machine(
-        machine, model, {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
-    )
+    target = target_machine(machine, None if backend is Backend.TORCH else model, formats)
     task = _task(prompts or [], template, model, guide, decoding, policy)
     one = len(task.prompts) == 1
     about = {

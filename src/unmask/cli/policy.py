@@ -91,6 +91,8 @@ def policy_from(chosen: Mapping[str, Any], gaps: Sequence[bool] | None = None) -
             raise UnmaskError(f"{_flag(name)} belongs to --commit {commit}; commit is {policy.commit!r}")
     if policy.eot_token_id is not None and not policy.defer_eos:
         raise UnmaskError("--eot-token-id belongs to --defer-eos")
+    if policy.defer_eos and policy.remasking == "random":
+        raise UnmaskError("--defer-eos takes confidence from end-of-text tokens; expected --remasking low_confidence, not 'random'")
     return policy
 
 

@@ -53,7 +53,8 @@ class Policy:
         honour_padding: positions whose attention mask is False are invisible to attention. False is the reference's behaviour,
             which accepts the mask and disregards it.
         suppress_eos: the end-of-text token is no candidate, its logit is -inf.
-        defer_eos: end-of-text tokens may win but with the confidence of a token that has no probability, so they commit last.
+        defer_eos: end-of-text tokens may win but with the confidence of a token that has no probability, so they commit last; under
+            `random`, as published, nothing changes.
         eot_token_id: a second end token (LLaDA-8B: 126348) that `defer_eos` covers.
         seed: of the default noise source.
 
