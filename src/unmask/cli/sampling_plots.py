@@ -43,6 +43,8 @@ def draw(folder: Path, machine: Machine, program: str) -> list[Path]:
         place.set(title=title, xlabel=label, ylabel="ms", ylim=(0, None))
         if logarithmic:
             place.set_xscale("log", base=2)
+        else:
+            place.locator_params(axis="x", nbins=5)
         place.grid(alpha=0.3)
     figure.suptitle(f"sampling, {program}, machine {machine.name}: batch 16, block 32, vocabulary 126 464, one step, unless varied")
     path = folder / f"sampling-{program}-{machine.name}.png"

@@ -54,13 +54,15 @@ STREAMING: tuple[Instruction, ...] = (
             reg("seed", "seed of the noise"),
             reg("step", "denoising step"),
             reg("position", "canvas position of the first row"),
+            imm("period", 14, "rows of a sequence, at least 1: positions start again after as many"),
             reg("temperature", "BF16 bits of the temperature; 0 for no noise"),
             _ROWS,
             _COLS,
             _A_STRIDE,
             _RUNNING,
         ),
-        "per row, in its accumulators: the highest a + temperature * Gumbel noise of (seed, step, position + row, token + column), its "
+        "per row, in its accumulators: the highest a + temperature * Gumbel noise of (seed, step, position + row mod period, "
+        "token + column), its "
         "index token + column (the lowest of equals), a there, and the window sum of the weights of a; with running = 1 only a strictly "
         "higher score replaces what is there, and the sum continues; " + _WEIGHT,
     ),

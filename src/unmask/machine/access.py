@@ -11,7 +11,7 @@ from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine, Kind
 from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import mx
 
-_SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit"})
+_SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit", "period"})
 
 Space = Literal["vector", "matrix", "float", "integer", "accumulators", "hbm"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import NamedTuple
 
 from unmask.compiler.context import Context, Tile
@@ -75,13 +76,13 @@ class Fused:
 
     def _sample(self, logits: Tile, segments: list[Segment], token: Var, running: bool) -> None:
         c, s, done = self._c, self._s, 0
-        if not s.temperature:
-            sample(c, logits, s, 0, token, s.p.block_start, running)
-            return
-        for segment in segments:
-            part = Tile(logits.at + done * logits.stride * STRIDE_UNIT, segment.rows, logits.cols, logits.stride)
-            sample(c, part, s, done, token, Address(s.p.block_start, segment.first), running)
-            done += segment.rows
+        for whole, group in groupby(segments, lambda segment: segment.rows == s.length):
+            # One instruction for all whole sequences: more would fill the vector engine's queue, and the sequencer could not run ahead.
+            parts = list(group)
+            for rows, first in [(len(parts) * s.length, 0)] if whole else [(part.rows, part.first) for part in parts]:
+                part = Tile(logits.at + done * logits.stride * STRIDE_UNIT, rows, logits.cols, logits.stride)
+                sample(c, part, s, done, token, Address(s.p.block_start, first), running)
+                done += rows
 
     def emit(self, first: Var, confidence: int) -> Value:
         """Where the confidences of the sequence whose rows start at register `first` are in the float SRAM: all is sampled already."""

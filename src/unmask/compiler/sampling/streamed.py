@@ -99,6 +99,7 @@ def sample(c: Context, x: Tile, s: Sampler, first: int, token: Value, position: 
         seed=s.p.seed,
         step=s.p.step,
         position=position,
+        period=s.length,
         temperature=s.temperature,
         rows=x.rows,
         cols=x.cols,

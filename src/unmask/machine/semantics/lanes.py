@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unmask.machine.semantics.registry import effect, two_tiles
 from unmask.machine.state import F32, State
@@ -56,9 +57,9 @@ def _v_silu(s: State, dst: int, a: int, rows: int, cols: int, dst_stride: int, a
     s.tile(dst, rows, cols, dst_stride)[:] = functions.silu(s.tile(a, rows, cols, a_stride))
 
 
-def noisy(x: F32, seed: int, step: int, position: int, token: int, temperature: int) -> F32:
-    """x + temperature * Gumbel noise, [rows, cols]: positions count rows, tokens columns; the temperature is BF16 bits."""
-    bits = noise.uniform_bits(seed % 2**32, step % 2**32, position + np.arange(x.shape[0]), token + np.arange(x.shape[1]))
+def noisy(x: F32, seed: int, step: int, positions: NDArray[np.int64], token: int, temperature: int) -> F32:
+    """x + temperature * Gumbel noise, [rows, cols]: of each row's position, and tokens that count columns; the temperature is BF16 bits."""
+    bits = noise.uniform_bits(seed % 2**32, step % 2**32, positions, token + np.arange(x.shape[1]))
     return bf16.add(x, bf16.multiply(noise.gumbel(bits), bf16.from_bits(np.array(temperature, np.uint16))))
 
 
@@ -77,7 +78,9 @@ def _v_gumbel(
     dst_stride: int,
     a_stride: int,
 ) -> None:
-    s.tile(dst, rows, cols, dst_stride)[:] = noisy(s.tile(a, rows, cols, a_stride), seed, step, position, token, temperature)
+    s.tile(dst, rows, cols, dst_stride)[:] = noisy(
+        s.tile(a, rows, cols, a_stride), seed, step, position + np.arange(rows), token, temperature
+    )
 
 
 @effect("V_XEXP")

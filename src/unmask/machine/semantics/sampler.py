@@ -35,6 +35,7 @@ def _v_sample(
     seed: int,
     step: int,
     position: int,
+    period: int,
     temperature: int,
     rows: int,
     cols: int,
@@ -43,8 +44,9 @@ def _v_sample(
 ) -> None:
     part = s.accumulator_rows(first, rows)
     x = s.tile(a, rows, cols, a_stride)
+    positions = position + np.arange(rows) % period
     _restart(s, part, running)
-    _keep_best(s, part, x, comparable(noisy(x, seed, step, position, token, temperature) if temperature else x), token, running)
+    _keep_best(s, part, x, comparable(noisy(x, seed, step, positions, token, temperature) if temperature else x), token, running)
     window.add_rows(s.windows[part], x)
     s.invalid[part] |= (np.isnan(x) | (x == np.inf)).any(axis=1)
 
