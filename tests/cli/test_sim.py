@@ -39,6 +39,24 @@ def test_tables_name_every_phase_engine_and_layer(unmask: Command) -> None:
     assert "tokens/s" in done.stdout
 
 
+def test_plots_are_pictures_and_pages_of_their_own(unmask: Command, tmp_path: Path) -> None:
+    found = json.loads(unmask("sim", "sotu", *SHORT, "--plot", tmp_path / "new", "--json").stdout)
+    assert {Path(path).name for path in found["plots"]} == {"roofline.png", "roofline.html", "steps.png", "steps.html"}
+    for path in map(Path, found["plots"]):
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        else:
+            page = path.read_text()
+            assert "<svg" in page
+            assert "feed-forward" in page
+            assert "src=" not in page
+
+
+def test_a_folder_for_plots_that_cannot_be_is_one_line(unmask: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot make the folder" in unmask("sim", "sotu", "--plot", tmp_path / "file").is_mistake()
+
+
 @pytest.mark.parametrize("name", ["llada-8b", "dream-7b"])
 def test_full_size_models_are_timed(unmask: Command, name: str) -> None:
     options = ("--machine", "published-2048", "--cache", "dual", "--schedule", "timesteps", "--generate", 64, "--block", 32)

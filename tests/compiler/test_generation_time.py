@@ -10,6 +10,7 @@ import pytest
 from unmask import Policy, UnmaskError, simulate
 from unmask.compiler.generation import GenerationTime, Part, Work, shared_out, time_generation
 from unmask.compiler.lower import compile_step
+from unmask.compiler.network import matrix_shapes
 from unmask.compiler.schedule import runs_of
 from unmask.isa.table import Engine
 from unmask.machine.config import Machine
@@ -113,6 +114,16 @@ def test_nothing_is_free(done: GenerationTime) -> None:
         assert work.cycles > 0 or (kind == "sync" and engine in ("load", "store"))
 
 
+def test_every_product_of_the_network_is_counted(done: GenerationTime) -> None:
+    """Twice the multiplications of one row through all matrices, and those of attention, for every row that is fed."""
+    shape, positions, total = done.shape, done.program.about["positions"], 0
+    per_row = shape.layers * (sum(rows * cols for rows, cols in matrix_shapes(shape).values()) + 2 * shape.width * positions)
+    for run in done.runs:
+        fed = done.batch * int(run.entry.removeprefix("rows-"))
+        total += run.count * (fed * per_row + done.batch * done.policy.block_length * shape.vocab_size * shape.width)
+    assert done.work_by(lambda part: part.engine)["matrix"].operations == 2 * total
+
+
 def test_drained_engines_are_busy_for_what_their_instructions_cost(done: GenerationTime) -> None:
     """Their parts are exact, not shared out."""
     for run in done.runs:
@@ -125,7 +136,7 @@ def test_a_phase_is_bound_by_its_busiest_engine(done: GenerationTime) -> None:
     by = done.work_by(lambda part: (part.phase, part.engine))
     for phase, bound in done.bounds.items():
         engines = ("load", "store") if bound.by == "memory" else (bound.by,)
-        busiest = max(by.get((phase, engine), Work(0, 0, 0)).cycles for engine in engines)
+        busiest = max(by.get((phase, engine), Work(0, 0, 0, 0)).cycles for engine in engines)
         assert busiest == max(work.cycles for (of, _), work in by.items() if of == phase)
         assert bound.share == busiest / done.cycles_by_phase[phase]
 

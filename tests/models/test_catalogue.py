@@ -51,5 +51,5 @@ def test_every_name_is_a_network_or_says_why_not() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UnmaskError, match="unknown model 'llada-9b': expected one of llada-8b, dream-7b, .*sotu.*, or a folder"):
+    with pytest.raises(UnmaskError, match=r"unknown model 'llada-9b': expected one of llada-8b, dream-7b, .*sotu.*, or a folder"):
         architecture("llada-9b")

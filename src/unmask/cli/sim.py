@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from unmask.cli import options
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.report.plots import check_plots, write_plots
 
 PANEL = "Decoding"
 
@@ -35,6 +37,7 @@ def sim(
     kv: options.Kv = None,
     logits: options.LogitsFormat = None,
     smoothing: options.SmoothingOption = None,
+    plot: Annotated[Path | None, typer.Option(help="A folder for a roofline and the phases of each kind of step, PNG and HTML.")] = None,
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -43,6 +46,9 @@ def sim(
     Each kind of step is compiled from the model's sizes and timed once. The policy is LLaDA's unless another is named.
     """
     policy = policy_from(decoding | {"policy": decoding["policy"] or "llada", "gen_length": gen_length, "block_length": block_length})
+
+    if plot is not None:
+        check_plots(plot)
 
     from unmask.cli.sim_tables import show
     from unmask.cli.target import target_machine
@@ -55,6 +61,8 @@ def sim(
     target = target_machine(machine, None if model in catalogue() else model, formats)
     done = time_generation(shape, policy, target, prompt, batch, tokens_per_step)
     found = {"model": model, **figures(done)}
+    if plot is not None:
+        found["plots"] = [str(path) for path in write_plots(found, plot)]
     if as_json:
         print(json.dumps(found))
     else:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple, TypeVar
 
 from unmask.compiler.lower import compile_step
@@ -42,11 +43,13 @@ class Work(NamedTuple):
         instructions: executed.
         cycles: in which they keep their engine busy.
         hbm_bytes: moved.
+        operations: of the matrix engine a multiplication and an addition for every product; of the vector engine one for every element.
     """
 
     instructions: int
     cycles: int
     hbm_bytes: int
+    operations: int
 
 
 def work_of(program: Program, timing: Timing, machine: Machine) -> dict[Part, Work]:
@@ -56,12 +59,14 @@ def work_of(program: Program, timing: Timing, machine: Machine) -> dict[Part, Wo
     bytes that the instructions ask for, since how long a transfer takes depends on what else the memory does.
     """
     counts: Counter[Part] = Counter()
+    operations: Counter[Part] = Counter()
     weights: dict[str, Counter[Part]] = {engine.name.lower(): Counter() for engine in Engine}
     repeats = [1]
     for op, phase in zip(program.ops, program.phases, strict=True):
         engine = engine_of(op).name.lower()
         part = Part(phase, engine, op.row.cost.name.lower())
         counts[part] += repeats[-1]
+        operations[part] += _operations(op) * repeats[-1]
         weights[engine][part] += _weight(op, machine) * repeats[-1]
         if op.name == "LOOP":
             repeats.append(repeats[-1] * int(op.operands["count"]))
@@ -72,7 +77,7 @@ def work_of(program: Program, timing: Timing, machine: Machine) -> dict[Part, Wo
     for engine, shares in weights.items():
         cycles |= shared_out(timing.busy[engine], shares)
         moved |= shared_out(timing.hbm_bytes.get(engine, 0), shares)
-    return {part: Work(count, cycles[part], moved[part]) for part, count in counts.items()}
+    return {part: Work(count, cycles[part], moved[part], operations[part]) for part, count in counts.items()}
 
 
 def _weight(op: Op, machine: Machine) -> int:
@@ -83,6 +88,13 @@ def _weight(op: Op, machine: Machine) -> int:
     if op.row.cost is Cost.GATHER:
         return int(op.operands["rows"]) * int(op.operands["cols"]) * BF16_BYTES
     return sum(access.rows * access.cols for access in accesses(op, _NO_REGISTERS, machine) if access.space == "hbm")
+
+
+def _operations(op: Op) -> int:
+    sizes = {name: int(op.operands[name]) for name in ("m", "n", "k", "rows", "cols", "count") if name in op.operands}
+    if op.row.engine is Engine.MATRIX:
+        return 2 * sizes["m"] * sizes["n"] * sizes["k"]
+    return prod(sizes.values()) if op.row.engine is Engine.VECTOR else 0
 
 
 def shared_out(total: int, shares: Mapping[_Key, int]) -> dict[_Key, int]:
@@ -200,7 +212,7 @@ class GenerationTime:
         for run in self.runs:
             for part, work in self.work[run.entry].items():
                 name = key(part)
-                before = totals.get(name, Work(0, 0, 0))
+                before = totals.get(name, Work(0, 0, 0, 0))
                 totals[name] = Work(*(old + new * run.count for old, new in zip(before, work, strict=True)))
         return totals
 

@@ -32,6 +32,7 @@ def figures(done: GenerationTime) -> dict[str, Any]:
         "hbm_bytes": done.bytes_by_engine,
         "bandwidth_gbps": done.gbps,
         "peak_bandwidth_gbps": machine.memory_gbps,
+        "peak_tops": {"matrix": machine.peak_tops, "vector": machine.vector.vlen * machine.clock_ghz / 1000},
         "by_phase": _by_phase(done),
         "by_layer": {kind: {"count": count, "cycles": cycles} for kind, (count, cycles) in done.cycles_by_layer.items()},
         "by_class": {
@@ -75,6 +76,7 @@ def _by_phase(done: GenerationTime) -> dict[str, dict[str, Any]]:
             "cycles": cycles,
             "share": cycles / done.cycles,
             "hbm_bytes": by_phase[phase].hbm_bytes,
+            "operations": {engine: by_engine[phase, engine].operations for engine in ("matrix", "vector") if (phase, engine) in by_engine},
             "busy": {engine: work.cycles for (of, engine), work in by_engine.items() if of == phase},
             "instructions": by_phase[phase].instructions,
             "bound": bounds[phase]._asdict(),
