@@ -71,10 +71,10 @@ REQUESTS = st.lists(
 @given(memories(), st.sampled_from([0.5, 1.0, 1.7]), REQUESTS)
 def test_the_kernel_equals_single_bursts(hbm, clock, requests):
     slow, t, at = SlowDram(hbm, clock), parameters(hbm, clock), 0
-    channels, banks, *_ = kernels.idle(t)
+    memory = kernels.idle(t)
     for address, size, write, gap in requests:
         at += gap * TICKS // 3
-        assert kernels.serve(t, channels, banks, address, size, write, at) == slow.serve(address, size, write, at)
+        assert kernels.serve(t, memory, address, size, write, at) == slow.serve(address, size, write, at)
 
 
 @settings(max_examples=200, deadline=None)
@@ -93,7 +93,7 @@ def test_dma_equals_single_bursts(hbm, instructions, data):
         op[kernels.ADDRESS0 : kernels.LIMIT] = 0, rows, size, stride, 0, 1, size, size
         ranges = [(address + row * stride, size) for row in range(rows)] if stride != size else [(address, rows * size)]
         expected = slow.transfer([*ranges, (address + 5000, size)], write, start)
-        assert kernels.transfer(t, *state, op, address, address + 5000, write, start) == expected
+        assert kernels.transfer(t, state, op, address, address + 5000, write, start) == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -128,12 +128,12 @@ def test_no_stride_stays_in_one_channel(stride):
 def test_a_random_access_takes_what_the_data_sheet_says(device):
     hbm = dram(device)
     f, t = hbm.figures, parameters(hbm, 1.0)
-    channels, banks, *_ = kernels.idle(t)
+    memory = kernels.idle(t)
     data = 64 / f.burst_bytes * max(f.burst_bytes / f.channel_gbps, f.tccd)
     rounds = f.channels * f.row_bytes  # bytes until the next row of a channel
 
     def nanoseconds(address: int, at: int, write: bool = False) -> float:
-        return kernels.serve(t, channels, banks, address, 64, write, at * TICKS)[0] / TICKS - at
+        return kernels.serve(t, memory, address, 64, write, at * TICKS)[0] / TICKS - at
 
     far = pytest.approx
     assert nanoseconds(0, 100) == far(f.trcd + f.tcl + data, abs=0.02), "a closed bank: activate, column, data"

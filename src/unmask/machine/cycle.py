@@ -40,6 +40,8 @@ PIPELINED = (Engine.LOAD, Engine.STORE)
 _FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT", "S_LI", "S_ADDI", "S_ADD", "S_MULI", "S_XORI", "S_LD")}
 _REGISTERS = {"rd": kernels.RD, "rs": kernels.RS, "rt": kernels.RT, "a": kernels.RS}
 _REGISTER_NUMBERS = range(REGISTER_COUNT)
+_ROOM = 256
+"""Tokens that a semaphore may have outstanding before the walk starts again with more room."""
 _ERRORS = {
     kernels.DEADLOCK: "waits for semaphore {}, which no earlier instruction signals: deadlock",
     kernels.RESET: "sets semaphore {} while tokens or waits of it are outstanding",
@@ -175,12 +177,15 @@ def _of_memory(op: Op, row: I64, machine: Machine) -> Cycles:
 
 def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: int) -> tuple[I64, I64, I64]:
     """Cycles by phase, totals and trace of `walk`; its errors as exceptions."""
-    phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 4), np.int64)
     pipelined = np.array([engine in PIPELINED for engine in Engine])
-    sequencer, dram = machine.sequencer, isinstance(machine.hbm, Dram)
-    status, pc, semaphore = kernels.walk(
-        static, sequencer.queue_depth, sequencer.loop_depth, pipelined, dram, of_machine(machine), words, phases, totals, trace
-    )
+    sequencer, dram, memory = machine.sequencer, isinstance(machine.hbm, Dram), of_machine(machine)
+    status, room = kernels.NO_ROOM, _ROOM
+    while status == kernels.NO_ROOM:
+        phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 4), np.int64)
+        status, pc, semaphore = kernels.walk(
+            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, dram, memory, words, room, phases, totals, trace
+        )
+        room *= 4
     if status != kernels.OK:
         raise UnmaskError(f"instruction {pc}: {_ERRORS[status].format(semaphore)}")
     return phases, totals, trace

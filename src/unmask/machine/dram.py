@@ -46,6 +46,7 @@ def parameters(hbm: Dram, clock_ghz: float) -> I64:
     t[kernels.INTERLEAVE] = hbm.interleave_bytes
     t[kernels.PIECES] = figures.row_bytes // hbm.interleave_bytes
     t[kernels.BURST_BYTES] = figures.burst_bytes
+    t[kernels.FULL] = hbm.interleave_bytes // figures.burst_bytes
     t[kernels.ALL_BANKS] = hbm.refresh == "all"
     t[kernels.PORTS] = hbm.ports
     t[kernels.BEAT] = hbm.beat_bytes
