@@ -15,7 +15,6 @@ _WIDTH = 150
 def print_policies(document: Mapping[str, Any]) -> None:
     """Print the policies, with the text as its author went on in the last row, and the bound."""
     settings, console = document["settings"], _console()
-    title = f"{_sizes(settings)}; figures per prompt"
     columns = (
         "steps",
         "forwards",
@@ -29,13 +28,15 @@ def print_policies(document: Mapping[str, Any]) -> None:
         "as plain",
         "seconds",
     )
-    table = _table(title, ("policy",), columns)
+    console.print(f"{_sizes(settings)}; figures per prompt")
+    table = _table(("policy",), columns)
     for row in document["policies"]:
-        counts = [_number(row[name], 1) for name in ("steps", "forwards", "guide_forwards", "tokens")]
+        counts = [_number(row[name], 1) for name in ("steps", "forwards")]
+        counts += [_number(row["positions_fed"], 0), _number(row["guide_forwards"], 1), _number(row["tokens"], 1)]
         seconds = _number(row["wall_seconds"], 2)
         table.add_row(row["name"], *counts, _number(row["tokens_per_forward"], 2), *_quality(row), _share(row["agreement"]), seconds)
     if (true := document["reference"]) is not None:
-        table.add_row("the author", "", "", "", _number(true["tokens"], 1), "", *_quality(true), "", "")
+        table.add_row("the author", "", "", "", "", _number(true["tokens"], 1), "", *_quality(true), "", "")
     console.print(table)
     if (bound := document["bound"]) is not None:
         console.print(
@@ -47,9 +48,9 @@ def print_policies(document: Mapping[str, Any]) -> None:
 def print_sweep(document: Mapping[str, Any]) -> None:
     """Print the precision of logits, the formats, and what others publish."""
     settings, console = document["settings"], _console()
-    sizes = _sizes(settings)
+    console.print(_sizes(settings))
+    console.print("\nlogits of the float32 network in other formats")
     table = _table(
-        f"logits of the float32 network in other formats; {sizes}",
         ("policy", "logits", "sampled in"),
         ("commits", "changed", "other token", "other position", "bits/char", "distinct-2"),
     )
@@ -63,24 +64,26 @@ def print_sweep(document: Mapping[str, Any]) -> None:
         quality = (_number(row["bits_per_character"], 3), _number(row["distinct_2"], 3))
         table.add_row(row["policy"], row["logits"], row["sampling"], *changes, *quality)
     console.print(table)
-    console.print()
-    console.print(_formats_table(document, sizes))
+    console.print("\nweights/activations/KV cache/logits (smoothing of the cache), by policies")
+    console.print(_formats_table(document))
+    if bounds := document["sweep"]["bounds"]:
+        sizes = f"windows: {bounds[0]['windows']}, of {bounds[0]['length']} tokens; {bounds[0]['strata']} forwards each"
+        console.print(f"bound: {sizes}, on the same masks for all formats")
     if (true := document["reference"]) is not None:
         figures = f"{_number(true['bits_per_character'], 3)} bits/char, distinct-2 {_number(true['distinct_2'], 3)}"
         console.print(f"the same windows as their authors went on: {figures}")
-    console.print()
-    claims = _table("what others report, on their models and machines", ("about", "they say", "source"), ())
+    console.print("\nwhat others report, on their models and machines")
+    claims = _table(("about", "they say", "source"), ())
     for claim in document["published"]:
         claims.add_row(claim["about"], claim["says"], claim["source"])
     console.print(claims)
 
 
-def _formats_table(document: Mapping[str, Any], sizes: str) -> Table:
+def _formats_table(document: Mapping[str, Any]) -> Table:
     bounds = {_name(row["formats"]): row for row in document["sweep"]["bounds"]}
     exact = bounds.get("float32")
     columns = ("bound", "- float32", "forwards", "as float32", "bits/char", "distinct-2", "seconds")
-    title = f"weights/activations/KV cache/logits (smoothing of the cache) by policies; {sizes}"
-    table, last = _table(title, ("formats", "policy"), columns), None
+    table, last = _table(("formats", "policy"), columns), None
     for row in document["sweep"]["formats"]:
         name = _name(row["formats"])
         first, bound, last = name != last, bounds.get(name), name
@@ -91,11 +94,6 @@ def _formats_table(document: Mapping[str, Any], sizes: str) -> Table:
         quality = (_number(row["bits_per_character"], 3), _number(row["distinct_2"], 3))
         run = (_number(row["forwards"], 1), _share(row["agreement"]), *quality, _number(row["wall_seconds"], 1))
         table.add_row(name if first else "", row["policy"], *loss, *run)
-    if exact is not None:
-        table.caption = (
-            f"bound: windows {exact['windows']}, of {exact['length']} tokens; {exact['strata']} forwards each, on the same masks"
-        )
-        table.caption_justify = "left"
     return table
 
 
@@ -121,8 +119,8 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
-def _table(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+def _table(words: Sequence[str], figures: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
     for column in words:
         table.add_column(column, no_wrap=True)
     for column in figures:
