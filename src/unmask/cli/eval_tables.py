@@ -15,19 +15,8 @@ _WIDTH = 150
 def print_policies(document: Mapping[str, Any]) -> None:
     """Print the policies, with the text as its author went on in the last row, and the bound."""
     settings, console = document["settings"], _console()
-    columns = (
-        "steps",
-        "forwards",
-        "guide",
-        "tokens",
-        "tokens/forward",
-        "bits/char",
-        "bigram",
-        "perplexity",
-        "distinct-2",
-        "as plain",
-        "seconds",
-    )
+    costs = ("steps", "forwards", "fed", "guide", "tokens", "tok/forward")
+    columns = (*costs, "bits/char", "bigram", "perplexity", "distinct-2", "as plain", "seconds")
     console.print(f"{_sizes(settings)}; figures per prompt")
     table = _table(("policy",), columns)
     for row in document["policies"]:
