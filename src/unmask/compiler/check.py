@@ -17,7 +17,7 @@ from unmask.decoding.generate import Generation, StepRecord, generate
 from unmask.decoding.guide import CachedGuide
 from unmask.decoding.piecewise import PiecewiseGuide
 from unmask.decoding.sampler import Sampler, Sampling
-from unmask.machine.config import Formats
+from unmask.machine.config import BF16, Formats
 from unmask.models.family import Network
 from unmask.models.guide import GuideNetwork
 from unmask.quant.arithmetic import MachineArithmetic
@@ -27,6 +27,7 @@ from unmask.quant.noise import CounterNoise
 from unmask.quant.sampler import MachineSampler
 from unmask.quant.smoothing.registry import smoothing_named
 from unmask.quant.smoothing.static import KvScales
+from unmask.quant.streaming import StreamingSampler
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
@@ -91,8 +92,10 @@ def reference_generation(
 ) -> Generation:
     """What PyTorch generates in the machine's number formats, from the same canvas under the same policy; arguments as of `check`."""
     policy, formats, prompt_length = simulation.policy, simulation.machine.formats, simulation.prompt_length
+    if simulation.sampling == "fused":
+        formats = formats.model_copy(update={"logits": BF16})  # they are never stored
     network, judge = in_formats(model, formats), None
-    sampler: Sampler = MachineSampler(policy, seed=seed)
+    sampler: Sampler = (MachineSampler if simulation.sampling == "general" else StreamingSampler)(policy, seed=seed)
     if guide is not None:
         judge = PiecewiseGuide(in_formats(guide, formats), simulation.start.shape[1])
         sampler = sampler_of(policy, network.config, guide=judge)

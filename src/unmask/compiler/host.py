@@ -72,6 +72,7 @@ class Simulation:
         steps: one record per denoising step.
         timings: the cycle reading of each entry that ran; an entry takes the same time whatever the values.
         runs: how often each entry ran; those of a guide's program begin with "guide".
+        sampling: the program that sampled.
     """
 
     machine: Machine
@@ -83,6 +84,7 @@ class Simulation:
     steps: tuple[Step, ...]
     timings: dict[str, Timing]
     runs: dict[str, int]
+    sampling: str = "general"
 
     def new_tokens(self, row: int = 0) -> list[int]:
         """The generated tokens of one row, nothing cut."""
@@ -130,6 +132,7 @@ class _Compiled:
     positions: int
     batch: int
     padded: bool
+    sampling: str
 
     @classmethod
     def of(cls, program: Program) -> _Compiled:
@@ -138,7 +141,8 @@ class _Compiled:
             if not about["weights"]:
                 raise UnmaskError("the program was compiled from an architecture, without weights: it can be timed, not run")
             machine, policy = Machine.model_validate(program.machine), Policy(**about["policy"])
-            return cls(machine, policy, Architecture(**about["model"]), int(about["positions"]), int(about["batch"]), bool(about["padded"]))
+            numbers = int(about["positions"]), int(about["batch"]), bool(about["padded"])
+            return cls(machine, policy, Architecture(**about["model"]), *numbers, str(about["sampling"]))
         except (KeyError, TypeError, ValueError) as error:
             what = " ".join(str(error).split())
             raise UnmaskError(f"the program is damaged or was compiled by another version of unmask: {what}") from None
@@ -316,6 +320,7 @@ class _Host:
             tuple(self.steps),
             timings,
             dict(runs),
+            self.about.sampling,
         )
 
 

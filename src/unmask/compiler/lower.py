@@ -16,6 +16,7 @@ from unmask.compiler.kernels.smoothing import reserve_smoothing
 from unmask.compiler.memory import Hbm, MxMatrix, ceil_to
 from unmask.compiler.network import place_network
 from unmask.compiler.sampling.logits import Logits
+from unmask.compiler.sampling.streamed import SamplingProgram, check_served
 from unmask.compiler.step import PARAMETERS, StepBuffers, StepEmitter, StepKind
 from unmask.compiler.transformer import StreamBuffers, Unseen
 from unmask.decoding.cache.base import Moment
@@ -81,6 +82,7 @@ def compile_step(
     *,
     padded: bool = False,
     kv_scales: KvScales | None = None,
+    sampling: SamplingProgram = "general",
 ) -> Program:
     """Lower the denoising steps of `model` under `policy` to a program for `machine`, one entry per kind of step.
 
@@ -96,6 +98,8 @@ def compile_step(
         batch: sequences that are decoded side by side.
         padded: the host writes what every sequence must not see to the region `unseen`: BF16 [sequences, positions], -inf at padding.
         kv_scales: those that a machine with smoothing `static` divides K and V by.
+        sampling: the program that samples: "general" serves every policy; "four-phase", "single-pass" and "fused" those of LLaDA's scorers,
+            with confidences of their own (docs/sampling.md).
 
     Raises:
         UnmaskError: the canvas exceeds the model's context, the policy has no program, the machine's memories cannot hold a tile, or static
@@ -104,13 +108,15 @@ def compile_step(
     shape: Architecture = model if isinstance(model, Architecture) else model.config.architecture
     positions = prompt_length + policy.gen_length
     _check(shape, policy, prompt_length, batch, padded)
+    if sampling != "general":
+        check_served(policy, shape.eos_token_id)
     hbm = Hbm()
     network = place_network(hbm, model, positions, mx.format_named(machine.formats.weights))
     at = _reserve(hbm, shape, policy, machine, positions, batch, padded, kv_scales, filled=not isinstance(model, Architecture))
     kinds = _kinds(policy, shape, prompt_length)
 
     def emit(kind: StepKind, c: Context, tiling: Tiling) -> None:
-        StepEmitter(c, network, policy, kind, batch, positions, tiling, at).build()
+        StepEmitter(c, network, policy, kind, batch, positions, tiling, at, sampling).build()
 
     return assemble(
         {kind.name: partial(emit, kind) for kind in kinds},
@@ -125,6 +131,7 @@ def compile_step(
             "positions": positions,
             "batch": batch,
             "padded": padded,
+            "sampling": sampling,
         },
     )
 

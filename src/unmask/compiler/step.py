@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from unmask.compiler.context import Context, Tile, Tiling
 from unmask.compiler.emitter import Address, Var
@@ -12,8 +11,10 @@ from unmask.compiler.kernels.head import project_logits
 from unmask.compiler.kernels.norm import rms_norm
 from unmask.compiler.network import NetworkImage
 from unmask.compiler.sampling.block import sample_block
+from unmask.compiler.sampling.fused import Fused, Segment
 from unmask.compiler.sampling.logits import Logits
 from unmask.compiler.sampling.parameters import Sampled, StepParameters
+from unmask.compiler.sampling.streamed import Sampler, SamplingProgram
 from unmask.compiler.transformer import Feed, StreamBuffers, Transformer
 from unmask.decoding.policy import Policy
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine
@@ -67,23 +68,24 @@ class StepBuffers:
     candidates: int | None
 
 
-class _Segment(NamedTuple):
-    """Rows of one sequence in a tile of the LM head."""
-
-    sequence: int
-    first: int
-    rows: int
-
-
 class StepEmitter:
     """Emits one kind of step."""
 
     def __init__(
-        self, c: Context, network: NetworkImage, policy: Policy, kind: StepKind, batch: int, positions: int, tiling: Tiling, at: StepBuffers
+        self,
+        c: Context,
+        network: NetworkImage,
+        policy: Policy,
+        kind: StepKind,
+        batch: int,
+        positions: int,
+        tiling: Tiling,
+        at: StepBuffers,
+        sampling: SamplingProgram = "general",
     ) -> None:
         """Set what to emit; under guidance, twice `batch` sequences are fed."""
         self.c, self.network, self.policy, self.kind, self.at = c, network, policy, kind, at
-        self.batch, self.positions, self.tiling = batch, positions, tiling
+        self.batch, self.positions, self.tiling, self.sampling = batch, positions, tiling, sampling
         self.sequences = batch * (1 if at.unconditional is None else 2)
         self.row_bytes = network.architecture.width * BF16_BYTES
 
@@ -99,10 +101,22 @@ class StepEmitter:
         feed = Feed(self.sequences, self.kind.rows, self.positions)
         Transformer(c, self.network, feed, self.tiling, self.at.stream, first).build()
         c.e.release(first)
+        fused = self._fused() if self.sampling == "fused" else None
         with c.e.phase("lm-head"):
-            self._head()
-        self._sample()
+            self._head(fused)
+        self._sample(fused)
         c.e.halt()
+
+    def _fused(self) -> Fused:
+        """What samples behind the LM head."""
+        shape, length = self.network.architecture, self.policy.block_length
+        tokens = self.c.integers.take(self.batch * length, f"candidates of {self.batch} blocks of {length} positions")
+        sampler = Sampler.of(self.policy, shape.mask_token_id, shape.eos_token_id, length, self._step_parameters(), tokens)
+        return Fused(self.c, sampler, self.batch)
+
+    def _step_parameters(self) -> StepParameters:
+        start, seed, step = (self._parameter(name) for name in ("block_start", "seed", "step"))
+        return StepParameters(start, seed, step, PARAMETERS_AT + len(PARAMETERS))
 
     def _parameter(self, name: str) -> Var:
         """A register with one of the step's parameters."""
@@ -110,7 +124,7 @@ class StepEmitter:
         self.c.e.emit("S_LD", rd=register, a=PARAMETERS_AT + PARAMETERS.index(name))
         return register
 
-    def _tiles(self) -> Iterator[list[_Segment]]:
+    def _tiles(self) -> Iterator[list[Segment]]:
         """The rows of the active blocks, sequence after sequence, in tiles of at most the transformer's height."""
         length, height = self.policy.block_length, self.tiling.height
         for start in range(0, self.sequences * length, height):
@@ -118,11 +132,11 @@ class StepEmitter:
             while start < end:
                 sequence, first = divmod(start, length)
                 count = min(length - first, end - start)
-                tile.append(_Segment(sequence, first, count))
+                tile.append(Segment(sequence, first, count))
                 start += count
             yield tile
 
-    def _head(self) -> None:
+    def _head(self, fused: Fused | None) -> None:
         c, length, shape = self.c, self.policy.block_length, self.network.architecture
         head_row = self._parameter("head_row")
         row = c.e.multiply_add(head_row, self.row_bytes, self.at.stream.x)
@@ -137,10 +151,13 @@ class StepEmitter:
                     c.e.order(Engine.STORE, Engine.LOAD)
                     self._gather(rows, row, tile)
                     rms_norm(c, normed, rows, weight, shape.norm_eps)
-                    self._project(normed, tile[0].sequence * length + tile[0].first)
+                    if fused is None:
+                        self._project(normed, tile[0].sequence * length + tile[0].first)
+                    else:
+                        fused.project(normed, self.network.head, tile)
         c.e.release(row)
 
-    def _gather(self, rows: Tile, row: Var, tile: list[_Segment]) -> None:
+    def _gather(self, rows: Tile, row: Var, tile: list[Segment]) -> None:
         """Rows of the stream whose logits predict the positions of a tile."""
         done = 0
         for sequence, first, count in tile:
@@ -165,29 +182,32 @@ class StepEmitter:
             rest = Tile(x.at + here * x.stride * STRIDE_UNIT, x.rows - here, x.cols, x.stride)
             project_logits(self.c, rest, self.network.head, self.at.unconditional, first_row + here - conditional)
 
-    def _sample(self) -> None:
+    def _sample(self, fused: Fused | None) -> None:
         c, length, shape = self.c, self.policy.block_length, self.network.architecture
-        block_start, seed, step = (self._parameter(name) for name in ("block_start", "seed", "step"))
+        p = self._step_parameters() if fused is None else fused.sampler.p
         block = f"the blocks of {self.batch} sequences of {length} positions"
         canvas = c.integers.take(self.batch * length, f"the ids of {block}")
-        place = c.e.multiply_add(block_start, INT32_BYTES, self.at.stream.canvas)
+        place = c.e.multiply_add(p.block_start, INT32_BYTES, self.at.stream.canvas)
         with c.e.phase("sampling-1-confidence"):
             self._blocks("L_INT", canvas, place, 0)
             c.e.order(Engine.LOAD, Engine.VECTOR)
-        p = StepParameters(block_start, seed, step, PARAMETERS_AT + len(PARAMETERS))
-        sampled = sample_block(
-            c,
-            self.at.logits,
-            self.at.unconditional,
-            self.policy,
-            shape.mask_token_id,
-            shape.eos_token_id,
-            self.batch,
-            length,
-            canvas,
-            p,
-            opening=self.kind.opening,
-        )
+        if fused is None:
+            sampled = sample_block(
+                c,
+                self.at.logits,
+                self.at.unconditional,
+                self.policy,
+                shape.mask_token_id,
+                shape.eos_token_id,
+                self.batch,
+                length,
+                canvas,
+                p,
+                opening=self.kind.opening,
+                program=self.sampling,
+            )
+        else:
+            sampled = fused.commit(self.policy, shape.mask_token_id, canvas, opening=self.kind.opening)
         with c.e.phase("sampling-4-select"):
             c.e.order(Engine.VECTOR, Engine.STORE)
             if self.at.candidates is not None:

@@ -9,8 +9,11 @@ from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Ring, Value, Var, address
 from unmask.compiler.kernels.linear import load_tile, multiply, tile_width
 from unmask.compiler.memory import MxMatrix
+from unmask.compiler.sampling.block import commit_block
 from unmask.compiler.sampling.logits import drop
+from unmask.compiler.sampling.parameters import Sampled
 from unmask.compiler.sampling.streamed import Sampler, sample
+from unmask.decoding.policy import Policy
 from unmask.isa.table import STRIDE_UNIT, Engine
 
 
@@ -27,7 +30,7 @@ class Fused:
 
     def __init__(self, c: Context, s: Sampler, batch: int) -> None:
         """Take room for the confidences, within the context's current scope of the float SRAM."""
-        self._c, self._s = c, s
+        self._c, self.sampler, self._batch = c, s, batch
         self._confidences = c.scalars(batch * s.length, f"confidences of {batch} sequences of {s.length} positions")
 
     def project(self, x: Tile, head: MxMatrix, segments: list[Segment]) -> None:
@@ -41,7 +44,7 @@ class Fused:
         Raises:
             SramOverflow: two tiles of 32 columns do not fit.
         """
-        c, s, e = self._c, self._s, self._c.e
+        c, s, e = self._c, self.sampler, self._c.e
         with c.vector.scope(), c.integers.scope():
             words = s.words(c, x.rows)
             fit = c.vector.free // (2 * x.rows) // STRIDE_UNIT * STRIDE_UNIT
@@ -73,9 +76,10 @@ class Fused:
             ring.release()
             row = segments[0].sequence * s.length + segments[0].first
             e.emit("V_SAMPLE_END", dst=self._confidences + row, index=s.tokens + row, first=0, count=x.rows)
+        e.order(Engine.VECTOR, Engine.LOAD)  # the words of the excluded tokens are free for what comes next
 
     def _sample(self, logits: Tile, segments: list[Segment], token: Var, running: bool) -> None:
-        c, s, done = self._c, self._s, 0
+        c, s, done = self._c, self.sampler, 0
         for whole, group in groupby(segments, lambda segment: segment.rows == s.length):
             # One instruction for all whole sequences: more would fill the vector engine's queue, and the sequencer could not run ahead.
             parts = list(group)
@@ -84,10 +88,15 @@ class Fused:
                 sample(c, part, s, done, token, Address(s.p.block_start, first), running)
                 done += rows
 
+    def commit(self, policy: Policy, mask_token: int, canvas: int, *, opening: bool) -> Sampled:
+        """Commit what was sampled; arguments as of `unmask.compiler.sampling.block.commit_block`."""
+        s = self.sampler
+        return commit_block(self._c, lambda: self, s.tokens, policy, mask_token, self._batch, s.length, canvas, s.p, opening=opening)
+
     def emit(self, first: Var, confidence: int) -> Value:
         """Where the confidences of the sequence whose rows start at register `first` are in the float SRAM: all is sampled already."""
         place = Address(first, self._confidences)
-        self._s.draw(self._c, place)
+        self.sampler.draw(self._c, place)
         return place
 
     def release(self) -> None:

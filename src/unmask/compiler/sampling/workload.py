@@ -12,7 +12,7 @@ from unmask.compiler.emitter import Var
 from unmask.compiler.kernels.head import project_logits
 from unmask.compiler.lower import reserve_logits
 from unmask.compiler.memory import Hbm, MxMatrix, ceil_to
-from unmask.compiler.sampling.block import commit_block, sample_block
+from unmask.compiler.sampling.block import sample_block
 from unmask.compiler.sampling.fused import Fused, Segment
 from unmask.compiler.sampling.parameters import Sampled, StepParameters
 from unmask.compiler.sampling.streamed import PROGRAMS, Sampler, SamplingProgram
@@ -146,7 +146,7 @@ def _fused(c: Context, w: Workload, policy: Policy, canvas: int, p: StepParamete
             fused.project(x, head, [Segment(sequence, 0, w.block) for sequence in sequences])
 
         _head(c, w, project)
-        return commit_block(c, lambda: fused, tokens, policy, _MASK, w.batch, w.block, canvas, p, opening=False)
+        return fused.commit(policy, _MASK, canvas, opening=False)
 
 
 def _head(c: Context, w: Workload, project: Callable[[Tile, MxMatrix, int], None]) -> None:
