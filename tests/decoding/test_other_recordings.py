@@ -11,6 +11,7 @@ from models.small import small_dream, small_model
 from unmask.decoding.golden import replay
 from unmask.models.checkpoint import save_model
 
+from .dream_references import record_fast_dream, record_flash
 from .other_references import record_dream, record_fast
 from .plain_reference import write_case
 
@@ -75,6 +76,61 @@ def test_padded_dream_passes(tmp_path, variant):
     without = {name: value for name, value in case["kwargs"].items() if name != "attention_mask"}
     assert replayed(tmp_path, model, {**case, "kwargs": without})[0] == "failed"
     assert replayed(tmp_path, model, {**case, "kwargs": without, "attention_mask": padding}) == ("passed", "")
+
+
+BLOCKS = {
+    "entropy": {"alg": "entropy"},
+    "warm": {"alg": "entropy", "temperature": 0.7},
+    "alg_temp": {"alg": "maskgit_plus", "alg_temp": 0.5},
+    "warm_alg_temp": {"alg": "entropy", "alg_temp": 0.5, "temperature": 0.5, "top_k": 7},
+}
+THRESHOLDS = {
+    "threshold": {"alg": "confidence_threshold", "threshold": 0.3},
+    "warm_threshold": {"alg": "confidence_threshold", "threshold": 0.2, "temperature": 0.6},
+}
+
+
+def dream_folder(folder):
+    """A Dream network whose mask token is a poor candidate, and where FlashDLM's cases lie beside it."""
+    model = small_dream()
+    with torch.no_grad():
+        model.lm_head.weight[model.config.mask_token_id] = 0
+        model.model.norm.weight.mul_(3)
+    (folder / "flashdlm").mkdir()
+    save_model(model, folder / "dream")
+    return model
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("dual", [False, True], ids=["prefix", "dual"])
+@pytest.mark.parametrize("variant", {**BLOCKS, **THRESHOLDS})
+def test_fast_dllm_on_dream_passes(tmp_path, variant, dual, rows):
+    if variant in THRESHOLDS and rows > 1:
+        pytest.skip("as published, of one row")
+    model = dream_folder(tmp_path)
+    for length, steps in ((1, 12), (2, 12), (6, 2), (6, 24), (12, 7)):
+        kwargs = {"max_new_tokens": 12, "steps": steps, "block_length": length, "dual_cache": dual, **(BLOCKS | THRESHOLDS)[variant]}
+        write_case(record_fast_dream(model, PROMPT[:rows], 5, **kwargs), tmp_path / "dream" / "case.json")
+        (result,) = replay(tmp_path / "dream" / "case.json").results
+        assert (result.outcome, result.reason) == ("passed", ""), (length, steps)
+
+
+@pytest.mark.parametrize("ends", [0, 1, 2])
+@pytest.mark.parametrize("variant", BLOCKS)
+def test_freecache_passes(tmp_path, variant, ends):
+    model = dream_folder(tmp_path)
+    with torch.no_grad():
+        model.lm_head.weight[: model.config.eos_token_id] *= 0.2 if ends else 1  # end tokens are likely
+    save_model(model, tmp_path / "dream")
+    stop, saved = {"early_stop": ends > 0, "early_stop_consecutive": max(ends, 1)}, 0
+    for length, steps in ((1, 24), (3, 12), (6, 24), (12, 7)):
+        kwargs = {"max_new_tokens": 12, "steps": steps, "block_size": length, **stop, **BLOCKS[variant]}
+        case = record_flash(model, PROMPT[0], 5, **kwargs)
+        write_case(case, tmp_path / "flashdlm" / "case.json")
+        (result,) = replay(tmp_path / "flashdlm" / "case.json").results
+        assert (result.outcome, result.reason) == ("passed", ""), (length, steps)
+        saved += steps - case["n_forward"]
+    assert ends == 2 or (saved > 0) == (ends == 1)  # two end tokens in a row are rarer
 
 
 def test_tampering_is_found(tmp_path):

@@ -5,7 +5,7 @@ blocks (Wu et al., arXiv 2505.22618) and FlashDLM's FreeCache (Hu et al., arXiv 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,7 +75,7 @@ def _run(file: Path, values: dict[str, Any]) -> str:
     events, tolerance = Events(_decoding_events(case, arguments.top_k)), Tolerance.here(case.torch_dtype, 0.0)
     recorded = FollowedModel(model, events, recorded_logits(file, case), tolerance)
     draws = _FollowedDraws(case.seed, events)
-    sampler, rule, schedule, cache = _parts(source, arguments, policy, draws)
+    sampler, rule, schedule, cache = _parts(source, arguments, policy, draws, model.config.mask_token_id)
     followed = _FollowedSampler(sampler, case, tolerance)
     committer = _FollowedCommitter(
         rule, events, followed, tolerance, opening=isinstance(sampler, Opening), flat=bool(_FLASH.search(source))
@@ -153,7 +153,9 @@ def _arguments(case: Case, model: Network, source: str) -> _Arguments:
     return arguments
 
 
-def _parts(source: str, arguments: _Arguments, policy: Policy, draws: TorchDraws) -> tuple[Sampler, Committer, Schedule, Cache | None]:
+def _parts(
+    source: str, arguments: _Arguments, policy: Policy, draws: TorchDraws, mask: int
+) -> tuple[Sampler, Committer, Schedule, Cache | None]:
     """Sampler, committer, schedule and cache of a call."""
 
     def sampler(algorithm: str, timesteps: Timesteps | None = None) -> DreamSampler:
@@ -164,20 +166,65 @@ def _parts(source: str, arguments: _Arguments, policy: Policy, draws: TorchDraws
     if _FAST.search(source):
         cache = DualCache() if arguments.dual_cache else PrefixCache()
         if arguments.alg == "confidence_threshold":
-            return Opening(sampler("maskgit_plus")), Threshold(arguments.threshold), UntilClean(steps, least=2), cache
+            return Opening(_everywhere(sampler("maskgit_plus"), mask)), Threshold(arguments.threshold), UntilClean(steps, least=2), cache
         # As published, every other algorithm ranks by entropy here.
-        return Opening(sampler("entropy")), rule, OpenedTimesteps(steps, arguments.eps), cache
+        return Opening(_until(steps, sampler("entropy"))), rule, _pooled(OpenedTimesteps(steps, arguments.eps)), cache
     if arguments.alg not in get_args(Algorithm) or (_FLASH.search(source) and arguments.alg == "origin"):
         raise NotReplayableError(f"alg = {arguments.alg} is not implemented")
     if _FLASH.search(source):
         return (
-            sampler(arguments.alg),
+            _within_block(sampler(arguments.alg)),
             rule,
             SharedTimesteps(torch.full((1, policy.blocks), policy.block_length), steps, arguments.eps),
             FreeCache(),
         )
     timesteps = Timesteps(steps, arguments.eps)
-    return sampler(arguments.alg, timesteps), Certain() if arguments.alg == "origin" else rule, timesteps, None
+    return sampler(arguments.alg, timesteps), Certain() if arguments.alg == "origin" else rule, _pooled(timesteps), None
+
+
+def _everywhere(sampler: Sampler, mask: int) -> Sampler:
+    """As published, a candidate is drawn for every mask that is fed, those behind the block included."""
+
+    def sample(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        if sampling.eligible is not None and sampling.canvas is not None:
+            sampling = replace(sampling, eligible=sampling.canvas[:, sampling.positions] == mask)
+        return sampler(logits, sampling)
+
+    return sample
+
+
+def _within_block(sampler: Sampler) -> Sampler:
+    """As published, a mask that was committed in an earlier block stays, although its row may be fed."""
+
+    def sample(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        assert sampling.eligible is not None
+        assert sampling.block is not None
+        inside = (sampling.positions >= sampling.block.start) & (sampling.positions < sampling.block.stop)
+        tokens, confidence = sampler(logits, replace(sampling, eligible=sampling.eligible & inside))
+        return tokens, confidence.masked_fill(~inside, -torch.inf)
+
+    return sample
+
+
+def _until(steps: int, sampler: Sampler) -> Sampler:
+    """As published, nothing is drawn in the forward pass after a block's last step."""
+
+    def sample(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        if sampling.block_step < steps:
+            return sampler(logits, sampling)
+        return torch.zeros(logits.shape[:-1], dtype=torch.int64), logits.new_zeros(logits.shape[:-1])
+
+    return sample
+
+
+def _pooled(schedule: Schedule) -> Schedule:
+    """As published, all rows of a batch commit as many, by the mean of their masks; they differ once a row commits the mask token."""
+
+    def plan(step: int, masks_at_start: Tensor, masks: Tensor) -> Tensor | None:
+        counts = schedule(step, masks_at_start, (masks.sum() / len(masks)).expand(len(masks)))
+        return None if counts is None else counts.long()
+
+    return plan
 
 
 def _decoding_events(case: Case, top_k: int | None) -> list[Event]:
