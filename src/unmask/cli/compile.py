@@ -33,6 +33,7 @@ def compile_prompt(
     kv: options.Kv = None,
     logits: options.LogitsFormat = None,
     smoothing: options.SmoothingOption = None,
+    sampling: options.SamplingOption = "general",
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -43,6 +44,7 @@ def compile_prompt(
     check_output(output)
 
     from unmask.compiler.lower import compile_step
+    from unmask.compiler.sampling.streamed import sampling_named
     from unmask.machine.cycle import time_program
     from unmask.models.checkpoint import resolve_checkpoint, shipped_checkpoints
     from unmask.models.tokenizer import load_tokenizer
@@ -53,7 +55,8 @@ def compile_prompt(
     )
     network = diffusion_network(model)
     ids = encode_prompt(prompt, load_tokenizer(model), (network.config.mask_token_id, network.config.eos_token_id))
-    program = compile_step(network, policy, target, len(ids), kv_scales=scales_for(target.formats.smoothing, model, network))
+    scales = scales_for(target.formats.smoothing, model, network)
+    program = compile_step(network, policy, target, len(ids), kv_scales=scales, sampling=sampling_named(sampling))
     checkpoint = model if model in shipped_checkpoints() else str(resolve_checkpoint(model).resolve())
     program.about |= {"checkpoint": checkpoint, "prompt_ids": ids}
     cycles = {entry: time_program(program.entry(entry), target).cycles for entry in program.entries}

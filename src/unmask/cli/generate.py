@@ -100,6 +100,7 @@ def generate(
     kv: options.Kv = None,
     logits: options.LogitsFormat = None,
     smoothing: options.SmoothingOption = None,
+    sampling: options.SamplingOption = "general",
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -118,6 +119,8 @@ def generate(
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     if backend is Backend.TORCH and (given := [role for role, form in formats.items() if form is not None]):
         raise UnmaskError(f"--{given[0]} is for the machine; --backend torch computes in float32")
+    if backend is Backend.TORCH and sampling != "general":
+        raise UnmaskError("--sampling is for the machine; --backend torch has one sampler")
     policy = None if template is not None else policy_from(decoding)
     target = target_machine(machine, None if backend is Backend.TORCH else model, formats)
     task = _task(prompts or [], template, model, guide, decoding, policy)
@@ -130,7 +133,7 @@ def generate(
         "policy": vars(task.policy),
     }
     view = _view(task, as_json)
-    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check, model)
+    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check, model, sampling)
     result |= _texts(task, result["tokens"])
     if as_json:
         print(json.dumps(about | result))
@@ -233,18 +236,28 @@ def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
     }
 
 
-def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoint: str) -> dict[str, Any]:
+def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoint: str, sampling: str) -> dict[str, Any]:
     from unmask.compiler.check import check as compare
     from unmask.compiler.guide import NpuGuide, compile_guide
     from unmask.compiler.host import simulate
     from unmask.compiler.lower import compile_step
+    from unmask.compiler.sampling.streamed import sampling_named
     from unmask.numerics import bf16
     from unmask.quant.smoothing.static import scales_for
 
     started = time.perf_counter()
     scales = scales_for(machine.formats.smoothing, checkpoint, task.model)
     prompt_length, padded = len(task.padded[0]), task.attention_mask is not None
-    program = compile_step(task.model, task.policy, machine, prompt_length, len(task.prompts), padded=padded, kv_scales=scales)
+    program = compile_step(
+        task.model,
+        task.policy,
+        machine,
+        prompt_length,
+        len(task.prompts),
+        padded=padded,
+        kv_scales=scales,
+        sampling=sampling_named(sampling),
+    )
     guide = None if task.guide is None else NpuGuide(compile_guide(task.guide, machine, prompt_length + task.policy.gen_length))
     with view.running():
         done = simulate(

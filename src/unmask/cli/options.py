@@ -14,6 +14,9 @@ Weights = Annotated[str | None, typer.Option(help="MX format of the weights; by 
 Activations = Annotated[str | None, typer.Option(help="MX format of the matrix engine's left operands.")]
 Kv = Annotated[str | None, typer.Option(help="MX format of keys and values.")]
 LogitsFormat = Annotated[str | None, typer.Option("--logits", help="Format of logits in memory: bf16 or an MX format.")]
+SamplingOption = Annotated[
+    str, typer.Option("--sampling", help="The program that samples: general, four-phase, single-pass or fused (see docs/sampling.md).")
+]
 SmoothingOption = Annotated[
     str | None,
     typer.Option("--smoothing", help="What keys and values are divided by before they are packed: none, baos, static, tensor ..."),

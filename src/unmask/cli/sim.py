@@ -37,6 +37,7 @@ def sim(
     kv: options.Kv = None,
     logits: options.LogitsFormat = None,
     smoothing: options.SmoothingOption = None,
+    sampling: options.SamplingOption = "general",
     plot: Annotated[Path | None, typer.Option(help="A folder for a roofline and the phases of each kind of step, PNG and HTML.")] = None,
     as_json: options.JsonOption = False,
     **decoding: Any,
@@ -53,13 +54,14 @@ def sim(
     from unmask.cli.sim_tables import show
     from unmask.cli.target import target_machine
     from unmask.compiler.generation import time_generation
+    from unmask.compiler.sampling.streamed import sampling_named
     from unmask.models.catalogue import architecture, catalogue
     from unmask.report.generation import figures
 
     shape = architecture(model)
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     target = target_machine(machine, None if model in catalogue() else model, formats)
-    done = time_generation(shape, policy, target, prompt, batch, tokens_per_step)
+    done = time_generation(shape, policy, target, prompt, batch, tokens_per_step, sampling_named(sampling))
     found = {"model": model, **figures(done)}
     if plot is not None:
         found["plots"] = [str(path) for path in write_plots(found, plot)]

@@ -10,6 +10,7 @@ from math import prod
 from typing import NamedTuple, TypeVar
 
 from unmask.compiler.lower import compile_step
+from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.compiler.schedule import Run, runs_of
 from unmask.decoding.policy import Policy
 from unmask.isa.encoding import Op
@@ -235,7 +236,13 @@ class GenerationTime:
 
 
 def time_generation(
-    shape: Architecture, policy: Policy, machine: Machine, prompt_length: int, batch: int = 1, tokens_per_step: float | None = None
+    shape: Architecture,
+    policy: Policy,
+    machine: Machine,
+    prompt_length: int,
+    batch: int = 1,
+    tokens_per_step: float | None = None,
+    sampling: SamplingProgram = "general",
 ) -> GenerationTime:
     """Compile the kinds of step of a generation and time each once.
 
@@ -246,13 +253,14 @@ def time_generation(
         prompt_length: positions before the generated ones.
         batch: sequences that are decoded side by side.
         tokens_per_step: see `runs_of`.
+        sampling: see `compile_step`.
 
     Raises:
         UnmaskError: what `compile_step`, `runs_of` or `time_program` raise.
     """
     runs = runs_of(policy, shape, prompt_length, batch, tokens_per_step)
     started = time.perf_counter()
-    program = compile_step(shape, policy, machine, prompt_length, batch)
+    program = compile_step(shape, policy, machine, prompt_length, batch, sampling=sampling)
     compiled = time.perf_counter()
     entries = {run.entry: program.entry(run.entry) for run in runs}
     timings = {run.entry: time_program(entries[run.entry], machine, parameters=run.parameters) for run in runs}

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
-from unmask.compiler.sampling.streamed import SamplingProgram
+from unmask.compiler.sampling.streamed import SamplingProgram, sampling_named
 from unmask.compiler.sampling.workload import Workload, breakdown, head_program, sampling_program
-from unmask.errors import UnmaskError
 from unmask.isa.table import BF16_BYTES, INT32_BYTES
 from unmask.machine.config import Machine
 from unmask.machine.cycle import time_program
 
 _WORD_BYTES = {"vector": ("vector_elements", BF16_BYTES), "float": ("float_words", 4), "integer": ("integer_words", INT32_BYTES)}
-
-
-def sampling_named(name: str) -> SamplingProgram:
-    """A sampling program by its name.
-
-    Raises:
-        UnmaskError: there is none of that name.
-    """
-    for program in get_args(SamplingProgram):
-        if program == name:
-            return program  # type: ignore[no-any-return]
-    raise UnmaskError(f"sampling program {name!r}: expected one of {', '.join(get_args(SamplingProgram))}")
 
 
 def measure(w: Workload, machine: Machine, name: str, chunk: int | None = None) -> dict[str, Any]:

@@ -28,6 +28,18 @@ DEFAULT_VECTORS = 12
 """Vectors of VLEN logits that the published program loads at once; the paper does not say how many (docs/sampling.md)."""
 
 
+def sampling_named(name: str) -> SamplingProgram:
+    """A sampling program by its name.
+
+    Raises:
+        UnmaskError: there is none of that name.
+    """
+    for program in PROGRAMS:
+        if program == name:
+            return program
+    raise UnmaskError(f"sampling program {name!r}: expected one of {', '.join(PROGRAMS)}")
+
+
 @dataclass(frozen=True)
 class Sampler:
     """What is sampled of every sequence.
