@@ -286,7 +286,7 @@ def walk(
         room: a power of two: tokens that a semaphore may have outstanding, and a sixteenth of the instructions that may be under way.
         phases: out, cycles by phase.
         totals: out, [4, engines]: busy cycles, instructions, HBM bytes; [3, 0] is the time.
-        trace: out, [n, 4]; only the first n instructions are traced.
+        trace: out, [n, 6]; only the first n instructions are traced.
 
     Returns:
         Status, instruction, semaphore. NO_ROOM: try again with more room.
@@ -352,6 +352,7 @@ def walk(
                     trace[executed, 0] = pc
                     trace[executed, 2] = start
                     trace[executed, 3] = end
+                    trace[executed, 4] = end
             else:
                 now = max(now, started[engine, tail[engine]]) + 1
                 totals[0, 0] += 1
@@ -435,11 +436,11 @@ def walk(
                 last_take[semaphore] = start
         if dram and program[at, ROWS0] > 0:
             next_start, end, moved = transfer(t, memory, program[at], queue[place, _FROM0], queue[place, _FROM1], engine == STORE, start)
-            totals[2, engine] += moved
         else:
             next_start = start + program[at, OCCUPANCY]
             end = next_start + program[at, LATENT]
-            totals[2, engine] += program[at, BYTES]
+            moved = program[at, BYTES]
+        totals[2, engine] += moved
         end = max(end, last_end[engine])
         last_end[engine] = end
         ready[engine] = next_start if pipelined[engine] else end
@@ -457,5 +458,7 @@ def walk(
             trace[queue[place, _NUMBER], 1] = engine
             trace[queue[place, _NUMBER], 2] = start
             trace[queue[place, _NUMBER], 3] = end
+            trace[queue[place, _NUMBER], 4] = ready[engine]
+            trace[queue[place, _NUMBER], 5] = moved
     _retire(log, retired, executed, program, phases, totals)
     return OK, 0, 0

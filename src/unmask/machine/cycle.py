@@ -53,13 +53,16 @@ _ERRORS = {
 class Trace:
     """One entry per executed instruction, in program order, int64: its index in the program, engine, start and end cycle.
 
-    `start` of an engine instruction is when the engine starts it, not when the sequencer dispatches it.
+    `start` of an engine instruction is when the engine starts it, not when the sequencer dispatches it. `ready` is the cycle from which its
+    engine takes the next one: before `end` on the load and the store engine. `hbm_bytes` are those it moves.
     """
 
     pc: I64
     engine: I64
     start: I64
     end: I64
+    ready: I64
+    hbm_bytes: I64
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: in
     sequencer, dram, memory = machine.sequencer, isinstance(machine.hbm, Dram), of_machine(machine)
     status, room = kernels.NO_ROOM, _ROOM
     while status == kernels.NO_ROOM:
-        phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 4), np.int64)
+        phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 6), np.int64)
         status, pc, semaphore = kernels.walk(
             static, sequencer.queue_depth, sequencer.loop_depth, pipelined, dram, memory, words, room, phases, totals, trace
         )
@@ -199,14 +202,14 @@ def _words(parameters: Mapping[int, int]) -> I64:
     return words
 
 
-def time_program(program: Program, machine: Machine, *, parameters: Mapping[int, int] | None = None, trace: bool = False) -> Timing:
+def time_program(program: Program, machine: Machine, *, parameters: Mapping[int, int] | None = None, trace: bool | int = False) -> Timing:
     """When a program's instructions start and end on a machine.
 
     Args:
         program: its data is not read: time does not depend on values, but for the addresses made of `parameters`.
         machine: need not be the one the program was compiled for, if its formats are the same.
         parameters: what S_LD finds in the integer SRAM, signed words by address; 0 where nothing is given.
-        trace: also return every executed instruction's start and end; 32 bytes each.
+        trace: also return when every executed instruction, or the first so many of them, starts and ends; 48 bytes each.
 
     Raises:
         UnmaskError: a deadlock, a semaphore with two signallers or waiters, loops nested too deeply, an instruction without a cost; names
@@ -221,7 +224,8 @@ def time_program(program: Program, machine: Machine, *, parameters: Mapping[int,
     words = _words(parameters or {})
     phases, totals, entries = _run(static, machine, words, names, 0)
     if trace:
-        entries = _run(static, machine, words, names, int(totals[1].sum()))[2]
+        executed = int(totals[1].sum())
+        entries = _run(static, machine, words, names, executed if trace is True else min(trace, executed))[2]
     busy, instructions, moved, (cycles, *_) = totals.tolist()
     labels = [engine.name.lower() for engine in Engine]
     return Timing(
