@@ -229,6 +229,10 @@ def test_a_cached_generation_feeds_fewer_rows_and_takes_fewer_cycles():
             lambda: simulate(compile_step(network(BASE), Policy(4, 4, 4, commit="guided"), SMALL, 2), [1, 2]),
             "commit 'guided' needs a guide",
         ),
+        (
+            lambda: simulate(compile_step(network(BASE), Policy(4, 4, 4, commit="guided"), SMALL, 0), [], template=[330, 330, 1, 2]),
+            "commit 'guided' needs a token before the first gap",
+        ),
         (lambda: compile_step(dream(0), Policy(4, 4, 4), SMALL, 2, 2, padded=True), "padding moves the positions"),
         (lambda: compile_step(dream(0), Policy(4, 4, 4, cache="dual"), SMALL, 2), "expected schedule 'timesteps'"),
         (lambda: compile_guide(guide(GROUPED), SMALL, 90), "90 positions need a guide's context of 105; it has 96"),

@@ -211,6 +211,8 @@ class _Host:
             new = _rows(template, about.batch, self.policy.gen_length, "the template", "the template needs {} tokens, not {}")
             if not (new == mask).any(axis=1).all():
                 raise UnmaskError(f"the template has no gap: at least one position must hold the mask token {mask}")
+            if self.policy.commit == "guided" and about.prompt_length == 0 and new[0, 0] == mask:
+                raise UnmaskError("commit 'guided' needs a token before the first gap, for the guide to go on from")
         canvas = np.concatenate((rows, new), axis=1)
         if canvas.min() < 0 or canvas.max() >= vocabulary:
             raise UnmaskError(f"the prompt holds a token outside the vocabulary of {vocabulary}")
