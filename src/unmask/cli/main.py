@@ -26,6 +26,7 @@ from unmask.cli.quantize import quantize
 from unmask.cli.run import run_program
 from unmask.cli.sim import sim
 from unmask.cli.text import printable
+from unmask.cli.trace import trace
 from unmask.cli.train import train
 from unmask.errors import UnmaskError
 
@@ -62,6 +63,7 @@ app.command("generate")(generate)
 app.command("compile")(compile_prompt)
 app.command("run")(run_program)
 app.command("sim")(sim)
+app.command("trace")(trace)
 app.add_typer(bench, name="bench")
 app.command("disasm")(disasm)
 app.command("asm")(asm)

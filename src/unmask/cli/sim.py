@@ -9,10 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from unmask.cli import options
+from unmask.cli.files import check_output
 from unmask.cli.policy import policy_from, takes_policy
 from unmask.report.plots import check_plots, write_plots
 
 PANEL = "Decoding"
+TRACED = ("model", "batch", "prompt", "generate", "block", "formats", "policy", "assumptions")
+"""What a trace says of the generation."""
 
 
 @takes_policy
@@ -39,6 +42,12 @@ def sim(
     smoothing: options.SmoothingOption = None,
     sampling: options.SamplingOption = "general",
     plot: Annotated[Path | None, typer.Option(help="A folder for a roofline and the phases of each kind of step, PNG and HTML.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="A Chrome trace of each kind of step, under 50 MB: engines, phases, memories; see `unmask trace`.")
+    ] = None,
+    trace_window: Annotated[
+        str, typer.Option(metavar="START:END", help="Cycles of each step to trace; by default as many from its beginning as fit.")
+    ] = ":",
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -50,6 +59,8 @@ def sim(
 
     if plot is not None:
         check_plots(plot)
+    if trace is not None:
+        check_output(trace)
 
     from unmask.cli.sim_tables import show
     from unmask.cli.target import target_machine
@@ -57,7 +68,9 @@ def sim(
     from unmask.compiler.sampling.streamed import sampling_named
     from unmask.models.catalogue import architecture, catalogue
     from unmask.report.generation import figures
+    from unmask.report.trace import Window, steps_of, write_trace
 
+    window = Window.parse(trace_window)
     shape = architecture(model)
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     target = target_machine(machine, None if model in catalogue() else model, formats)
@@ -65,7 +78,14 @@ def sim(
     found = {"model": model, **figures(done)}
     if plot is not None:
         found["plots"] = [str(path) for path in write_plots(found, plot)]
+    if trace is not None:
+        drawn = write_trace(trace, steps_of(done), target, window, {name: found[name] for name in TRACED})
+        found["trace"] = {"file": str(trace), "steps": {name: step._asdict() for name, step in drawn.items()}}
     if as_json:
         print(json.dumps(found))
     else:
         show(found)
+        for path in found.get("plots", ()):
+            print(path)
+        if trace is not None:
+            print(f"{trace}: `unmask trace {trace}` shows it")

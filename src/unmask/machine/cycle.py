@@ -222,10 +222,10 @@ def time_program(program: Program, machine: Machine, *, parameters: Mapping[int,
     number = {name: index for index, name in enumerate(names)}
     static = _static(ops, [number[phase] for phase in program.phases], machine)
     words = _words(parameters or {})
-    phases, totals, entries = _run(static, machine, words, names, 0)
-    if trace:
-        executed = int(totals[1].sum())
-        entries = _run(static, machine, words, names, executed if trace is True else min(trace, executed))[2]
+    phases, totals, entries = _run(static, machine, words, names, 0 if trace is True else int(trace))
+    executed = int(totals[1].sum())
+    if trace is True:
+        entries = _run(static, machine, words, names, executed)[2]
     busy, instructions, moved, (cycles, *_) = totals.tolist()
     labels = [engine.name.lower() for engine in Engine]
     return Timing(
@@ -234,5 +234,5 @@ def time_program(program: Program, machine: Machine, *, parameters: Mapping[int,
         phases={name: int(phases[number[name]]) for name in names},
         instructions=dict(zip(labels, instructions, strict=True)),
         hbm_bytes={label: moved[engine] for engine, label in enumerate(labels) if engine in PIPELINED},
-        trace=Trace(*np.ascontiguousarray(entries.T)) if trace else None,
+        trace=Trace(*np.ascontiguousarray(entries[:executed].T)) if trace else None,
     )
