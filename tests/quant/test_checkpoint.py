@@ -207,6 +207,7 @@ def test_a_weight_that_is_no_number_is_named(sharded, tmp_path, monkeypatch, nam
     monkeypatch.setattr(stream, "CHUNK_BYTES", 300)
     edit(sharded, name, lambda weights: weights[name].__setitem__(tuple(index), value))
     assert f"tensor {name} holds NaN or infinity at {index}" in line_of(lambda: quantize_checkpoint(sharded, tmp_path / "packed", FORMATS))
+    assert not any(path.name.startswith("packed") for path in tmp_path.iterdir())
     assert not (tmp_path / "packed").exists()
 
 

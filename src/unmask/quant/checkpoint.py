@@ -68,7 +68,7 @@ def quantize_checkpoint(
     Raises:
         UnmaskError: before any work: what `load_network` raises for names, shapes and types; a source that is packed already; an output
             that exists, is being written or was begun with something else; too little space. During it: a weight that is NaN or infinite,
-            or beyond BF16; a file that cannot be written, with the finished ones kept.
+            or beyond BF16, and nothing is kept; a file that cannot be written, with the finished ones kept.
     """
     started = time.monotonic()
     folder, output = resolve_checkpoint(source), Path(os.path.abspath(output))
@@ -88,6 +88,9 @@ def quantize_checkpoint(
             _copy_side_files(folder, partial)
             os.replace(partial / packed.PROGRESS, partial / packed.MARKER)
             os.replace(partial, output)
+    except _BrokenWeight:
+        shutil.rmtree(partial, ignore_errors=True)  # it could never be finished
+        raise
     except OSError as error:
         why = "no space left on the device" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         raise UnmaskError(f"{partial}: cannot write: {why}; finished files stay, the same command goes on from there") from None
@@ -204,23 +207,27 @@ class _Job:
             for start, chunk in shard.rows(name):
                 if form is None:
                     bits = stream.to_bf16(chunk)
-                    _check_finite(name, start, (bits & bf16.INFINITY_BITS) == bf16.INFINITY_BITS)
+                    _check_finite(shard.path, name, start, (bits & bf16.INFINITY_BITS) == bf16.INFINITY_BITS)
                     yield bits.data
                 else:
                     block = stream.to_mx(chunk, form)
                     if (block.scales == mx.NAN_SCALE).any():
-                        _check_finite(name, start, ~torch.isfinite(chunk.to(torch.float32)).numpy())
+                        _check_finite(shard.path, name, start, ~torch.isfinite(chunk.to(torch.float32)).numpy())
                     scales.append(block.scales.data)
                     yield mx.pack(block).data
                 count(chunk.numel() * chunk.element_size())
             yield from scales
 
 
-def _check_finite(name: str, start: int, broken: NDArray[np.bool_]) -> None:
+class _BrokenWeight(UnmaskError):
+    """A weight that no format holds."""
+
+
+def _check_finite(path: Path, name: str, start: int, broken: NDArray[np.bool_]) -> None:
     if broken.any():
         index = np.argwhere(broken)[0]
         index[0] += start
-        raise UnmaskError(f"tensor {name} holds NaN or infinity at {index.tolist()}")
+        raise _BrokenWeight(f"{path}: tensor {name} holds NaN or infinity at {index.tolist()}")
 
 
 @contextmanager

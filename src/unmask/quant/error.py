@@ -52,4 +52,4 @@ def weight_errors(
                     errors[index] += float(np.square(mx.dequantize(stream.to_mx(chunk, form)) - exact).sum())
                 done += chunk.numel()
                 report(done, whole)
-    return {form.name: math.sqrt(error / squares) for form, error in zip(forms, errors, strict=True)}
+    return {form.name: math.sqrt(error / squares) if squares else 0.0 for form, error in zip(forms, errors, strict=True)}
