@@ -27,8 +27,8 @@ class _Memory:
         self.name, self.capacity, self.grain, self._start = name, capacity, grain, start
         self._written = np.full(capacity // grain, _NEVER)
         self._needed = np.full(capacity // grain, _NEVER)
-        self._times: list[I64] = []
-        self._changes: list[I64] = []
+        self._times: list[int] = []
+        self._changes: list[int] = []
 
     def touch(self, access: Access, start: int, end: int) -> None:
         """Read or write the grains of an access between two cycles."""
@@ -42,10 +42,10 @@ class _Memory:
 
     def close(self, at: int) -> tuple[I64, I64]:
         """When the number of grains in use changes, and by how many; values in use at cycle `at` end with their last use before it."""
-        self._close(self._written, self._needed, at)
-        times, places = np.unique(np.concatenate(self._times or [np.zeros(0, np.int64)]), return_inverse=True)
+        self._close(self._written[None], self._needed[None], at)
+        times, places = np.unique(np.array(self._times, np.int64), return_inverse=True)
         changes = np.zeros(len(times), np.int64)
-        np.add.at(changes, places, np.concatenate(self._changes or [np.zeros(0, np.int64)]))
+        np.add.at(changes, places, np.array(self._changes, np.int64))
         return times, changes
 
     def _grains(self, of: I64, access: Access) -> I64:
@@ -58,14 +58,19 @@ class _Memory:
 
     def _close(self, written: I64, needed: I64, upto: int) -> None:
         """End the values of some grains at their last use, and not after `upto`."""
+        if (needed == needed[0, 0]).all() and (written == written[0, 0]).all():
+            # Nearly always: a tile is written again as a whole.
+            written, needed, weight = written[:1, :1], needed[:1, :1], needed.size
+        else:
+            weight = 1
         used = needed != _NEVER
         since = np.maximum(written[used], self._start)
         until = np.minimum(needed[used], upto)
         lived = until > since
-        for times, sign in ((since[lived], 1), (until[lived], -1)):
-            found, counts = np.unique(times, return_counts=True)
-            self._times.append(found)
-            self._changes.append(sign * counts)
+        for times, sign in ((since[lived], weight), (until[lived], -weight)):
+            found, counts = np.unique(times, return_counts=True) if times.size > 1 else (times, np.ones(times.size, np.int64))
+            self._times += found.tolist()
+            self._changes += (sign * counts).tolist()
 
 
 class Occupancy:
@@ -94,8 +99,8 @@ class Occupancy:
             if access.space in self._memories:
                 self._memories[access.space].touch(access, start, end)
 
-    def peaks(self, bins: I64) -> dict[str, I64]:
-        """The most in use in each bin, in the memory's units, by the memory's name with unit and capacity.
+    def peaks(self, bins: I64) -> dict[tuple[str, str], I64]:
+        """The most in use in each bin, in the memory's units, by the memory's name and its capacity with unit.
 
         Args:
             bins: int64 [bins + 1], where they start and where the last one ends.
@@ -110,5 +115,5 @@ class Occupancy:
             order = np.argsort(moments, kind="stable")
             levels = np.concatenate((before, level[1:]))[order]
             starts = np.searchsorted(moments[order], bins[:-1], side="left")
-            found[f"{space} SRAM, {self._units[space]} of {memory.capacity:,}"] = np.maximum.reduceat(levels, starts)
+            found[f"{space} SRAM", f"of {memory.capacity:,} {self._units[space]}"] = np.maximum.reduceat(levels, starts)
         return found

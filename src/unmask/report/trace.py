@@ -206,8 +206,8 @@ def _draw(events: _Events, step: Step, pid: int, machine: Machine, window: Windo
         events.put(text)
         count += 1
     bins = _bins(window)
-    for name, values in {**_bandwidth(trace, window, bins, machine), **occupancy.peaks(bins)}.items():
-        events.put_all(_counter(name, values, bins, pid, clock))
+    for (name, unit), values in {**_bandwidth(trace, window, bins, machine), **occupancy.peaks(bins)}.items():
+        events.put_all(_counter(name, unit, values, bins, pid, clock))
     return Drawn(*window, timing.cycles, count, executed)
 
 
@@ -235,14 +235,9 @@ class _Slice:
         self.op, engine = op, engine_of(op)
         self.keeps_registers = op.name in REGISTER_INSTRUCTIONS
         in_sequencer = engine is Engine.SEQUENCER
-        registers = {spec.name for spec in op.row.fields if spec.kind is Kind.REGISTER}
+        registers = [spec.name for spec in op.row.fields if spec.kind is Kind.REGISTER]
         self._addresses = [] if in_sequencer else [(f',"{name}":', int(op.operands[name])) for name in registers]
-        fixed = {
-            name: f"r{value}" if name in registers else value
-            for name, value in op.operands.items()
-            if in_sequencer or name not in registers
-        }
-        fixed = {name: str(value) if isinstance(value, float) and not math.isfinite(value) else value for name, value in fixed.items()}
+        fixed = {name: _argument(value, name in registers) for name, value in op.operands.items() if in_sequencer or name not in registers}
         semaphores = {name: list(used) for name, used in (("wait", op.wait), ("signal", op.signal)) if used}
         arguments = json.dumps({"pc": pc, **fixed, **semaphores}, separators=(",", ":"))
         self._head = (
@@ -264,6 +259,13 @@ class _Slice:
             f'{self._head}{addresses},"start":{start},"cycles":{ready - start}{done}}},'
             f'"ts":{clock.text(at)},"dur":{clock.text(until - at)}}}'
         )
+
+
+def _argument(value: float, register: bool) -> float | str:
+    """An operand as JSON can say it."""
+    if register:
+        return f"r{value}"
+    return value if math.isfinite(value) else str(value)
 
 
 def _instructions(
@@ -329,8 +331,8 @@ def _bins(window: Window) -> I64:
     return np.append(np.arange(window.start, window.end, width), window.end)
 
 
-def _bandwidth(trace: Trace, window: Window, bins: I64, machine: Machine) -> dict[str, NDArray[np.float64]]:
-    """GB/s of loads and stores in each bin.
+def _bandwidth(trace: Trace, window: Window, bins: I64, machine: Machine) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """GB/s of loads and stores in each bin, by the counter's name and unit.
 
     An instruction's bytes are spread evenly over the cycles in which it keeps its engine, and further where the memory is not that fast.
     """
@@ -348,15 +350,15 @@ def _bandwidth(trace: Trace, window: Window, bins: I64, machine: Machine) -> dic
         corners = np.ravel(np.column_stack((begins, ends)))
         so_far = np.ravel(np.column_stack((np.cumsum(moved) - moved, np.cumsum(moved))))
         moved_by = np.interp(bins, corners, so_far) if len(corners) else np.zeros(len(bins))
-        rates[f"HBM {engine.name.lower()}, GB/s of {machine.memory_gbps:,.4g}"] = np.diff(moved_by) / np.diff(bins) * machine.clock_ghz
+        rates[f"HBM {engine.name.lower()}", f"of {machine.memory_gbps:,.4g} GB/s"] = np.diff(moved_by) / np.diff(bins) * machine.clock_ghz
     return rates
 
 
-def _counter(name: str, values: NDArray[Any], bins: I64, pid: int, clock: _Clock) -> Iterator[dict[str, Any]]:
+def _counter(name: str, unit: str, values: NDArray[Any], bins: I64, pid: int, clock: _Clock) -> Iterator[dict[str, Any]]:
     """A counter's values where they change, and 0 at the end."""
     before = None
     for at, value in zip(bins.tolist(), [*values.tolist(), 0], strict=True):
         value = round(value, 3)
         if value != before:
-            yield {"ph": "C", "pid": pid, "name": name, "ts": clock.microseconds(at), "args": {"value": value}}
+            yield {"ph": "C", "pid": pid, "name": name, "ts": clock.microseconds(at), "args": {unit: value}}
         before = value
