@@ -179,6 +179,21 @@ def test_published_bandwidths():
         assert Machine.preset(name).memory_gbps == pytest.approx(gbps, rel=0.001)
 
 
+def test_presets_are_what_is_published():
+    assert Machine.preset("edge").sram.vector_kib * 1024 < 64_000
+    for vlen, floats in {512: 256, 1024: 512, 2048: 1024}.items():
+        machine = Machine.preset(f"published-{vlen}")
+        assert (machine.vector.vlen, machine.clock_ghz, machine.formats.logits) == (vlen, 1.0, "mxfp8")
+        assert (machine.sram.vector_kib, machine.sram.float_words, machine.sram.integer_words) == (8192, floats, 2048)
+        assert (machine.hbm.beat_bytes, machine.hbm.burst_beats) == (32, 128)
+        assert (machine.hbm.outstanding_reads, machine.hbm.outstanding_writes) == (4, 3)
+    for name, figures in {"a6000-class": (154.8, 768, 628, 300), "h100-class": (989, 3350, 814, 700)}.items():
+        machine = Machine.preset(name)
+        assert machine.gpu is not None
+        assert (machine.gpu.bf16_tflops, machine.gpu.memory_gbps, machine.gpu.area_mm2, machine.gpu.power_w) == figures
+        assert machine.peak_tops > machine.gpu.bf16_tflops
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -193,6 +208,16 @@ def test_published_bandwidths():
 def test_mistakes_are_named(fields, message):
     with pytest.raises(ValidationError, match=message):
         dram(**fields)
+
+
+def test_addresses_come_from_the_integer_parameters():
+    words = assemble("S_LD rd=r1 a=r0\nL_VEC dst=r0 src=r1 rows=1 cols=32 dst_stride=1 src_stride=0\nHALT")
+    load = Program(words, ["all"] * 3, 0, {}, {}, {})
+    machine = Machine.preset("edge")
+    # 64 bytes within a piece are one row's; over a border they are two channels' at once, with half the bursts each.
+    aligned, astride = (time_program(load, machine, parameters={0: address}).cycles for address in (64, 224))
+    assert time_program(load, machine).cycles == aligned
+    assert astride < aligned
 
 
 def test_the_cost_of_a_load_from_dram_needs_addresses():
