@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from unmask.compiler.sampling.workload import Workload
     from unmask.machine.config import Machine
 
-_BATCHES = (1, 2, 4, 8, 16, 32)
+_BATCHES = (1, 2, 4, 8, 12, 16)
 _STEPS = (1, 2, 4, 8, 16, 32)
 _VOCABULARIES = (16_384, 32_768, 65_536, 98_304, 126_464, 151_936)
 _CHUNKS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 126_464)

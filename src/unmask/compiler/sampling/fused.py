@@ -29,9 +29,12 @@ class Fused:
     """Emits the LM head of tile after tile of rows, and keeps candidates and confidences of all sequences for the commit."""
 
     def __init__(self, c: Context, s: Sampler, batch: int) -> None:
-        """Take room for the confidences, within the context's current scope of the float SRAM."""
+        """Take room for confidences, within the current scope of the float SRAM, unless the row accumulators keep all rows."""
         self._c, self.sampler, self._batch = c, s, batch
-        self._confidences = c.scalars(batch * s.length, f"confidences of {batch} sequences of {s.length} positions")
+        rows = batch * s.length
+        self._confidences: int | None = None
+        if rows > c.machine.vector.accumulators:
+            self._confidences = c.scalars(rows, f"confidences of {batch} sequences of {s.length} positions")
 
     def project(self, x: Tile, head: MxMatrix, segments: list[Segment]) -> None:
         """Sample rows of x head^T; BF16 logits live for two tiles of columns in the vector SRAM.
@@ -74,19 +77,24 @@ class Fused:
             e.tiles(head.rows - width, width, strides, lambda count: tile(count, True))
             e.release(*strides)
             ring.release()
-            row = segments[0].sequence * s.length + segments[0].first
-            e.emit("V_SAMPLE_END", dst=self._confidences + row, index=s.tokens + row, first=0, count=x.rows)
+            if self._confidences is not None:
+                row = self._row(segments[0])
+                e.emit("V_SAMPLE_END", dst=self._confidences + row, index=s.tokens + row, first=0, count=x.rows)
         e.order(Engine.VECTOR, Engine.LOAD)  # the words of the excluded tokens are free for what comes next
 
     def _sample(self, logits: Tile, segments: list[Segment], token: Var, running: bool) -> None:
         c, s, done = self._c, self.sampler, 0
+        start = self._row(segments[0]) if self._confidences is None else 0
         for whole, group in groupby(segments, lambda segment: segment.rows == s.length):
             # One instruction for all whole sequences: more would fill the vector engine's queue, and the sequencer could not run ahead.
             parts = list(group)
             for rows, first in [(len(parts) * s.length, 0)] if whole else [(part.rows, part.first) for part in parts]:
                 part = Tile(logits.at + done * logits.stride * STRIDE_UNIT, rows, logits.cols, logits.stride)
-                sample(c, part, s, done, token, Address(s.p.block_start, first), running)
+                sample(c, part, s, start + done, token, Address(s.p.block_start, first), running)
                 done += rows
+
+    def _row(self, segment: Segment) -> int:
+        return segment.sequence * self.sampler.length + segment.first
 
     def commit(self, policy: Policy, mask_token: int, canvas: int, *, opening: bool) -> Sampled:
         """Commit what was sampled; arguments as of `unmask.compiler.sampling.block.commit_block`."""
@@ -94,8 +102,14 @@ class Fused:
         return commit_block(self._c, lambda: self, s.tokens, policy, mask_token, self._batch, s.length, canvas, s.p, opening=opening)
 
     def emit(self, first: Var, confidence: int) -> Value:
-        """Where the confidences of the sequence whose rows start at register `first` are in the float SRAM: all is sampled already."""
-        place = Address(first, self._confidences)
+        """What is left to do of a sequence: everything is sampled already; see `unmask.compiler.sampling.block.Scoring`."""
+        place: Value = confidence
+        if self._confidences is None:
+            with self._c.e.phase("sampling-2-scalars"):
+                index = Address(first, self.sampler.tokens)
+                self._c.e.emit("V_SAMPLE_END", dst=confidence, index=index, first=first, count=self.sampler.length)
+        else:
+            place = Address(first, self._confidences)
         self.sampler.draw(self._c, place)
         return place
 
