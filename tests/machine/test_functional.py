@@ -545,8 +545,16 @@ VALID: dict[str, dict[str, Any]] = {
     "I_EQ_I": {"dst": 0, "a": 0, "count": 3, "value": 0},
     "V_TOPK_MASK": {"dst": 0, "f": 0, "eligible": 0, "k": 1, "count": 3},
     "V_SELECT_INT": {"dst": 0, "mask": 0, "a": 0, "b": 0, "count": 3},
+    "V_EXP_WIN": {"dst": 0, "a": 0, "f": 0, "rows": 2, "cols": 40, "dst_stride": 2, "a_stride": 2},
+    "F_EXP_WIN": {"dst": 0, "a": 0, "f": 0, "count": 3},
+    "V_RED_SUM_WIN": {"dst": 0, "a": 0, "f": 0, "rows": 2, "cols": 40, "a_stride": 2, "running": 0},
+    "V_SAMPLE": {
+        **{"seed": 0, "step": 0, "position": 0, "token": 0, "temperature": 0, "first": 0},
+        **{"a": 0, "period": 2, "rows": 2, "cols": 40, "a_stride": 2, "running": 0},
+    },
+    "V_SAMPLE_END": {"dst": 0, "index": 0, "first": 0, "count": 2},
 }
-NOT_ADDRESSES = {"seed", "step", "position", "token", "temperature", "base", "k", "bit", "value"}
+NOT_ADDRESSES = {"first", "seed", "step", "position", "token", "temperature", "base", "k", "bit", "value"}
 ADDRESSES = [
     (name, spec.name)
     for name, operands in VALID.items()
