@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 _MARKERS = {"matrix": "o", "vector": "s"}
 _LEAST_SHARE = 0.005
 """A phase that takes less of a step is drawn with the others of its size."""
-_LABELLED_SHARE = 0.07
+_LABELLED_SHARE = 0.085
 """A phase that takes less of a step has no room for its time."""
 _LEAST_OF_RUN = 0.0001
 """A phase that takes less of the run is left out of the roofline."""
+_OF_TIME = (
+    "A phase's time is what it adds to the run's: work done ahead, in the time of the phase before, may lift it above a roof.\n"
+    "Operations: two for each product of the matrix engine (circles), one for each element of the vector engine (squares)."
+)
 
 
 def check_plots(folder: Path) -> None:
@@ -52,12 +56,12 @@ def write_plots(found: dict[str, Any], folder: Path) -> list[Path]:
     """
     about = f"{found['model']} on {found['machine']}, batch {found['batch']}, cache {found['policy']['cache']}"
     written: list[Path] = []
-    drawings: dict[str, tuple[str, Callable[[Axes], None]]] = {
-        "roofline": (f"Roofline of the phases: {about}", lambda axes: _roofline(axes, found)),
-        "steps": (f"A denoising step by phases: {about}", lambda axes: _steps(axes, found)),
+    drawings: dict[str, tuple[str, Callable[[Axes, dict[str, Any]], None], str]] = {
+        "roofline": (f"Roofline of the phases: {about}", _roofline, _OF_TIME),
+        "steps": (f"A denoising step by phases: {about}", _steps, ""),
     }
-    for name, (title, draw) in drawings.items():
-        png, svg = _render(title, draw)
+    for name, (title, draw, note) in drawings.items():
+        png, svg = _render(title, draw, found, note)
         try:
             for suffix, content in ((".png", png), (".html", _page(title, svg, found).encode())):
                 (folder / f"{name}{suffix}").write_bytes(content)
@@ -67,20 +71,36 @@ def write_plots(found: dict[str, Any], folder: Path) -> list[Path]:
     return written
 
 
-def _render(title: str, draw: Callable[[Axes], None]) -> tuple[bytes, str]:
-    """PNG and SVG of a drawing."""
+def _render(title: str, draw: Callable[[Axes, dict[str, Any]], None], found: dict[str, Any], note: str) -> tuple[bytes, str]:
+    """PNG and SVG of a drawing, with what was timed above it and a note below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    draw(axes)
-    axes.set_title(title, fontsize=10)
+    draw(axes, found)
+    figure.suptitle(title, fontsize=10)
+    axes.set_title(_configuration(found), fontsize=7.5, color="0.3")
+    figure.supxlabel(note, fontsize=7, color="0.3")
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", dpi=150)
     figure.savefig(svg, format="svg")
     return png.getvalue(), svg.getvalue()[svg.getvalue().index("<svg") :]
+
+
+def _configuration(found: dict[str, Any]) -> str:
+    """One line: the generation, the clock and the formats."""
+    formats = ", ".join(f"{role} {form}" for role, form in found["formats"].items())
+    return (
+        f"prompt {found['prompt']}, {found['generate']} new tokens in blocks of {found['block']}, {found['steps']:,} steps; "
+        f"{found['clock_ghz']:g} GHz; {formats}"
+    )
+
+
+def _colours(found: dict[str, Any]) -> dict[str, str]:
+    """A colour for each phase, the same in both drawings."""
+    return {phase: f"C{number}" for number, phase in enumerate(found["by_phase"])}
 
 
 def _roofline(axes: Axes, found: dict[str, Any]) -> None:
@@ -101,11 +121,11 @@ def _roofline(axes: Axes, found: dict[str, Any]) -> None:
     top = max(ridges)
     axes.plot([left, top], [left * bandwidth / 1000, top * bandwidth / 1000], color="0.4", lw=1.2)
     axes.text(left * 1.4, left * bandwidth / 1000, f"memory, {bandwidth:,.4g} GB/s", fontsize=8, color="0.3", va="center")
-    for number, (phase, engine, x, y) in enumerate(points):
-        axes.plot(x, y, _MARKERS[engine], color=f"C{number}", ms=8, label=f"{phase} ({engine})")
-    axes.set(
-        xscale="log", yscale="log", xlabel="operations per byte of HBM traffic", ylabel="10^12 operations per second", xlim=(left, right)
-    )
+    colours = _colours(found)
+    for phase, engine, x, y in points:
+        axes.plot(x, y, _MARKERS[engine], color=colours[phase], ms=8, label=f"{phase} ({engine})")
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte of HBM traffic", ylabel="TOP/s, 10¹² operations per second")
+    axes.set_xlim(left, right)
     axes.grid(which="major", lw=0.4, color="0.85")
     axes.legend(fontsize=8, loc="lower right")
 
@@ -115,10 +135,10 @@ def _steps(axes: Axes, found: dict[str, Any]) -> None:
     phases = [phase for phase in found["by_phase"] if any(_share(step, phase) >= _LEAST_SHARE for step in steps.values())]
     milliseconds = [step["cycles"] / found["clock_ghz"] / 1e6 for step in steps.values()]
     names = [f"{name}\n{step['runs']:,} x {time:,.4g} ms" for (name, step), time in zip(steps.items(), milliseconds, strict=True)]
-    left = [0.0] * len(steps)
+    left, colours = [0.0] * len(steps), _colours(found)
     for phase in phases:
         width = [_share(step, phase) for step in steps.values()]
-        bars = axes.barh(names, width, left=left, label=phase)
+        bars = axes.barh(names, width, left=left, label=phase, color=colours[phase], alpha=0.75)
         times = [f"{share * time:,.3g} ms" if share > _LABELLED_SHARE else "" for share, time in zip(width, milliseconds, strict=True)]
         axes.bar_label(bars, times, label_type="center", fontsize=8)
         left = [start + length for start, length in zip(left, width, strict=True)]
