@@ -19,6 +19,7 @@ from unmask.isa.program import Program
 from unmask.isa.table import Engine
 from unmask.machine.access import Access
 from unmask.models.layers import Architecture
+from unmask.report import trace
 from unmask.report.occupancy import Occupancy
 from unmask.report.trace import BINS, Step, Window, steps_of, write_trace
 
@@ -172,6 +173,20 @@ def test_a_long_run_is_cut_to_the_room(tmp_path: Path, room: int) -> None:
         assert 0 < step["instructions_drawn"] < 5 * 30_000
         assert shown.end < shown.cycles
     assert all(event["args"]["start"] < drawn["one"].end for track in slices(found, 0).values() for event in track)
+
+
+def test_of_a_huge_run_only_the_first_instructions_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = looped(f"{EXP}\nS_LI rd=r2 value=64\nSYNC engine=1", 500)
+    whole = write_trace(tmp_path / "whole.json", [step], SMALL)["loop"]
+    monkeypatch.setattr(trace, "MOST_TRACED", 1001)
+    part = write_trace(tmp_path / "part.json", [step], SMALL)["loop"]
+    assert part.executed == whole.executed == 2002
+    assert part.cycles == whole.cycles > part.end
+    everything, found = (slices(json.loads((tmp_path / name).read_text()), 0) for name in ("whole.json", "part.json"))
+    for engine in ("sequencer", "vector", "load"):
+        assert found[engine] == [event for event in everything[engine] if event["args"]["start"] < part.end]
+    with pytest.raises(UnmaskError, match="its first 1,001 instructions take"):
+        write_trace(tmp_path / "late.json", [step], SMALL, Window(part.end, 10**6))
 
 
 @pytest.mark.parametrize("text", ["", "5", "7:7", "9:2", "-3:2", "a:b", "1:2:3"])

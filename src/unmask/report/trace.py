@@ -42,8 +42,8 @@ _COUNTER_BYTES = 2_000_000
 """Room for the counters and the names of a step."""
 _PHASE_BYTES = 200
 """Room for a slice of a phase."""
-_NUMBER_BYTES = 16
-"""Room for a number in an instruction's slice."""
+_ADDRESS_BYTES = 16
+"""Room for an address register: 48 bits and a sign."""
 
 
 class Window(NamedTuple):
@@ -189,15 +189,17 @@ def _draw(events: _Events, step: Step, pid: int, machine: Machine, window: Windo
     timing = time_program(step.program, machine, parameters=step.parameters, trace=MOST_TRACED)
     trace, executed = timing.trace, sum(timing.instructions.values())
     assert trace is not None
+    clock = _Clock(machine.clock_ghz)
     slices = [_Slice(op, pc, phase, pid) for pc, (op, phase) in enumerate(zip(step.program.ops, step.program.phases, strict=True))]
-    seen = timing.cycles if len(trace.pc) == executed else int(trace.start[-1])
+    # Whatever is not traced is dispatched, and so starts, after the last traced instruction of the sequencer.
+    seen = timing.cycles if len(trace.pc) == executed else int(trace.start[trace.engine == Engine.SEQUENCER][-1])
     if window.start >= seen:
         what = "the step has" if len(trace.pc) == executed else f"its first {MOST_TRACED:,} instructions take"
         raise UnmaskError(f"step {step.name}: the window begins at cycle {window.start:,}; {what} {seen:,}")
-    most_bytes = np.array([piece.most_bytes for piece in slices])[trace.pc]
+    digits = max(len(str(timing.cycles)), len(clock.text(clock.nanoseconds(timing.cycles))))
+    most_bytes = np.array([piece.most_bytes(digits) for piece in slices])[trace.pc]
     most_bytes[1:] += _PHASE_BYTES * (np.diff(_phase_numbers(step.program)[trace.pc]) != 0)
     window = _fit(trace, Window(window.start, min(window.end, seen)), most_bytes, room)
-    clock = _Clock(machine.clock_ghz)
     events.put_all(_names(step, pid, window, timing.cycles))
     events.put_all(_phases(step.program, trace, window, pid, clock))
     occupancy = Occupancy(machine, window.start, window.end)
@@ -245,11 +247,10 @@ class _Slice:
         )
         self._late = engine in PIPELINED
 
-    @property
-    def most_bytes(self) -> int:
-        """No slice of this instruction is longer."""
-        names = sum(len(name) for name, _ in self._addresses)
-        return len(self._head) + names + _NUMBER_BYTES * (5 + len(self._addresses)) + len(',"start":,"cycles":,"done":},"ts":,"dur":},\n')
+    def most_bytes(self, digits: int) -> int:
+        """No slice of this instruction is longer, where times have so many digits."""
+        names = sum(len(name) + _ADDRESS_BYTES for name, _ in self._addresses)
+        return len(self._head) + names + 5 * digits + len(',"start":,"cycles":,"done":},"ts":.,"dur":.},\n')
 
     def text(self, start: int, ready: int, end: int, registers: Sequence[int], clock: _Clock) -> str:
         at, until = clock.nanoseconds(start), clock.nanoseconds(ready)
