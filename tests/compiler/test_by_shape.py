@@ -88,6 +88,6 @@ def test_a_machine_too_small_for_the_full_size_says_what_limits_it() -> None:
     with pytest.raises(UnmaskError, match=r"machine small cannot run .*: the matrix SRAM cannot hold two tiles of 32 rows"):
         compile_step(shape, policy, SMALL, 512)
     with pytest.raises(UnmaskError, match="the vector SRAM cannot hold"):
-        compile_step(shape, policy, shrunk(SMALL, sram={"matrix_kib": 4096, "vector_kib": 64}), 512)
+        compile_step(shape, policy, shrunk(SMALL, sram={"matrix_kib": 4096, "vector_kib": 32}), 512)
     with pytest.raises(UnmaskError, match="bytes of HBM; machine small has 1 GiB"):
         compile_step(shape, policy, shrunk(SMALL, sram={"matrix_kib": 4096}), 512)

@@ -1,4 +1,4 @@
-"""Entries of a program put together: each with the tallest row tile that the machine holds."""
+"""Entries of a program put together: each with the row tile that suits the machine."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from unmask.compiler.context import Context, Tiling
-from unmask.compiler.memory import Hbm, SramOverflow
+from unmask.compiler.memory import Hbm, SramOverflow, ceil_to
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
 from unmask.machine.config import Machine
 from unmask.machine.cycle import check_depth
 from unmask.machine.state import check_hbm
+from unmask.numerics import mx
 
 
 def assemble(
@@ -24,7 +25,7 @@ def assemble(
     about: dict[str, object],
     what: str = "this model and policy",
 ) -> Program:
-    """One program of several entries over the same memory, each with the tallest row tile that the machine holds.
+    """One program of several entries over the same memory, each with the row tile that suits the machine.
 
     Args:
         entries: what emits each entry up to HALT, by its name.
@@ -40,7 +41,7 @@ def assemble(
     tiles: dict[str, object] = {}
     high_water: dict[str, int] = {}
     for name, emit in entries.items():
-        c, tiling = _tallest(emit, rows[name], sequences, hbm, machine, what)
+        c, tiling = _fitting(emit, rows[name], sequences, hbm, machine, what)
         check_depth(c.e.ops, machine)
         places[name] = (len(ops), len(ops) + len(c.e.ops))
         ops += c.e.ops
@@ -72,9 +73,10 @@ def _tilings(rows: int, sequences: int, most: int) -> Iterator[Tiling]:
             yield tiling
 
 
-def _tallest(
+def _fitting(
     emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine, what: str
 ) -> tuple[Context, Tiling]:
+    """The entry with the tallest tile that fits, or with whole tiles of the array where these take less time."""
     overflow: SramOverflow | None = None
     for tiling in _tilings(rows, sequences, machine.vector.accumulators):
         c = Context(machine, hbm)
@@ -82,6 +84,31 @@ def _tallest(
             emit(c, tiling)
         except SramOverflow as error:
             overflow = error
-        else:
-            return c, tiling
+            continue
+        whole = _whole_tiles(tiling, machine)
+        if _cost(whole, rows, sequences, machine) < _cost(tiling, rows, sequences, machine):
+            c, tiling = Context(machine, hbm), whole
+            emit(c, tiling)
+        return c, tiling
     raise UnmaskError(f"machine {machine.name} cannot run {what}: {overflow}")
+
+
+def _whole_tiles(tiling: Tiling, machine: Machine) -> Tiling:
+    """The tallest tile that is no taller and fills the array's tiles of `blen` rows, if there is one."""
+    height = tiling.height // machine.matrix.blen * machine.matrix.blen
+    if tiling.sequences > 1:
+        return Tiling(max(height // tiling.rows, 1), tiling.rows)
+    return Tiling(1, height or tiling.rows)
+
+
+def _cost(tiling: Tiling, rows: int, sequences: int, machine: Machine) -> float:
+    """Cycles per weight: those of the array or, where that is more, those in which the memory brings it; once for every tile."""
+    blen, bits = machine.matrix.blen, mx.format_named(machine.formats.weights).bits_per_element
+    memory = bits / 8 * machine.clock_ghz / machine.memory_gbps
+
+    def cost(height: int) -> float:
+        return max(ceil_to(height, blen) / machine.peak_multiplies, memory) if height else 0.0
+
+    if tiling.sequences > 1:
+        return sequences // tiling.sequences * cost(tiling.height) + cost(sequences % tiling.sequences * rows)
+    return sequences * (rows // tiling.rows * cost(tiling.rows) + cost(rows % tiling.rows))

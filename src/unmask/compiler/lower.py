@@ -217,11 +217,11 @@ def reserve_cache(hbm: Hbm, shape: Architecture, form: mx.MxFormat, sequences: i
     Args:
         kept: from step to step, for all layers; otherwise the layers use the same room.
     """
-    blocks = shape.kv_heads * mx_blocks(shape.head_dim)
-    cols, rows = blocks * mx.BLOCK, sequences * positions
-    sizes = (rows * cols * form.element.bits // 8, rows * blocks) * 2
+    rows = sequences * shape.kv_heads * positions
+    head = MxMatrix(0, 0, rows, mx.padded(shape.head_dim), form)
+    sizes = (rows * head.row_bytes, rows * head.blocks) * 2
     offsets = [0, *np.cumsum([ceil_to(size, 64) for size in sizes]).tolist()]
     layer_bytes = offsets.pop()
     base = hbm.reserve("cache", layer_bytes * (shape.layers if kept else 1))
-    keys, values = (MxMatrix(base + offsets[i], base + offsets[i + 1], rows, cols, form) for i in (0, 2))
+    keys, values = (MxMatrix(base + offsets[i], base + offsets[i + 1], rows, head.cols, form) for i in (0, 2))
     return KvCache(keys, values, positions, shape.kv_heads, shape.head_dim, layer_bytes if kept else 0)

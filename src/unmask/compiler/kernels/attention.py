@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Var
-from unmask.compiler.kernels.linear import columns_of, mx_blocks, transposed_product
+from unmask.compiler.kernels.linear import columns_of, transposed_product
 from unmask.compiler.memory import MxMatrix
 from unmask.isa.table import Engine
-from unmask.numerics import functions, mx
+from unmask.numerics import functions
 
 
 @dataclass(frozen=True)
 class KvCache:
-    """K and V in HBM, one image per layer, `layer_bytes` apart: rows are canvas positions, sequence after sequence, and each head's part of
-    a row is MX blocks of its own along the head dimension.
+    """K and V in HBM, one image per layer, `layer_bytes` apart: sequence after sequence, head after head, rows of canvas positions, each of
+    MX blocks of its own along the head dimension. A head's rows lie together, so that attention streams them.
 
-    `keys` and `values` are those of layer 0 and of all sequences, [sequences * positions, heads * padded head_dim]; `head_blocks` MX blocks
-    belong to a head.
+    `keys` and `values` are those of layer 0 and of all sequences, [sequences * heads * positions, padded head_dim].
     """
 
     keys: MxMatrix
@@ -29,33 +29,33 @@ class KvCache:
     layer_bytes: int
 
     @property
-    def head_blocks(self) -> int:
-        return mx_blocks(self.head_dim)
+    def head_bytes(self) -> int:
+        """Element bytes of one head's rows of a sequence, of either matrix."""
+        return self.positions * self.keys.row_bytes
 
     @property
-    def head_bytes(self) -> int:
-        return self.head_blocks * mx.BLOCK * self.keys.format.element.bits // 8
+    def head_blocks(self) -> int:
+        """Scale bytes of one head's rows of a sequence, of either matrix."""
+        return self.positions * self.keys.blocks
 
     @property
     def sequence_bytes(self) -> int:
         """Element bytes of one sequence's rows, of either matrix."""
-        return self.positions * self.keys.row_bytes
+        return self.heads * self.head_bytes
 
     @property
     def sequence_blocks(self) -> int:
         """Scale bytes of one sequence's rows, of either matrix."""
-        return self.positions * self.keys.blocks
+        return self.heads * self.head_blocks
 
 
 def store_heads(c: Context, cache: KvCache, x: Tile, elements: Address, scales: Address) -> None:
-    """Pack the rows of `x` [rows, heads * head_dim] to the cache's rows that start at the given addresses."""
+    """Pack the rows of `x` [rows, heads * head_dim] to the rows of the cache's first head that start at the given addresses, and so on."""
     c.e.order(Engine.VECTOR, Engine.STORE)
-    whole_rows = cache.head_dim % mx.BLOCK == 0
-    heads, cols = (1, x.cols) if whole_rows else (cache.heads, cache.head_dim)
     source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
-    with c.e.loop(heads, {source: cols, e: cache.head_bytes, s: cache.head_blocks}):
-        stride = cache.keys.blocks
-        c.e.emit("ST_MX", src=source, dst=e, scales=s, rows=x.rows, cols=cols, src_stride=x.stride, dst_stride=stride, format=1)
+    with c.e.loop(cache.heads, {source: cache.head_dim, e: cache.head_bytes, s: cache.head_blocks}):
+        shape: dict[str, Any] = {"rows": x.rows, "cols": cache.head_dim, "src_stride": x.stride, "dst_stride": cache.keys.blocks}
+        c.e.emit("ST_MX", src=source, dst=e, scales=s, format=1, **shape)
     c.e.order(Engine.STORE, Engine.VECTOR)
     c.e.release(source, e, s)
 
@@ -86,6 +86,11 @@ def attend(c: Context, context: Var, queries: Var, shape: Tile, cache: KvCache, 
         (k_e, k_s), (v_e, v_s) = (
             (Address(elements, matrix.elements), Address(scales, matrix.scales)) for matrix in (cache.keys, cache.values)
         )
+
+        def add_up() -> None:
+            c.reduce("V_RED_SUM", total, scores)
+            c.e.emit("F_RECIP", dst=total, a=total, count=rows)
+
         with c.e.loop(cache.heads, heads), c.e.loop(group, {queries: head_dim, context: head_dim}):
             columns_of(c, scores, query, cache.keys, k_e, k_s, kv=True)
             c.unary("V_MUL_I", scores, scores, value=functions.softmax_scale(head_dim))
@@ -94,7 +99,5 @@ def attend(c: Context, context: Var, queries: Var, shape: Tile, cache: KvCache, 
             c.reduce("V_RED_MAX", top, scores)
             c.unary("V_SUB_F", scores, scores, f=top)
             c.unary("V_EXP", scores, scores)
-            c.reduce("V_RED_SUM", total, scores)
-            c.e.emit("F_RECIP", dst=total, a=total, count=rows)
-            transposed_product(c, result, scores, cache.values, v_e, v_s)
+            transposed_product(c, result, scores, cache.values, v_e, v_s, add_up)
             c.unary("V_MUL_F", result, result, f=total)

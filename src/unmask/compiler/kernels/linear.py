@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Value, Var, address
 from unmask.compiler.memory import MxMatrix, SramOverflow
@@ -99,10 +101,14 @@ def columns_of(c: Context, dst: Tile, a: Tile, b: MxMatrix, elements: Value, sca
     c.e.release(e, s, column)
 
 
-def transposed_product(c: Context, dst: Tile, a: Tile, b: MxMatrix, elements: Value, scales: Value) -> None:
+def transposed_product(
+    c: Context, dst: Tile, a: Tile, b: MxMatrix, elements: Value, scales: Value, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     """dst [m, n] = a [m, k] b for the first k rows and n columns of `b`, a KV matrix that is read down its columns.
 
-    `elements` and `scales` are the addresses of the first block of columns.
+    Args:
+        elements, scales: addresses of the first block of columns.
+        meanwhile: emits what the vector engine does beside the array; it neither reads `dst` nor writes `a` or `dst`.
     """
     fit = c.ring.size // a.cols * mx.BLOCK
     if fit < mx.BLOCK:
@@ -113,6 +119,7 @@ def transposed_product(c: Context, dst: Tile, a: Tile, b: MxMatrix, elements: Va
         block_bytes = mx.BLOCK * b.format.element.bits // 8
         load_tile(c, b, address(elements) + block * block_bytes, address(scales) + block, a.cols, count, kv=True)
         multiply(c, dst.columns(first, count), a, count, kv=True, transposed=True)
+    meanwhile()
     c.e.order(Engine.MATRIX, Engine.VECTOR)
 
 
