@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.compiler.guide import NpuGuide
 from unmask.compiler.lower import fed_rows, head_row, step_kind
+from unmask.compiler.step import PARAMETERS_AT
 from unmask.decoding.cache.base import Moment
 from unmask.decoding.compose import acceptance_of, schedule_of, stop_of
 from unmask.decoding.dream import Timesteps
@@ -70,7 +71,7 @@ class Simulation:
         visible: bool [batch, positions], False at padding; None if there is none.
         ids: int64 [batch, positions], the final canvas; after an early stop, end-of-text tokens are in place of the masks left.
         steps: one record per denoising step.
-        timings: the cycle reading of each entry that ran; an entry takes the same time whatever the values.
+        timings: the cycle reading of each entry that ran, with the addresses of its first run; values take no part in it.
         runs: how often each entry ran; those of a guide's program begin with "guide".
         sampling: the program that sampled.
     """
@@ -195,6 +196,7 @@ class _Host:
         self.visible = self._visible(attention_mask)
         self.npu = FunctionalMachine(program, self.about.machine)
         self.steps: list[Step] = []
+        self.parameters: dict[str, dict[int, int]] = {}  # of each entry's first run, for the addresses in its timing
         self.stopped = False
         self.guide, self.judge = guide, self._judge(guide)
         self._write_start()
@@ -280,6 +282,7 @@ class _Host:
             fraction = float(Timesteps(self.policy.steps_per_block, self.policy.eps).fraction(index))
             commits = [due_word(fraction)] * self.about.batch
         words = [rows.start, block.start, head_row(shape, rows, block), self.seed, len(self.steps), *commits]
+        self.parameters.setdefault(kind.name, {PARAMETERS_AT + index: word for index, word in enumerate(words)})
         self.npu.write("parameters", np.array(words, "<u4"))
         self.npu.run(kind.name)
         if self.judge is not None:
@@ -308,7 +311,7 @@ class _Host:
     def simulation(self) -> Simulation:
         """The finished generation."""
         machine, runs = self.about.machine, Counter(step.entry for step in self.steps)
-        timings = {entry: time_program(self.program.entry(entry), machine) for entry in runs}
+        timings = {entry: time_program(self.program.entry(entry), machine, parameters=self.parameters[entry]) for entry in runs}
         if self.guide is not None:
             timings |= self.guide.timings()
             runs.update(self.guide.runs)
