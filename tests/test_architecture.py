@@ -153,9 +153,7 @@ def undocumented(trees: dict[str, ast.Module]) -> Iterator[str]:
 
 
 def test_imports_follow_the_arrows() -> None:
-    assert [
-        line for path in MODULES for line in forbidden_imports(path.read_text(), module_name(path), path.name == "__init__.py")
-    ] == []
+    assert [line for path in MODULES for line in forbidden_imports(path.read_text(), module_name(path), path.name == "__init__.py")] == []
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,7 @@ def test_a_cached_generation_feeds_fewer_rows_and_takes_fewer_cycles():
         ),
         (lambda: compile_step(dream(0), Policy(4, 4, 4), SMALL, 2, 2, padded=True), "padding moves the positions"),
         (lambda: compile_step(dream(0), Policy(4, 4, 4, cache="dual"), SMALL, 2), "expected schedule 'timesteps'"),
+        (lambda: compile_step(guide(GROUPED), Policy(4, 4, 4), SMALL, 2), "expected a diffusion model"),
         (lambda: compile_guide(guide(GROUPED), SMALL, 90), "90 positions need a guide's context of 105; it has 96"),
         (lambda: compile_step(network(BASE), Policy(4, 4, 4), Machine.preset("small"), 2).entry("nope"), "no entry 'nope'"),
     ],

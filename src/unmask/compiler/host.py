@@ -139,8 +139,6 @@ class _Compiled:
     def of(cls, program: Program) -> _Compiled:
         about: dict[str, Any] = program.about
         try:
-            if not about["weights"]:
-                raise UnmaskError("the program was compiled from an architecture, without weights: it can be timed, not run")
             machine, policy = Machine.model_validate(program.machine), Policy(**about["policy"])
             numbers = int(about["positions"]), int(about["batch"]), bool(about["padded"])
             return cls(machine, policy, Architecture(**about["model"]), *numbers, str(about["sampling"]))

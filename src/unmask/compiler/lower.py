@@ -29,6 +29,7 @@ from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES
 from unmask.machine.config import BF16, Machine
 from unmask.models.family import Network
+from unmask.models.guide import GuideNetwork
 from unmask.models.layers import Architecture
 from unmask.numerics import bf16, mx
 from unmask.quant.smoothing.static import KvScales
@@ -111,6 +112,8 @@ def compile_step(
     if sampling != "general":
         check_served(policy, shape.eos_token_id)
     hbm = Hbm()
+    if isinstance(model, GuideNetwork):
+        raise UnmaskError("a guide sees only what precedes a position; expected a diffusion model (a guide is compiled by compile_guide)")
     network = place_network(hbm, model, positions, mx.format_named(machine.formats.weights))
     at = _reserve(hbm, shape, policy, machine, positions, batch, padded, kv_scales, filled=not isinstance(model, Architecture))
     kinds = _kinds(policy, shape, prompt_length)

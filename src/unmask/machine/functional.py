@@ -46,6 +46,13 @@ class FunctionalMachine:
     """
 
     def __init__(self, program: Program, machine: Machine) -> None:
+        """Load a program.
+
+        Raises:
+            UnmaskError: it was compiled without weights, or needs more memory than the machine has.
+        """
+        if not program.about.get("weights", True):
+            raise UnmaskError("the program was compiled from an architecture, without weights: it can be timed, not run")
         self.program = program
         self.state = State(machine, program.hbm_bytes)
         for name, content in program.data.items():
