@@ -140,8 +140,8 @@ def test_names_and_text_are_never_markup_nor_control_characters(
     decode = Tokenizer.decode
     monkeypatch.setattr(Tokenizer, "decode", lambda *given, **options: "[/b]\x1b[2J\n" + decode(*given, **options))
 
-    def phased(*given: object) -> object:
-        timing = time_program(*given)
+    def phased(*given: object, **options: object) -> object:
+        timing = time_program(*given, **options)
         timing.phases["[/x]"] = 0
         return timing
 
