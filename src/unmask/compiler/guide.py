@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from unmask.compiler.assembly import assemble
-from unmask.compiler.context import Context, Tile, Tiling
+from unmask.compiler.context import Context, Tiling
 from unmask.compiler.kernels.head import project_logits
 from unmask.compiler.kernels.norm import rms_norm
 from unmask.compiler.lower import reserve_cache, reserve_logits
-from unmask.compiler.memory import Hbm
+from unmask.compiler.memory import Hbm, bf16_bytes
 from unmask.compiler.network import NetworkImage, place_network
 from unmask.compiler.sampling.logits import Logits
 from unmask.compiler.transformer import Feed, StreamBuffers, Transformer, Unseen
@@ -21,7 +21,7 @@ from unmask.decoding.piecewise import PIECE, guide_room
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, Engine
-from unmask.machine.config import Machine
+from unmask.machine.config import BF16, Machine
 from unmask.machine.cycle import Timing, time_program
 from unmask.machine.functional import FunctionalMachine
 from unmask.machine.state import F32, read_bf16
@@ -50,16 +50,16 @@ def compile_guide(network: GuideNetwork, machine: Machine, positions: int) -> Pr
     image = place_network(hbm, network, room, mx.format_named(machine.formats.weights))
     row_bytes = shape.width * BF16_BYTES
     rows, columns = np.arange(PIECE)[:, None], np.arange(2 * room) - room
-    unseen = np.where(columns > rows, np.uint16(0xFF80), np.uint16(0)).astype("<u2")  # BF16 -inf and 0
+    unseen = bf16_bytes(np.where(columns > rows, np.float32(-np.inf), np.float32(0)))
     stream = StreamBuffers(
         canvas=hbm.reserve("canvas", room * INT32_BYTES),
         x=hbm.reserve("x", PIECE * row_bytes),
         queries=hbm.reserve("queries", PIECE * row_bytes),
         cache=reserve_cache(hbm, shape, mx.format_named(machine.formats.kv), 1, room, kept=True),
-        unseen=Unseen(hbm.place("unseen", unseen.view(np.uint8)), 2 * room * BF16_BYTES, causal=True),
+        unseen=Unseen(hbm.place("unseen", unseen), 2 * room * BF16_BYTES, causal=True),
     )
     parameters = hbm.reserve("parameters", INT32_BYTES)
-    logits = reserve_logits(hbm, "logits", PIECE, shape.vocab_size, "bf16")
+    logits = reserve_logits(hbm, "logits", PIECE, shape.vocab_size, BF16)
 
     def emit(c: Context, tiling: Tiling) -> None:
         word = c.integers.take(1, "the position of the first token")
@@ -88,7 +88,7 @@ def _head(c: Context, image: NetworkImage, tiling: Tiling, x: int, logits: Logit
             with c.vector.scope():
                 rows, normed = (c.tile(min(tiling.height, PIECE - first), shape.width, "a tile of rows") for _ in range(2))
                 c.e.order(Engine.STORE, Engine.LOAD)
-                c.load(Tile(rows.at, rows.rows, rows.cols, rows.stride), x + first * row_bytes, row_bytes)
+                c.load(rows, x + first * row_bytes, row_bytes)
                 rms_norm(c, normed, rows, weight, shape.norm_eps)
                 project_logits(c, normed, image.head, logits, first)
 
@@ -96,8 +96,8 @@ def _head(c: Context, image: NetworkImage, tiling: Tiling, x: int, logits: Logit
 class NpuGuide:
     """A guide on the simulated machine, an `unmask.decoding.guided.Guide`.
 
-    The program of `compile_guide` runs once per piece of `unmask.decoding.guide.PIECE` tokens; the host reads its logits and decides what
-    is accepted.
+    The program of `compile_guide` runs once per piece of `unmask.decoding.piecewise.PIECE` tokens; the host reads its logits and decides
+    what is accepted.
 
     Attributes:
         runs: how often the program has run, by entry.

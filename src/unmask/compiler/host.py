@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.compiler.guide import NpuGuide
 from unmask.compiler.lower import fed_rows, head_row, step_kind
+from unmask.compiler.memory import bf16_bytes
 from unmask.compiler.step import PARAMETERS_AT
 from unmask.decoding.cache.base import Moment
 from unmask.decoding.compose import acceptance_of, schedule_of, stop_of
@@ -246,8 +247,8 @@ class _Host:
         self.npu.write("canvas", canvas.astype("<i4"))
         if self.about.padded:
             visible = np.ones_like(self.start, bool) if self.visible is None else self.visible
-            unseen = np.where(visible, np.uint16(0), np.uint16(0xFF80))  # BF16 0 and -inf
-            self.npu.write("unseen", np.concatenate([unseen.astype("<u2")] * copies))
+            unseen = bf16_bytes(np.where(visible, np.float32(0), np.float32(-np.inf)))
+            self.npu.write("unseen", np.concatenate([unseen] * copies))
 
     def run(self) -> Iterator[Step]:
         """Denoise; gives the steps as they are done."""
