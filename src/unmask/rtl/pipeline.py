@@ -1,0 +1,64 @@
+"""Registers of a datapath: where its latency, which the machine configuration states, turns into flip-flops."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, Value, ValueLike
+
+
+def delay(m: Module, value: ValueLike, cycles: int, name: str) -> Value:
+    """`value`, that many cycles later; reset to 0."""
+    result = Value.cast(value)
+    for index in range(cycles):
+        register = Signal(result.shape(), name=f"{name}_{index + 1}")
+        m.d.sync += register.eq(result)
+        result = register
+    return result
+
+
+class Pipeline:
+    """A datapath without stalls, whose author marks the places where it may be cut, and whose user says how many registers it has.
+
+    With fewer registers than places some places stay wires; with more, some places hold several, so that synthesis can move them.
+
+    Attributes:
+        m: the module that the datapath is built in.
+        places, registers: as given.
+    """
+
+    def __init__(self, m: Module, places: int, registers: int, name: str = "stage") -> None:
+        """Start at the inputs.
+
+        Args:
+            m: the module to add registers to.
+            places: how often `cut` will be called.
+            registers: cycles from the inputs to the outputs.
+            name: prefix of the registers' names.
+
+        Raises:
+            ValueError: a negative number of registers, or registers without a place.
+        """
+        if registers < 0 or (registers and not places):
+            raise ValueError(f"{registers} registers at {places} places")
+        self.m, self.places, self.registers = m, places, registers
+        self._name, self._passed = name, 0
+
+    def cut(self, *values: ValueLike) -> list[Value]:
+        """The next place: all values that are still needed, behind the registers that this place holds.
+
+        Raises:
+            ValueError: more places than announced.
+        """
+        if self._passed == self.places:
+            raise ValueError(f"more than {self.places} places in pipeline {self._name}")
+        here, there = (count * self.registers // self.places for count in (self._passed, self._passed + 1))
+        self._passed += 1
+        return [delay(self.m, value, there - here, f"{self._name}{self._passed}_{index}") for index, value in enumerate(values)]
+
+    def done(self) -> None:
+        """Check that every announced place was passed, without which the latency would be short.
+
+        Raises:
+            ValueError: some were not.
+        """
+        if self._passed != self.places:
+            raise ValueError(f"{self._passed} of {self.places} places of pipeline {self._name} were passed")
