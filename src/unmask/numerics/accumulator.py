@@ -56,7 +56,10 @@ def sum_rows(x: Float32) -> tuple[Int64, Bool]:
     """The exact sum of each row in the vector accumulator.
 
     x: float32 [rows, cols], bf16-valued. Returns the sums, int64 [rows] with `VECTOR_FRACTION` fraction bits, wrapping, and bool [rows],
-    true where a row holds an element that the accumulator cannot: a NaN, an infinity (both count as 0 in the sum) or one of 2^31 or more.
+    true where a row holds an element that the accumulator cannot: a NaN, an infinity or one of 2^31 or more. They count as 0 in the sum.
     """
-    acc: Int64 = from_bf16(x, VECTOR_FRACTION).sum(axis=1, dtype=np.int64)
-    return acc, np.asarray(~(np.abs(x) < 2.0 ** (63 - VECTOR_FRACTION)).all(axis=1), dtype=np.bool_)
+    held = np.abs(x) < 2.0 ** (63 - VECTOR_FRACTION)
+    invalid = np.asarray(~held.all(axis=1), dtype=np.bool_)
+    kept = np.where(held, x, np.float32(0)) if invalid.any() else x
+    acc: Int64 = from_bf16(kept, VECTOR_FRACTION).sum(axis=1, dtype=np.int64)
+    return acc, invalid

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmask.numerics import accumulator, functions
-from unmask.numerics._arrays import Float32, Int64
+from unmask.numerics._arrays import Bool, Float32, Int64
 
 BIN_BITS = 32
 LOWEST = -(2**40)
@@ -62,12 +62,17 @@ def add_rows(state: Int64, x: Float32) -> None:
     add(state, levels, _shifted(significand, place).sum(axis=1), (_shifted(significand, place + BIN_BITS) & _BIN).sum(axis=1))
 
 
-def add_scaled(state: Int64, levels: Int64, x: Float32) -> None:
-    """Add terms that `scaled` brought to given levels, bf16-valued float32 [rows, cols] below 1; a NaN adds nothing."""
-    with np.errstate(invalid="ignore"):
-        whole = np.floor(np.where(np.isnan(x), 0, x).astype(np.float64) * 2.0 ** (2 * BIN_BITS)).astype(np.uint64)
+def add_scaled(state: Int64, levels: Int64, x: Float32) -> Bool:
+    """Add terms that `scaled` brought to given levels, bf16-valued float32 [rows, cols].
+
+    Returns bool [rows], true where a row holds what `scaled` never gives for a finite number: a NaN, or anything outside [0, 1). It adds
+    nothing.
+    """
+    held = (x >= 0) & (x < 1)
+    whole = np.floor(np.where(held, x, 0).astype(np.float64) * 2.0 ** (2 * BIN_BITS)).astype(np.uint64)
     upper, lower = (whole >> np.uint64(BIN_BITS)).astype(np.int64), (whole & np.uint64(_BIN)).astype(np.int64)
     add(state, levels, upper.sum(axis=1), lower.sum(axis=1))
+    return np.asarray(~held.all(axis=1), dtype=np.bool_)
 
 
 def scaled(x: Float32, levels: Int64) -> Float32:

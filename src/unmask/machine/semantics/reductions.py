@@ -27,8 +27,12 @@ def _v_red_sum(s: State, dst: int, a: int, rows: int, cols: int, a_stride: int, 
 
 @effect("V_RED_MAX")
 def _v_red_max(s: State, dst: int, a: int, rows: int, cols: int, a_stride: int, running: int) -> None:
-    best, top = s.scalars(dst, rows), comparable(s.tile(a, rows, cols, a_stride)).max(axis=1)
-    best[:] = np.maximum(comparable(best), top) if running else top
+    scores = comparable(s.tile(a, rows, cols, a_stride))
+    # The first of equals, so that the sign of a zero does not depend on how numpy compares.
+    top = scores[np.arange(rows), scores.argmax(axis=1)]
+    best = s.scalars(dst, rows)
+    previous = comparable(best)
+    best[:] = np.where(top > previous, top, previous) if running else top
 
 
 @effect("V_RED_MAX_IDX")
@@ -51,7 +55,7 @@ def _v_red_max_idx(
     column, row = scores.argmax(axis=1), np.arange(rows)
     top = scores[row, column]
     best, where, value = s.scalars(dst, rows), s.words(index, rows), s.scalars(picked, rows)
-    wins = top > best if running else np.ones(rows, bool)
+    wins = top > comparable(best) if running else np.ones(rows, bool)
     best[wins], where[wins], value[wins] = top[wins], base + column[wins], companion[row, column][wins]
 
 

@@ -21,8 +21,7 @@ def _v_red_sum_win(s: State, dst: int, a: int, f: int, rows: int, cols: int, a_s
     part = s.accumulator_rows(0, rows)
     x = s.tile(a, rows, cols, a_stride)
     _restart(s, part, running)
-    window.add_scaled(s.windows[part], window.level(comparable(s.scalars(f, rows))), x)
-    s.invalid[part] |= np.isnan(x).any(axis=1)
+    s.invalid[part] |= window.add_scaled(s.windows[part], window.level(comparable(s.scalars(f, rows))), x)
     s.scalars(dst, rows)[:] = np.where(s.invalid[part], np.float32(np.nan), window.to_fp32(s.windows[part]))
 
 
