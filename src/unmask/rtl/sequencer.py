@@ -13,10 +13,10 @@ from amaranth.lib.wiring import In, Out
 from unmask.isa.row import REGISTER_COUNT, Engine
 from unmask.isa.table import BY_NAME, INSTRUCTIONS
 from unmask.machine.sequencer import REGISTER_BITS
-from unmask.rtl.decode import HEADER, WORD_BITS, dispatch_layout, places, register_operands
+from unmask.rtl.decode import HEADER, SEMAPHORE_NAME_BITS, WORD_BITS, dispatch_layout, places, register_operands
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
-from unmask.rtl.semaphores import COUNT_BITS, SEMAPHORE_NAME_BITS
+from unmask.rtl.semaphores import COUNT_BITS
 
 OWN = tuple(row.name for row in INSTRUCTIONS if row.engine is Engine.SEQUENCER)
 _NUMBER_BITS = (REGISTER_COUNT - 1).bit_length()
