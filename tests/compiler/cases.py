@@ -111,11 +111,11 @@ FLAT = shrunk(
 )
 # So small that a tile is one row.
 LINE = shrunk(NANO, sram={"vector_kib": 1, "matrix_kib": 7})
-# Not a power of two anywhere.
+# A power of two only where it has to be.
 ODD = shrunk(
     SMALL,
     matrix={"blen": 3, "mlen": 33, "rows": 5},
-    vector={"vlen": 7, "accumulators": 11},
+    vector={"vlen": 8, "integer_lanes": 2, "accumulators": 11},
     sram={"vector_kib": 23, "matrix_kib": 13, "float_words": 150, "integer_words": 200},
     hbm={"bytes_per_cycle": 12, "beat_bytes": 24},
     sequencer={"queue_depth": 3, "loop_depth": 5},

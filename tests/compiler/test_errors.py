@@ -107,3 +107,18 @@ def test_a_program_larger_than_the_memory_is_an_error():
 def test_loops_deeper_than_the_sequencer_allows_do_not_compile():
     machine = shrunk(TILES, sram={"matrix_kib": 12}, sequencer={"loop_depth": 3})
     one_line(lambda: compile(network(GROUPED), POLICY, machine, 13), "loop")
+
+
+def test_programs_longer_than_the_instruction_memory_do_not_compile():
+    machine = shrunk(SMALL, sequencer={"program_words": 100})
+    one_line(lambda: compile(network(TINY), POLICY, machine, 3), r"instructions; machine small holds 100 .sequencer.program_words")
+
+
+def test_heads_whose_halves_are_no_whole_granules_do_not_compile():
+    machine = shrunk(SMALL, vector={"granule": 32})
+    one_line(lambda: compile(network(TINY), POLICY, machine, 3), r"half of a head has \d+ channels; machine small needs a multiple of 32")
+
+
+def test_blocks_larger_than_the_top_k_unit_do_not_compile():
+    machine = shrunk(SMALL, vector={"sorter": POLICY.block_length - 1})
+    one_line(lambda: compile(network(TINY), POLICY, machine, 3), r"positions exceeds the \d+ scores of the top-k unit of machine small")

@@ -100,9 +100,10 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
                 else:
                     cycles = cost_of(op, machine)
                     ready, end = now + cycles.occupancy, now + cycles.occupancy + cycles.latency
-                end = max(last_end[engine], end)
+                in_order = engine in (Engine.LOAD, Engine.STORE)
+                end = max(last_end[engine] + in_order, end)
                 last_end[engine] = end
-                free_at[engine] = ready if engine in (Engine.LOAD, Engine.STORE) else end
+                free_at[engine] = ready if in_order else end
                 give(end, op)
                 result[index] = [pc, engine, now, end]
         while position < len(stream) and sequencer_free <= now:
@@ -111,7 +112,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
             if engine is Engine.SEQUENCER:
                 if not take(op):
                     break
-                end = now + (op.name != "END")
+                end = now + 1
                 if op.name in REGISTER_INSTRUCTIONS:
                     execute(op, registers, lambda address: (words or {}).get(address, 0))
                 if op.name == "SEM_SET":
@@ -265,11 +266,11 @@ def test_a_full_queue_stalls_the_sequencer():
     assert timing.trace.start.tolist() == [1, 13, 25, 14]
 
 
-def test_an_instruction_ends_no_earlier_than_its_predecessor():
+def test_a_load_ends_a_cycle_after_its_predecessor_at_the_earliest():
     timing = time_program(program(f"{LOAD}\nSYNC engine=1 signal=3\n{EXP} wait=3\nHALT"), SMALL, trace=True)
     assert timing.trace is not None
-    assert timing.trace.end.tolist()[:2] == [109, 109]
-    assert timing.trace.start.tolist()[2] == 109
+    assert timing.trace.end.tolist()[:2] == [109, 110]
+    assert timing.trace.start.tolist()[2] == 110
 
 
 def test_phase_is_credited_with_what_it_adds():

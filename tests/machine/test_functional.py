@@ -22,8 +22,11 @@ from unmask.machine.state import MachineFault
 from unmask.numerics import mx, noise
 
 PRESET = Machine.preset("small")
-SMALL = PRESET.model_copy(update={"sram": PRESET.sram.model_copy(update={"vector_kib": 128})})
+# A granule of one element, so that operands may lie anywhere.
+PARTS = {"sram": PRESET.sram.model_copy(update={"vector_kib": 128}), "vector": PRESET.vector.model_copy(update={"granule": 1})}
+SMALL = PRESET.model_copy(update=PARTS)
 HBM_BYTES = 1 << 16
+STRIDES = ("dst_stride", "a_stride", "b_stride")
 FORMATS = ["mxint8", "mxint4", "mxfp8", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4"]
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
@@ -629,3 +632,24 @@ def test_a_noise_key_is_the_low_32_bits_of_its_register(name):
     np.testing.assert_array_equal(drawn[0][0], drawn[1][0])
     np.testing.assert_array_equal(drawn[0][1], drawn[1][1])
     assert drawn[0][0].any() or drawn[0][1].any()
+
+
+@pytest.mark.parametrize("granule", [1, 2, 8, 32])
+@pytest.mark.parametrize("address", [0, 1, 6, 8, 40, 96])
+def test_vector_addresses_are_multiples_of_the_granule(granule, address):
+    description = SMALL.model_copy(update={"vector": SMALL.vector.model_copy(update={"granule": granule})})
+    npu = prepared(description, [("V_ADD", {"dst": 0, "a": address, "b": 0, "rows": 1, "cols": 5, **dict.fromkeys(STRIDES, 1)})])
+    if address % granule == 0:
+        npu.run()
+        return
+    with pytest.raises(MachineFault, match=f"vector SRAM address {address}: expected a multiple of {granule}"):
+        npu.run()
+
+
+@pytest.mark.parametrize(("name", "operands"), [("V_TOPK_MASK", {"k": 1}), ("V_BARS_MASK", {"bars": 300})])
+def test_no_more_scores_are_ranked_than_the_sorter_has_entries(name, operands):
+    description = SMALL.model_copy(update={"vector": SMALL.vector.model_copy(update={"sorter": 9})})
+    shape = {"dst": 0, "f": 100, "eligible": 200, **operands}
+    prepared(description, [(name, {**shape, "count": 9})]).run()
+    with pytest.raises(MachineFault, match="10 scores exceed the 9 entries"):
+        prepared(description, [(name, {**shape, "count": 10})]).run()

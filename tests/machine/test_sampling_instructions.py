@@ -288,7 +288,7 @@ def test_bars_take_the_longest_prefix_that_clears_them(scores, in_place, seed):
         ("V_XEXP", {"rows": 3, "cols": 65, "dst_stride": 4, "a_stride": 4}, Cycles(6, 8, 0)),
         ("F_LOG", {"count": 32}, Cycles(128, 28, 0)),
         ("F_LT", {"count": 32}, Cycles(32, 4, 0)),
-        ("I_FILL", {"count": 65}, Cycles(2, 4, 0)),
+        ("I_FILL", {"count": 65}, Cycles(5, 4, 0)),
         ("I_SET_BIT_GT", {"count": 32}, Cycles(32, 4, 0)),
         ("V_BARS_MASK", {"count": 33}, Cycles(66, 4, 0)),
         ("V_THRESHOLD_MASK", {"count": 33, "value": 0.5}, Cycles(66, 4, 0)),

@@ -11,7 +11,7 @@ from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
 from unmask.machine.config import Machine
-from unmask.machine.cycle import check_depth
+from unmask.machine.cycle import check_depth, check_length
 from unmask.machine.state import check_hbm
 from unmask.numerics import mx
 
@@ -33,7 +33,7 @@ def assemble(
         what: the entries do, for messages.
 
     Raises:
-        UnmaskError: the machine cannot hold a tile, nests fewer loops, or has less HBM.
+        UnmaskError: the machine cannot hold a tile or an entry's instructions, nests fewer loops, or has less HBM.
     """
     ops: list[Op] = []
     phases: list[str] = []
@@ -43,6 +43,7 @@ def assemble(
     for name, emit in entries.items():
         c, tiling = _fitting(emit, rows[name], sequences, hbm, machine, what)
         check_depth(c.e.ops, machine)
+        check_length(c.e.ops, machine)
         places[name] = (len(ops), len(ops) + len(c.e.ops))
         ops += c.e.ops
         phases += c.e.phases

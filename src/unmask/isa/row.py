@@ -33,6 +33,7 @@ class Cost(IntEnum):
     TOPK = 11
     ROWS = 12
     SAMPLE = 13
+    NOISE = 14
 
 
 class Kind(StrEnum):

@@ -103,7 +103,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         (imm("count", 32, "iterations, at least 1"),),
         "Run the instructions up to the matching END `count` times.",
     ),
-    Instruction("END", 0x08, _S, Cost.SEQUENCER, (), "Close the innermost LOOP; the jump back costs no extra cycle."),
+    Instruction("END", 0x08, _S, Cost.SEQUENCER, (), "Close the innermost LOOP: one cycle, whether it jumps back or not."),
     Instruction(
         "SEM_SET",
         0x09,
@@ -269,7 +269,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         "V_GUMBEL",
         0x49,
         _V,
-        Cost.FUNCTION,
+        Cost.NOISE,
         (
             _vector(),
             _A,

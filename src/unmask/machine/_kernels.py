@@ -441,7 +441,8 @@ def walk(
             end = next_start + program[at, LATENT]
             moved = program[at, BYTES]
         totals[2, engine] += moved
-        end = max(end, last_end[engine])
+        # Load and store retire one instruction per cycle.
+        end = max(end, last_end[engine] + 1 if pipelined[engine] else last_end[engine])
         last_end[engine] = end
         ready[engine] = next_start if pipelined[engine] else end
         totals[0, engine] += ready[engine] - start

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from unmask.errors import UnmaskError
+from unmask.isa.table import STRIDE_UNIT
 from unmask.machine.memory import Hbm, Part, Positive
 from unmask.numerics import mx
 
@@ -20,6 +21,12 @@ def _known_format(name: str) -> str:
     return name
 
 
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError(f"{value} is not a power of two")
+    return value
+
+
 def _known_format_or_bf16(name: str) -> str:
     return name if name == BF16 else _known_format(name)
 
@@ -28,6 +35,7 @@ BF16 = "bf16"
 MATRIX_FORMATS = 2
 """How many of `Formats.stored` the matrix engine knows: weights and KV cache."""
 MxName = Annotated[str, AfterValidator(_known_format)]
+PowerOfTwo = Annotated[Positive, AfterValidator(_power_of_two)]
 Smoothing = Literal["none", "tensor", "static", "baos", "baos-bf16"]
 """What K and V are divided by before they are packed; `unmask.quant.smoothing` has the methods."""
 
@@ -54,14 +62,26 @@ class MatrixEngine(Part):
 class VectorEngine(Part):
     """`vlen` BF16 lanes; latencies in cycles."""
 
-    vlen: Positive
+    vlen: PowerOfTwo
+    granule: Annotated[PowerOfTwo, Field(le=STRIDE_UNIT)] = Field(
+        description="elements: every address in the vector SRAM is a multiple of it, so that no operand is shifted by less"
+    )
     latency: Positive = Field(description="add, subtract, multiply, fill, integer operations")
-    function_latency: Positive = Field(description="exp, SiLU, noise")
+    function_latency: Positive = Field(description="exp, SiLU, reciprocal")
+    noise_latency: Positive = Field(description="Gumbel noise and the sum it is added to")
     reduce_latency: Positive = Field(description="reduction trees")
     scalar_latency: Positive = Field(description="FP32 add, subtract, multiply")
     scalar_function_latency: Positive = Field(description="FP32 reciprocal, reciprocal square root, exp")
     scalar_interval: Positive = Field(description="cycles between two scalar functions: the divider is not pipelined")
+    integer_lanes: PowerOfTwo = Field(description="INT32 words per cycle of the integer unit")
     accumulators: Positive = Field(description="row accumulators, the most rows that one reduction may have")
+    sorter: Positive = Field(description="entries of the top-k unit, the most scores that one mask of the best may have")
+
+    @model_validator(mode="after")
+    def _granules_fill_vectors(self) -> VectorEngine:
+        if self.granule > self.vlen:
+            raise ValueError(f"granule {self.granule} exceeds vlen {self.vlen}")
+        return self
 
 
 class Sram(Part):
@@ -74,10 +94,11 @@ class Sram(Part):
 
 
 class Sequencer(Part):
-    """Queues and loops."""
+    """Queues, loops and the instruction memory."""
 
     queue_depth: Positive = Field(description="instructions that wait before each engine")
     loop_depth: Positive = Field(description="nested hardware loops")
+    program_words: Positive = Field(description="capacity of the instruction memory: of a program's longest entry, 128 bits each")
 
 
 class Formats(Part):

@@ -37,11 +37,7 @@ def _operand(op: Op, name: str) -> int:
     return int(op.operands[name])
 
 
-def _sequencer(op: Op, machine: Machine) -> Cycles:
-    return Cycles(0 if op.name == "END" else 1, 0)
-
-
-def _sync(op: Op, machine: Machine) -> Cycles:
+def _single(op: Op, machine: Machine) -> Cycles:
     return Cycles(1, 0)
 
 
@@ -94,6 +90,10 @@ def _function(op: Op, machine: Machine) -> Cycles:
     return Cycles(_tile(op, machine), machine.vector.function_latency)
 
 
+def _noise(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_tile(op, machine), machine.vector.noise_latency)
+
+
 def _reduce(op: Op, machine: Machine) -> Cycles:
     return Cycles(_tile(op, machine), machine.vector.reduce_latency)
 
@@ -107,12 +107,12 @@ def _scalar_function(op: Op, machine: Machine) -> Cycles:
 
 
 def _integer(op: Op, machine: Machine) -> Cycles:
-    return Cycles(_ceil(_operand(op, "count"), machine.vector.vlen), machine.vector.latency)
+    return Cycles(_ceil(_operand(op, "count"), machine.vector.integer_lanes), machine.vector.latency)
 
 
 def _sample(op: Op, machine: Machine) -> Cycles:
-    # Noise, then the exponential of what it leaves untouched, then the trees of the maximum and the sum.
-    return Cycles(_tile(op, machine), 2 * machine.vector.function_latency + machine.vector.reduce_latency)
+    # Noise, and beside it the exponential of what it leaves untouched; then the trees of the maximum and the sum.
+    return Cycles(_tile(op, machine), machine.vector.noise_latency + machine.vector.reduce_latency)
 
 
 def _rows(op: Op, machine: Machine) -> Cycles:
@@ -125,13 +125,14 @@ def _top_k(op: Op, machine: Machine) -> Cycles:
 
 
 _RULES: dict[Cost, Callable[[Op, Machine], Cycles]] = {
-    Cost.SEQUENCER: _sequencer,
-    Cost.SYNC: _sync,
+    Cost.SEQUENCER: _single,
+    Cost.SYNC: _single,
     Cost.DMA: _dma,
     Cost.GATHER: _gather,
     Cost.MATRIX: _matrix,
     Cost.LANES: _lanes,
     Cost.FUNCTION: _function,
+    Cost.NOISE: _noise,
     Cost.REDUCE: _reduce,
     Cost.SCALAR: _scalar,
     Cost.SCALAR_FUNCTION: _scalar_function,

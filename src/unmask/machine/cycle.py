@@ -1,11 +1,11 @@
 """The cycle reading: when every instruction of a program starts and ends, without any value but the addresses.
 
-The sequencer walks the program, one instruction per cycle (END takes none). A sequencer instruction waits for its semaphores; an engine
+The sequencer walks the program, one instruction per cycle. A sequencer instruction waits for its semaphores; an engine
 instruction is dispatched when its engine's queue has room, that is, when fewer than `queue_depth` dispatched instructions have not started.
 An engine starts its instructions in order, the cycle after dispatch at the earliest, when it is ready and has a token of every semaphore
 that the instruction waits for. Load and store are pipelined: ready again after the occupancy of the previous instruction. Matrix and vector
 drain: ready again when the previous instruction has ended. An instruction ends after its occupancy and latency and never before its
-predecessor on the engine; it gives its tokens when it ends.
+predecessor on the engine, on load and store a cycle later at least; it gives its tokens when it ends.
 
 Each semaphore has one engine that signals it and one that waits for it, both in order, so the j-th wait takes the j-th token; and a wait is
 served by an earlier instruction in program order. What an instruction waits for is therefore known when it is dispatched, and engines may
@@ -132,6 +132,17 @@ def check_depth(ops: Sequence[Op], machine: Machine) -> None:
             raise UnmaskError(f"instruction {index}: {depth} nested loops; machine {machine.name} allows {allowed} (sequencer.loop_depth)")
 
 
+def check_length(ops: Sequence[Op], machine: Machine) -> None:
+    """Check that the machine's instruction memory holds an entry of a program.
+
+    Raises:
+        UnmaskError: names both sizes.
+    """
+    words = machine.sequencer.program_words
+    if len(ops) > words:
+        raise UnmaskError(f"the program has {len(ops)} instructions; machine {machine.name} holds {words} (sequencer.program_words)")
+
+
 def _static(ops: list[Op], phases: list[int], machine: Machine) -> I64:
     """The kernel's view of a program, int64 [instructions, COLUMNS]."""
     ends = check_loops(ops)
@@ -218,6 +229,7 @@ def time_program(program: Program, machine: Machine, *, parameters: Mapping[int,
     ops = program.ops
     check_semaphores(ops)
     check_depth(ops, machine)
+    check_length(ops, machine)
     names = list(dict.fromkeys(program.phases))
     number = {name: index for index, name in enumerate(names)}
     static = _static(ops, [number[phase] for phase in program.phases], machine)

@@ -72,12 +72,23 @@ class State:
         self.hbm = np.zeros(hbm_bytes, np.uint8)
 
     def tile(self, start: int, rows: int, cols: int, stride: int) -> F32:
-        """A [rows, cols] view of the vector SRAM; `stride` in units of 32 elements."""
+        """A [rows, cols] view of the vector SRAM; `stride` in units of 32 elements.
+
+        Raises:
+            MachineFault: it leaves the memory, or does not start at a multiple of the machine's granule.
+        """
+        if start % self.machine.vector.granule:
+            raise MachineFault(f"vector SRAM address {start}: expected a multiple of {self.machine.vector.granule} (vector.granule)")
         return _window(self.vector, start, rows, cols, stride * STRIDE_UNIT, "vector SRAM")
 
     def scalars(self, start: int, count: int) -> F32:
         """A view of `count` words of the float SRAM."""
         return _window(self.floats, start, 1, count, count, "float SRAM").reshape(count)
+
+    def check_sorter(self, count: int) -> None:
+        """Raise MachineFault if the top-k unit has fewer than `count` entries."""
+        if count > self.machine.vector.sorter:
+            raise MachineFault(f"{count} scores exceed the {self.machine.vector.sorter} entries of the top-k unit (vector.sorter)")
 
     def words(self, start: int, count: int) -> NDArray[np.int32]:
         """A view of `count` words of the integer SRAM."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from unmask.compiler.context import Context, Tile
+from unmask.errors import UnmaskError
 
 
 def rotate(c: Context, x: Tile, cos: Tile, sin: Tile, head_dim: int) -> None:
-    """Rotate every head of `x` [rows, heads * head_dim]; `cos` and `sin` are [rows, head_dim / 2]."""
-    half = head_dim // 2
+    """Rotate every head of `x` [rows, heads * head_dim]; `cos` and `sin` are [rows, head_dim / 2].
+
+    Raises:
+        UnmaskError: the second half of a head starts where the machine's vectors cannot.
+    """
+    half, granule = head_dim // 2, c.machine.vector.granule
+    if half % granule:
+        raise UnmaskError(f"half of a head has {half} channels; machine {c.machine.name} needs a multiple of {granule} (vector.granule)")
     with c.vector.scope():
         first_cos, second_sin, second_cos = (c.tile(x.rows, half, "the products of a rotation") for _ in range(3))
         start = c.e.var(x.at)

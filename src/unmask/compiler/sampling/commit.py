@@ -8,6 +8,7 @@ from unmask.compiler.context import Context
 from unmask.compiler.emitter import Value, Var
 from unmask.compiler.sampling.parameters import StepParameters
 from unmask.decoding.policy import Policy
+from unmask.errors import UnmaskError
 from unmask.quant.commit import DUE_UNIT, factor_bars, inverse_temperature
 
 
@@ -24,7 +25,14 @@ class Committing:
             length: positions of the block.
             p: the step.
             opening: only the first masked position commits, whatever the policy.
+
+        Raises:
+            UnmaskError: the machine's top-k unit has fewer entries than the block has positions.
         """
+        ranks = opening or (policy.remasking != "origin" and policy.commit != "threshold")
+        if ranks and length > c.machine.vector.sorter:
+            where = f"machine {c.machine.name} (vector.sorter)"
+            raise UnmaskError(f"a block of {length} positions exceeds the {c.machine.vector.sorter} scores of the top-k unit of {where}")
         self._c, self._policy, self._mask, self._length, self._p, self._opening = c, policy, mask_token, length, p, opening
         self._bars: int | None = None
         if policy.commit == "factor" and not opening:

@@ -22,7 +22,7 @@ from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Cost, Engine
 from unmask.machine.config import Machine
-from unmask.machine.cycle import Timing, check_depth
+from unmask.machine.cycle import Timing, check_depth, check_length
 from unmask.machine.state import check_hbm
 from unmask.numerics import mx
 
@@ -170,6 +170,7 @@ def _head(c: Context, w: Workload, project: Callable[[Tile, MxMatrix, int], None
 def _finish(c: Context, w: Workload, program: str) -> Program:
     c.e.halt()
     check_depth(c.e.ops, c.machine)
+    check_length(c.e.ops, c.machine)
     check_hbm(c.hbm.size, c.machine)
     about = {"sampling": program, "workload": asdict(w), "sram_high_water": c.high_water}
     return Program(encode(c.e.ops), c.e.phases, c.hbm.size, c.hbm.regions, c.hbm.data, c.machine.model_dump(), about)

@@ -38,6 +38,7 @@ def _mark(s: State, dst: int, chosen: NDArray[np.int64], count: int) -> None:
 
 @effect("V_TOPK_MASK")
 def _v_topk_mask(s: State, dst: int, f: int, eligible: int, k: int, count: int) -> None:
+    s.check_sorter(count)
     ranked = _ranked(s.scalars(f, count), s.words(eligible, count))
     _mark(s, dst, ranked[: max(k, 0)], count)
 
@@ -52,6 +53,7 @@ def _v_threshold_mask(s: State, dst: int, f: int, eligible: int, count: int, val
 
 @effect("V_BARS_MASK")
 def _v_bars_mask(s: State, dst: int, f: int, eligible: int, bars: int, count: int) -> None:
+    s.check_sorter(count)
     scores, bar = s.scalars(f, count), s.scalars(bars, count)
     ranked = _ranked(scores, s.words(eligible, count))
     cleared = comparable(scores[ranked]) >= bar[: len(ranked)]
