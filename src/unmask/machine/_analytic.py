@@ -1,0 +1,233 @@
+"""The compiled loop of the analytic reading: a walk over a program in program order, where a loop runs until its iterations repeat.
+
+`unmask.machine.analytic` says what it computes and calls it. Times are cycles. Without addresses, the time of an instruction depends on
+nothing but the times before it, so what loops do to the machine's state is max-plus linear: it becomes periodic after a few iterations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from unmask.isa.table import NO_SEMAPHORE, Engine
+
+I64 = NDArray[np.int64]
+
+KIND, ENGINE, OCCUPANCY, LATENT, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, PHASE, SERVICE, WINDOW, COLUMNS = range(14)
+"""Columns of a program. SERVICE: cycles of the shared memory's pins, 0 of instructions that it does not time; WINDOW: how many cycles before
+its end a transfer has asked for everything."""
+PLAIN, LOOP, END, SEM_SET, HALT = range(5)
+OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
+MAX_TOKENS = 2**16 - 1
+
+LOAD, STORE = int(Engine.LOAD), int(Engine.STORE)
+_LAGS = 4
+"""Iterations after which the state of a loop may repeat."""
+
+
+@njit(cache=True)
+def _relative(
+    state: I64,
+    now: int,
+    frontier: int,
+    ready: I64,
+    last_end: I64,
+    started: I64,
+    tail: I64,
+    used: I64,
+    rings: I64,
+    given: I64,
+    taken: I64,
+    busy: I64,
+) -> int:
+    """What the times to come depend on, as cycles after `now`; what lies before makes no difference. How many numbers that is."""
+    engines, depth = started.shape
+    room = rings.shape[1]
+    state[0] = frontier - now
+    at = 1
+    for engine in range(1, engines):
+        state[at] = max(ready[engine] - now, 0)
+        state[at + 1] = max(last_end[engine] - now, 0)
+        at += 2
+        for k in range(depth):
+            place = tail[engine] + k
+            state[at] = max(started[engine, place if place < depth else place - depth] - now, 0)
+            at += 1
+    for k in range(4):
+        state[at] = max(busy[k] - now, 0)
+        at += 1
+    for semaphore in used:
+        count = given[semaphore] - taken[semaphore]
+        if at + 1 + count > state.shape[0]:
+            return -1
+        state[at] = count
+        at += 1
+        for token in range(taken[semaphore], given[semaphore]):
+            state[at] = max(rings[semaphore, token & (room - 1)] - now, 0)
+            at += 1
+    return at
+
+
+@njit(cache=True)
+def walk(
+    program: I64, depth: int, loop_depth: int, pipelined: NDArray[np.bool_], used: I64, room: int, phases: I64, totals: I64
+) -> tuple[int, int, int]:
+    """Time a program.
+
+    Args:
+        program: [instructions, COLUMNS].
+        used: the semaphores that it names.
+        room: a power of two: tokens that a semaphore may have outstanding.
+        phases: out, cycles by phase.
+        totals: out, [2, engines]: busy cycles; [1, 0] is the time.
+
+    Returns:
+        Status, instruction, semaphore. NO_ROOM: try again with more room.
+    """
+    engines = pipelined.shape[0]
+    now, frontier = 0, 0
+    ready = np.zeros(engines, np.int64)
+    last_end = np.zeros(engines, np.int64)
+    started = np.zeros((engines, depth), np.int64)
+    tail = np.zeros(engines, np.int64)
+    rings = np.zeros((NO_SEMAPHORE + 1, room), np.int64)
+    given = np.zeros(NO_SEMAPHORE + 1, np.int64)
+    taken = np.zeros(NO_SEMAPHORE + 1, np.int64)
+    busy = np.zeros(4, np.int64)  # when the memory last began to serve loads and stores, and until when
+    left = np.zeros(loop_depth + 1, np.int64)
+    size = 1 + engines * (depth + 2) + 4 + 9 * used.shape[0]
+    states = np.zeros((loop_depth + 1, _LAGS, size), np.int64)
+    lengths = np.zeros((loop_depth + 1, _LAGS), np.int64)
+    nows = np.zeros((loop_depth + 1, _LAGS), np.int64)
+    frontiers = np.zeros((loop_depth + 1, _LAGS), np.int64)
+    old_phases = np.zeros((loop_depth + 1, _LAGS, phases.shape[0]), np.int64)
+    old_busy = np.zeros((loop_depth + 1, _LAGS, engines), np.int64)
+    seen = np.zeros(loop_depth + 1, np.int64)
+    state = np.zeros(size, np.int64)
+    level, pc = 0, 0
+    while True:
+        engine, kind = program[pc, ENGINE], program[pc, KIND]
+        earliest = 0
+        for slot in (WAIT0, WAIT1):
+            semaphore = program[pc, slot]
+            if semaphore != NO_SEMAPHORE:
+                if taken[semaphore] == given[semaphore]:
+                    return DEADLOCK, pc, semaphore
+                earliest = max(earliest, rings[semaphore, taken[semaphore] & (room - 1)])
+                taken[semaphore] += 1
+        if engine == 0:
+            start = max(now, earliest)
+            end = start + program[pc, OCCUPANCY]
+            now = end
+            totals[0, 0] += program[pc, OCCUPANCY]
+        else:
+            place = tail[engine]
+            now = max(now, started[engine, place]) + 1
+            totals[0, 0] += 1
+            start = max(max(now, ready[engine]), earliest)
+            following = start + program[pc, OCCUPANCY]
+            end = following + program[pc, LATENT]
+            service = program[pc, SERVICE]
+            if service > 0:
+                own, other = (0, 2) if engine == LOAD else (2, 0)
+                begin = max(start, busy[own + 1])
+                if busy[other] <= begin:
+                    begin = max(begin, busy[other + 1])
+                finish = begin + service
+                if busy[other] > begin and busy[other] < finish:
+                    finish += min(finish, busy[other + 1]) - busy[other]
+                if begin > busy[own + 1]:
+                    busy[own] = begin
+                busy[own + 1] = finish
+                end = max(end, finish + program[pc, LATENT])
+                following = max(following, end - program[pc, WINDOW])
+            if pipelined[engine]:
+                end = max(end, last_end[engine] + 1)
+                ready[engine] = following
+            else:
+                end = max(end, last_end[engine])
+                ready[engine] = end
+            last_end[engine] = end
+            totals[0, engine] += ready[engine] - start
+            started[engine, place] = start
+            tail[engine] = place + 1 if place + 1 < depth else 0
+        if kind == SEM_SET:
+            semaphore = program[pc, TARGET]
+            if taken[semaphore] != given[semaphore]:
+                return RESET, pc, semaphore
+            if program[pc, VALUE] > room:
+                return NO_ROOM, pc, semaphore
+            for _ in range(program[pc, VALUE]):
+                rings[semaphore, given[semaphore] & (room - 1)] = end
+                given[semaphore] += 1
+        for slot in (SIGNAL0, SIGNAL1):
+            semaphore = program[pc, slot]
+            if semaphore != NO_SEMAPHORE:
+                if given[semaphore] - taken[semaphore] == MAX_TOKENS:
+                    return OVERFLOW, pc, semaphore
+                if given[semaphore] - taken[semaphore] == room:
+                    return NO_ROOM, pc, semaphore
+                rings[semaphore, given[semaphore] & (room - 1)] = end
+                given[semaphore] += 1
+        if end > frontier:
+            phases[program[pc, PHASE]] += end - frontier
+            frontier = end
+        if kind == LOOP:
+            left[level] = program[pc, VALUE]
+            seen[level] = 0
+            level += 1
+        elif kind == END:
+            this = level - 1
+            left[this] -= 1
+            if left[this] > 1:
+                length = _relative(state, now, frontier, ready, last_end, started, tail, used, rings, given, taken, busy)
+                count = seen[this]
+                for lag in range(1, min(count, _LAGS) + 1):
+                    old = (count - lag) % _LAGS
+                    if length < 0 or lengths[this, old] != length or left[this] < lag:
+                        continue
+                    same = True
+                    for k in range(length):
+                        if states[this, old, k] != state[k]:
+                            same = False
+                            break
+                    if not same:
+                        continue
+                    times = left[this] // lag
+                    shift = times * (now - nows[this, old])
+                    for k in range(phases.shape[0]):
+                        phases[k] += times * (phases[k] - old_phases[this, old, k])
+                    for k in range(engines):
+                        totals[0, k] += times * (totals[0, k] - old_busy[this, old, k])
+                    now += shift
+                    frontier += shift
+                    ready += shift
+                    last_end += shift
+                    started += shift
+                    busy += shift
+                    for semaphore in used:
+                        for token in range(taken[semaphore], given[semaphore]):
+                            rings[semaphore, token & (room - 1)] += shift
+                    left[this] -= times * lag
+                    count = -1
+                    break
+                if count >= 0:
+                    new = count % _LAGS
+                    lengths[this, new] = length
+                    nows[this, new], frontiers[this, new] = now, frontier
+                    states[this, new, :] = state
+                    old_phases[this, new, :] = phases
+                    old_busy[this, new, :] = totals[0]
+                    seen[this] = count + 1
+                else:
+                    seen[this] = 0
+            if left[this] > 0:
+                pc = program[pc, TARGET]
+            else:
+                level -= 1
+        elif kind == HALT:
+            break
+        pc += 1
+    totals[1, 0] = frontier
+    return OK, 0, 0

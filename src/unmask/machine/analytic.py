@@ -1,0 +1,171 @@
+"""The analytic reading: how long a program takes, in closed form, without walking its iterations or serving its bursts.
+
+A loop takes its first iterations, as many as the engines need to fall into step, and then a period for each of the others. DRAM is a
+server that loads and stores share: a transfer holds it for its bytes at the rate that the pins sustain, and ends a row's opening and the way
+to the memory later. No address is computed, so where a range starts within a burst is taken as any place that its stride allows.
+
+Counts of instructions, bytes asked for and, of the engines that drain, busy cycles are exact: they follow from operands and trip counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UnmaskError
+from unmask.isa.encoding import Op
+from unmask.isa.program import Program
+from unmask.isa.table import NO_SEMAPHORE, Cost, Engine, Kind
+from unmask.machine import _analytic as kernels
+from unmask.machine.analytic_memory import Pins
+from unmask.machine.config import Machine
+from unmask.machine.costs import cost_of
+from unmask.machine.cycle import PIPELINED, Timing, check_depth, check_semaphores, engine_of
+
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+
+_FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT")}
+_TRANSFERS = (Cost.DMA, Cost.GATHER)
+_ROOM = 64
+"""Tokens that a semaphore may have outstanding before the walk starts again with more room."""
+_ERRORS = {
+    kernels.DEADLOCK: "waits for semaphore {}, which no earlier instruction signals: deadlock",
+    kernels.RESET: "sets semaphore {} while tokens or waits of it are outstanding",
+    kernels.OVERFLOW: f"semaphore {{}} may exceed {kernels.MAX_TOKENS} tokens",
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A program in numbers, one entry per instruction.
+
+    Attributes:
+        table: int64 [instructions, COLUMNS], what the walk reads.
+        repeats: int64, how often it runs: the product of the trip counts around it.
+        moved: float64, bytes of HBM that it moves each time, on average over its addresses.
+        asked: int64, bytes of HBM that it names each time.
+        phases: names, by their number in the table.
+    """
+
+    table: I64
+    repeats: I64
+    moved: F64
+    asked: I64
+    phases: tuple[str, ...]
+
+
+def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> tuple[list[list[int]], list[float], list[int]]:
+    """Rows of the table, and bytes moved and asked for."""
+    pins, known = Pins(machine), {}
+    table, moved, asked, stack = [], [], [], []
+    for index, (op, phase) in enumerate(zip(ops, numbers, strict=True)):
+        row = op.row
+        key = (op.name, *(op.operands[spec.name] for spec in row.fields if spec.kind is Kind.UNSIGNED))
+        if key not in known:
+            try:
+                known[key] = _times(op, machine, pins)
+            except UnmaskError as error:
+                raise UnmaskError(f"instruction {index}: {error}") from None
+        (engine, occupancy, latency, service, window), bytes_moved, bytes_asked = known[key]
+        kind, target, value = kernels.PLAIN, 0, 0
+        if engine == 0 and op.name in _FLOW:
+            kind = _FLOW[op.name]
+            if kind == kernels.LOOP:
+                value = int(op.operands["count"])
+                stack.append(index)
+            elif kind == kernels.END:
+                target = stack.pop()
+            elif kind == kernels.SEM_SET:
+                target, value = int(op.operands["semaphore"]), int(op.operands["value"])
+        waits = (*op.wait, NO_SEMAPHORE, NO_SEMAPHORE)
+        signals = (*op.signal, NO_SEMAPHORE, NO_SEMAPHORE)
+        table.append([kind, engine, occupancy, latency, *waits[:2], *signals[:2], target, value, phase, service, window])
+        moved.append(bytes_moved)
+        asked.append(bytes_asked)
+    return table, moved, asked
+
+
+def _times(op: Op, machine: Machine, pins: Pins) -> tuple[tuple[int, int, int, int, int], float, int]:
+    """Engine, occupancy, latency, service and window of an instruction, and the bytes it moves and asks for."""
+    engine = int(engine_of(op))
+    if op.row.cost not in _TRANSFERS:
+        cost = cost_of(op, machine)
+        return (engine, cost.occupancy, cost.latency, 0, 0), 0.0, 0
+    t = pins.transfer(op)
+    return (engine, t.asking, t.latency, t.service, t.window), t.moved, t.asked
+
+
+def _repeats(table: I64) -> I64:
+    """How often each instruction runs."""
+    kinds, counts = table[:, kernels.KIND].tolist(), table[:, kernels.VALUE].tolist()
+    repeats, stack = [], [1]
+    for kind, count in zip(kinds, counts, strict=True):
+        repeats.append(stack[-1])
+        if kind == kernels.LOOP:
+            stack.append(stack[-1] * count)
+        elif kind == kernels.END:
+            stack.pop()
+    return np.array(repeats, np.int64)
+
+
+def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine) -> Listing:
+    """Instructions of one entry, with the phase of each, in numbers.
+
+    Raises:
+        UnmaskError: an instruction without a cost; names it.
+    """
+    names = tuple(dict.fromkeys(phases))
+    number = {name: index for index, name in enumerate(names)}
+    rows, moved, asked = _rows(ops, [number[phase] for phase in phases], machine)
+    table = np.array(rows, np.int64)
+    return Listing(table, _repeats(table), np.array(moved), np.array(asked, np.int64), names)
+
+
+def time_listing(listing: Listing, machine: Machine) -> Timing:
+    """When a listed program ends on the machine that it was listed for.
+
+    Raises:
+        UnmaskError: a deadlock; names the instruction.
+    """
+    pipelined = np.array([engine in PIPELINED for engine in Engine])
+    table, sequencer = listing.table, machine.sequencer
+    used = np.setdiff1d(table[:, kernels.WAIT0 : kernels.SIGNAL1 + 1], [NO_SEMAPHORE])
+    status, room = kernels.NO_ROOM, _ROOM
+    while status == kernels.NO_ROOM:
+        phases, totals = np.zeros(len(listing.phases), np.int64), np.zeros((2, len(Engine)), np.int64)
+        status, pc, semaphore = kernels.walk(table, sequencer.queue_depth, sequencer.loop_depth, pipelined, used, room, phases, totals)
+        room *= 4
+    if status != kernels.OK:
+        raise UnmaskError(f"instruction {pc}: {_ERRORS[status].format(semaphore)}")
+    labels = [engine.name.lower() for engine in Engine]
+    engines = table[:, kernels.ENGINE]
+    instructions = np.bincount(engines, listing.repeats, len(Engine))
+    moved = np.bincount(engines, listing.repeats * listing.moved, len(Engine))
+    return Timing(
+        cycles=int(totals[1, 0]),
+        busy=dict(zip(labels, totals[0].tolist(), strict=True)),
+        phases=dict(zip(listing.phases, phases.tolist(), strict=True)),
+        instructions=dict(zip(labels, map(int, instructions), strict=True)),
+        hbm_bytes={label: round(moved[engine]) for engine, label in enumerate(labels) if engine in PIPELINED},
+    )
+
+
+def analytic_time(program: Program, machine: Machine) -> Timing:
+    """How long a program takes on a machine, in closed form; within some percent of `time_program`.
+
+    Args:
+        program: of one entry; its data is not read.
+        machine: need not be the one the program was compiled for, if its formats are the same.
+
+    Raises:
+        UnmaskError: a deadlock, a semaphore with two signallers or waiters, loops nested too deeply, an instruction without a cost; names
+            the instruction.
+    """
+    ops = program.ops
+    check_semaphores(ops)
+    check_depth(ops, machine)
+    return time_listing(list_ops(ops, program.phases, machine), machine)
