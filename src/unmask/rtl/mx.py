@@ -1,0 +1,191 @@
+"""MX elements and scales to BF16 and back, as `unmask.numerics.mx` and `unmask.numerics.formats` define them.
+
+A decoded element, before its scale, is a `Small`: a sign and a normalised significand of 8 bits, which every element format fits. `decode`
+makes it of a code, `scaled` rounds it, times its scale, to BF16. `scale_of` and `encode` are the way back, for blocks of BF16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, enum
+
+from unmask.numerics.bf16 import INFINITY_BITS, NAN_BITS
+from unmask.numerics.formats import ElementFormat
+from unmask.numerics.mx import NAN_SCALE
+
+SIGNIFICAND = 7
+"""Bits of a BF16 significand behind the hidden one."""
+
+
+class Class(enum.Enum, shape=2):
+    """What a decoded element is."""
+
+    ZERO = 0
+    FINITE = 1
+    INFINITE = 2
+    NAN = 3
+
+
+SMALL = data.StructLayout({"mantissa": SIGNIFICAND, "exponent": signed(6), "sign": 1, "kind": Class})
+"""A decoded element: (-1)^sign * 1.mantissa * 2^exponent where it is finite."""
+
+
+def _normalised(m: Module, integer: Value, lowest: int, small: data.View) -> None:
+    """integer * 2^lowest, magnitude only: the leading one becomes the hidden bit."""
+    m.d.comb += small.kind.eq(Class.ZERO)
+    for place in range(len(integer)):
+        with m.If(integer[place]):
+            m.d.comb += [
+                small.mantissa.eq(integer << (SIGNIFICAND - place)),
+                small.exponent.eq(place + lowest),
+                small.kind.eq(Class.FINITE),
+            ]
+
+
+def decode(m: Module, code: Value, element: ElementFormat, name: str) -> data.View:
+    """The `SMALL` of an element's code."""
+    small = data.View(SMALL, Signal(SMALL.size, name=name))
+    top = code[element.bits - 1]
+    m.d.comb += small.sign.eq(top)
+    if element.kind == "int":
+        magnitude = Signal(element.bits, name=f"{name}_magnitude")
+        m.d.comb += magnitude.eq(Mux(top, -code, code))
+        _normalised(m, magnitude, -element.fraction, small)
+        return small
+    magnitude = code[: element.bits - 1]
+    mantissa, exponent = magnitude[: element.mantissa_bits], magnitude[element.mantissa_bits :]
+    with m.If(exponent == 0):
+        _normalised(m, mantissa, -element.fraction, small)
+    with m.Else():
+        m.d.comb += [
+            small.mantissa.eq(mantissa << (SIGNIFICAND - element.mantissa_bits)),
+            small.exponent.eq(exponent - element.bias),
+            small.kind.eq(Class.FINITE),
+        ]
+    if element.specials != "none":
+        with m.If(magnitude > element.max_code):
+            m.d.comb += small.kind.eq(Class.NAN)
+    if element.specials == "ieee":
+        with m.If(magnitude == element.max_code + 1):
+            m.d.comb += small.kind.eq(Class.INFINITE)
+    return small
+
+
+def _rounded(m: Module, significand: Value, right: Value, name: str) -> Value:
+    """An 8-bit significand shifted right by 0 to 9 or more places, to nearest even: 8 bits."""
+    places = Signal(range(SIGNIFICAND + 3), name=f"{name}_places")
+    shifted = Signal(2 * (SIGNIFICAND + 1) + 1, name=f"{name}_shifted")
+    m.d.comb += [
+        places.eq(Mux(right > SIGNIFICAND + 2, SIGNIFICAND + 2, right)),
+        shifted.eq(Cat(Const(0, SIGNIFICAND + 2), significand) >> places),
+    ]
+    rest, kept = shifted[: SIGNIFICAND + 2], shifted[SIGNIFICAND + 2 :]
+    return (kept + (rest[-1] & (rest[:-1].any() | kept[0])))[: SIGNIFICAND + 1]
+
+
+def scaled(m: Module, small: data.View, scale: Value, name: str) -> Value:
+    """BF16 bits of a decoded element times the scale of code `scale`."""
+    biased = Signal(signed(10), name=f"{name}_biased")
+    result = Signal(16, name=name)
+    below = _rounded(m, Cat(small.mantissa, Const(1, 1)), (1 - biased)[:6], name)
+    m.d.comb += biased.eq(small.exponent + scale)
+    with m.If((small.kind == Class.NAN) | (scale == NAN_SCALE)):
+        m.d.comb += result.eq(NAN_BITS)
+    with m.Elif(small.kind == Class.ZERO):
+        m.d.comb += result.eq(small.sign << 15)
+    with m.Elif((small.kind == Class.INFINITE) | (biased > 254)):
+        m.d.comb += result.eq(Cat(Const(INFINITY_BITS, 15), small.sign))
+    with m.Elif(biased > 0):
+        m.d.comb += result.eq(Cat(small.mantissa, biased[:8], small.sign))
+    with m.Else():
+        m.d.comb += result.eq(Cat(below, Const(0, 15 - len(below)), small.sign))
+    return result
+
+
+def largest_exponent(m: Module, patterns: list[Value], name: str) -> Value:
+    """The largest exponent field of BF16 patterns, 8 bits."""
+    fields: list[Value] = [pattern[SIGNIFICAND : SIGNIFICAND + 8] for pattern in patterns]
+    level = 0
+    while len(fields) > 1:
+        following = []
+        for index in range(0, len(fields) - 1, 2):
+            larger = Signal(8, name=f"{name}_{level}_{index // 2}")
+            m.d.comb += larger.eq(Mux(fields[index] > fields[index + 1], fields[index], fields[index + 1]))
+            following.append(larger)
+        fields = following + fields[len(fields) & ~1 :]
+        level += 1
+    return fields[0]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """An element format as the encoder needs it: Values, chosen among several formats.
+
+    Attributes:
+        emax, emin, mantissa_bits, max_code: as in `unmask.numerics.formats`. drop: significand bits that a normal element loses.
+        integer: two's complement. sign_place: number of the sign bit.
+    """
+
+    emax: Value
+    emin: Value
+    mantissa_bits: Value
+    drop: Value
+    max_code: Value
+    integer: Value
+    sign_place: Value
+
+    @classmethod
+    def choose(cls, m: Module, elements: list[ElementFormat], number: Value, name: str) -> Coding:
+        """The coding of `elements[number]`; the last one's for numbers beyond."""
+        shapes = {"emax": 5, "emin": signed(6), "mantissa_bits": 3, "drop": 3, "max_code": 7, "integer": 1, "sign_place": 3}
+        chosen = {field: Signal(shape, name=f"{name}_{field}") for field, shape in shapes.items()}
+        with m.Switch(number):
+            for index, element in enumerate(elements):
+                values = (
+                    element.emax,
+                    element.emin,
+                    element.mantissa_bits,
+                    SIGNIFICAND - element.mantissa_bits,
+                    element.max_code,
+                    element.kind == "int",
+                    element.bits - 1,
+                )
+                with m.Default() if index == len(elements) - 1 else m.Case(index):
+                    m.d.comb += [signal.eq(int(value)) for signal, value in zip(chosen.values(), values, strict=True)]
+        return cls(**chosen)
+
+
+def scale_of(top: Value, coding: Coding) -> Value:
+    """Code of the scale of a block whose largest exponent field is `top`."""
+    return Mux(top == NAN_SCALE, NAN_SCALE, Mux(top > coding.emax, top - coding.emax, 0))[:8]
+
+
+def encode(m: Module, pattern: Value, scale: Value, coding: Coding, name: str) -> Value:
+    """The code, 8 bits, of a BF16 element of a block with that scale; 0 under the NaN scale."""
+    field, fraction, sign = pattern[SIGNIFICAND:15], pattern[:SIGNIFICAND], pattern[15]
+    significand = Signal(SIGNIFICAND + 1, name=f"{name}_significand")
+    exponent = Signal(signed(10), name=f"{name}_exponent")
+    distance = Signal(signed(11), name=f"{name}_distance")
+    m.d.comb += [significand.eq(Cat(fraction, 1)), exponent.eq(field)]
+    with m.If(field == 0):
+        for place in range(SIGNIFICAND):
+            with m.If(fraction[place]):
+                m.d.comb += [significand.eq(fraction << (SIGNIFICAND - place)), exponent.eq(place + 1 - SIGNIFICAND)]
+    m.d.comb += distance.eq(exponent - scale - coding.emin)
+    right = Signal(12, name=f"{name}_right")
+    m.d.comb += right.eq(coding.drop + Mux(distance < 0, -distance, 0))
+    rounded = _rounded(m, significand, right, name)
+    sum_ = Signal(13, name=f"{name}_sum")
+    m.d.comb += sum_.eq(rounded + (Mux(distance < 0, 0, distance[:5]) << coding.mantissa_bits))
+    code = Signal(7, name=f"{name}_magnitude")
+    m.d.comb += code.eq(Mux(sum_ > coding.max_code, coding.max_code, sum_))
+    result = Signal(unsigned(8), name=name)
+    zero = (field == 0) & (fraction == 0)
+    with m.If(scale == NAN_SCALE):
+        m.d.comb += result.eq(0)
+    with m.Else():
+        magnitude = Mux(zero, 0, code)
+        m.d.comb += result.eq(Mux(sign, Mux(coding.integer, -magnitude, magnitude | (1 << coding.sign_place)), magnitude))
+    return result
