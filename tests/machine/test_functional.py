@@ -556,8 +556,14 @@ VALID: dict[str, dict[str, Any]] = {
         **{"a": 0, "period": 2, "rows": 2, "cols": 40, "a_stride": 2, "running": 0},
     },
     "V_SAMPLE_END": {"dst": 0, "index": 0, "first": 0, "count": 2},
+    "V_TOPK_ROW": {"dst": 0, "a": 0, "b": 0, "k": 2, "rows": 2, "cols": 9, "dst_stride": 1, "a_stride": 1, "b_stride": 1},
+    "V_EXPERT_TILES": {"dst": 0, "b": 0, "span": 3, "cols": 9, "b_stride": 1, "rows": 2, "tiles": 12},
+    **{
+        name: {"dst": 64, "a": 0, "b": 256, "expert": 0, "skip": 0, "rows": 2, "span": 3, "cols": 9, "stride": 1, "b_stride": 1}
+        for name in ("V_GATHER_ROWS", "V_SCATTER_ADD")
+    },
 }
-NOT_ADDRESSES = {"first", "seed", "step", "position", "token", "temperature", "base", "k", "bit", "value"}
+NOT_ADDRESSES = {"expert", "skip", "first", "seed", "step", "position", "token", "temperature", "base", "k", "bit", "value"}
 ADDRESSES = [
     (name, spec.name)
     for name, operands in VALID.items()

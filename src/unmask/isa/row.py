@@ -34,6 +34,10 @@ class Cost(IntEnum):
     ROWS = 12
     SAMPLE = 13
     NOISE = 14
+    TOPK_ROW = 15
+    EXPERT_TILES = 16
+    GATHER_ROWS = 17
+    SCATTER_ADD = 18
 
 
 class Kind(StrEnum):

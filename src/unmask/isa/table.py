@@ -11,6 +11,7 @@ bits of operands, packed from the least significant bit in the order of the row'
 
 from __future__ import annotations
 
+from unmask.isa.routing import ROUTING
 from unmask.isa.row import (
     BF16_BYTES,
     INT32_BYTES,
@@ -491,6 +492,7 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         "dst = a where mask is not 0, else b",
     ),
     *STREAMING,
+    *ROUTING,
 )
 
 BY_NAME: dict[str, Instruction] = {row.name: row for row in INSTRUCTIONS}

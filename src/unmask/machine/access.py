@@ -11,7 +11,7 @@ from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine, Kind
 from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import mx
 
-_SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit", "period"})
+_SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit", "period", "span", "tiles"})
 
 Space = Literal["vector", "matrix", "float", "integer", "accumulators", "hbm"]
 
@@ -201,6 +201,30 @@ def _select(o: _Operands) -> list[Access]:
     return [*reads, o.words("integer", "dst", "count", write=True)]
 
 
+def _weights(o: _Operands) -> Access:
+    """What an expert's column holds of all rows' weights."""
+    return Access("vector", o["b"] + o["expert"], o["span"], 1, o["b_stride"] * STRIDE_UNIT, False)
+
+
+def _rows_of_tile(o: _Operands, name: str, rows: str, write: bool = False) -> Access:
+    return Access("vector", o[name], o[rows], o["cols"], o["stride"] * STRIDE_UNIT, write)
+
+
+def _expert_tiles(o: _Operands) -> list[Access]:
+    list_of_pairs = Access("integer", o["dst"], 1, 2 * o["tiles"], 2 * o["tiles"], True)
+    return [o.tile("b", rows="span"), list_of_pairs]
+
+
+def _gather_rows(o: _Operands) -> list[Access]:
+    # Which rows the weights choose is a matter of values; any may be read, and by V_SCATTER_ADD written.
+    return [_weights(o), _rows_of_tile(o, "a", "span"), _rows_of_tile(o, "dst", "rows", write=True)]
+
+
+def _scatter_add(o: _Operands) -> list[Access]:
+    total = _rows_of_tile(o, "dst", "span")
+    return [_weights(o), _rows_of_tile(o, "a", "rows"), total, total._replace(write=True)]
+
+
 _RULES: dict[str, Callable[[_Operands], list[Access]]] = {
     "S_LD": lambda o: [Access("integer", o["a"], 1, 1, 1, False)],
     "SYNC": lambda o: [],
@@ -257,6 +281,10 @@ _RULES: dict[str, Callable[[_Operands], list[Access]]] = {
     "V_RED_SUM_WIN": _reduce_window,
     "V_SAMPLE": _sample,
     "V_SAMPLE_END": _sample_end,
+    "V_TOPK_ROW": _tile2,
+    "V_EXPERT_TILES": _expert_tiles,
+    "V_GATHER_ROWS": _gather_rows,
+    "V_SCATTER_ADD": _scatter_add,
     "F_EXP_WIN": lambda o: [o.words("float", "a", "count"), o.words("float", "f", "count"), o.words("float", "dst", "count", write=True)],
 }
 

@@ -1,4 +1,4 @@
-"""Cycles of an instruction, by its cost class: the one place where operands become time."""
+"""Cycles of an instruction, by its cost class: the one place where operands become time. `unmask.machine.dma` has those of the DMA engines."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ from typing import NamedTuple
 
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
-from unmask.isa.table import REGISTER_COUNT, Cost
-from unmask.machine.access import Access, accesses, check_sizes
+from unmask.isa.table import STRIDE_UNIT, Cost
+from unmask.machine.access import check_sizes
 from unmask.machine.config import Machine
-from unmask.machine.memory import Ideal
-
-_NO_REGISTERS = (0,) * REGISTER_COUNT
+from unmask.machine.dma import is_dma
 
 
 class Cycles(NamedTuple):
-    """Time and traffic of one instruction.
+    """Time of one instruction.
 
     Attributes:
         occupancy: cycles during which its engine takes no other instruction.
         latency: further cycles until its last result is in place.
-        hbm_bytes: bytes moved over the HBM port, whole beats.
     """
 
     occupancy: int
     latency: int
-    hbm_bytes: int = 0
 
 
 def _ceil(value: int, divisor: int) -> int:
@@ -48,34 +44,6 @@ def _matrix(op: Op, machine: Machine) -> Cycles:
     skew = 2 * array.blen
     adder_tree = (array.mlen // array.blen - 1).bit_length()
     return Cycles(occupancy, skew + adder_tree + array.latency)
-
-
-def _ideal(op: Op, machine: Machine) -> Ideal:
-    if not isinstance(machine.hbm, Ideal):
-        raise UnmaskError(f"{op.name}: its cycles depend on its addresses; machine {machine.name} has DRAM, which the cycle reading times")
-    return machine.hbm
-
-
-def _transfer(beats: int, memory: Ideal) -> Cycles:
-    size = beats * memory.beat_bytes
-    return Cycles(max(1, _ceil(size, memory.bytes_per_cycle)), memory.latency, size)
-
-
-def _beats(access: Access, memory: Ideal) -> int:
-    if access.row_stride == access.cols:
-        return _ceil(access.rows * access.cols, memory.beat_bytes)
-    return access.rows * _ceil(access.cols, memory.beat_bytes)
-
-
-def _dma(op: Op, machine: Machine) -> Cycles:
-    memory = _ideal(op, machine)
-    return _transfer(sum(_beats(a, memory) for a in accesses(op, _NO_REGISTERS, machine) if a.space == "hbm"), memory)
-
-
-def _gather(op: Op, machine: Machine) -> Cycles:
-    memory = _ideal(op, machine)
-    row = next(a for a in accesses(op, _NO_REGISTERS, machine) if a.space == "hbm").cols
-    return _transfer(_operand(op, "rows") * _ceil(row, memory.beat_bytes), memory)
 
 
 def _tile(op: Op, machine: Machine) -> int:
@@ -124,11 +92,32 @@ def _top_k(op: Op, machine: Machine) -> Cycles:
     return Cycles(2 * _operand(op, "count"), machine.vector.latency)
 
 
+def _top_k_row(op: Op, machine: Machine) -> Cycles:
+    # A pass of the tree of the maximum per column kept; the passes of a row depend on each other, rows follow each other.
+    latency = machine.vector.reduce_latency
+    return Cycles(_operand(op, "k") * max(_tile(op, machine), latency), latency)
+
+
+def _scan(op: Op, machine: Machine) -> int:
+    # The weights of all rows, a vector per cycle, however many rows it holds.
+    return _ceil(_operand(op, "span") * _operand(op, "b_stride") * STRIDE_UNIT, machine.vector.vlen)
+
+
+def _expert_tiles(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_scan(op, machine) + 2 * _operand(op, "tiles"), machine.vector.latency)
+
+
+def _gather_rows(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_scan(op, machine) + _tile(op, machine), machine.vector.latency)
+
+
+def _scatter_add(op: Op, machine: Machine) -> Cycles:
+    return Cycles(_scan(op, machine) + _tile(op, machine), 2 * machine.vector.latency)
+
+
 _RULES: dict[Cost, Callable[[Op, Machine], Cycles]] = {
     Cost.SEQUENCER: _single,
     Cost.SYNC: _single,
-    Cost.DMA: _dma,
-    Cost.GATHER: _gather,
     Cost.MATRIX: _matrix,
     Cost.LANES: _lanes,
     Cost.FUNCTION: _function,
@@ -140,15 +129,21 @@ _RULES: dict[Cost, Callable[[Op, Machine], Cycles]] = {
     Cost.TOPK: _top_k,
     Cost.ROWS: _rows,
     Cost.SAMPLE: _sample,
+    Cost.TOPK_ROW: _top_k_row,
+    Cost.EXPERT_TILES: _expert_tiles,
+    Cost.GATHER_ROWS: _gather_rows,
+    Cost.SCATTER_ADD: _scatter_add,
 }
 
 
 def cost_of(op: Op, machine: Machine) -> Cycles:
-    """Cycles and HBM traffic of one instruction on a machine; they depend on its operands alone, never on values.
+    """Cycles of an instruction that moves nothing to or from HBM; they depend on its operands alone, never on values or addresses.
 
     Raises:
-        UnmaskError: no rule for its cost class, a size of 0, or a DMA instruction of a machine with DRAM, whose time depends on addresses.
+        UnmaskError: no rule for its cost class, a size of 0, or a DMA instruction, whose time depends on addresses.
     """
+    if is_dma(op):
+        raise UnmaskError(f"{op.name}: its cycles depend on its addresses: the cycle reading times it")
     rule = _RULES.get(op.row.cost)
     if rule is None:
         raise UnmaskError(f"{op.name}: cost class {op.row.cost.name} has no rule")

@@ -55,6 +55,14 @@ class Arithmetic(Protocol):
         """`silu(gate) * up`, both [..., ffn]."""
         ...
 
+    def route(self, x: Tensor, weight: Tensor, chosen: int, normalised: bool) -> Tensor:
+        """The weights of a mixture's experts for rows of `x` [rows, width]: [rows, experts].
+
+        Scores are `linear` with the router's `weight` [experts, width]; weights are their softmax at the `chosen` experts of highest score
+        and 0 elsewhere, divided by their sum if `normalised`.
+        """
+        ...
+
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """The residual sum of two tensors of one shape."""
         ...
@@ -73,8 +81,8 @@ class Arithmetic(Protocol):
 
 
 class FloatArithmetic:
-    """PyTorch's own floating point, as the published implementations compute it: norm and rotary embedding in float32, everything
-    else in the dtype of the weights. Differentiable and traceable by `torch.compile`.
+    """PyTorch's own floating point, as the published implementations compute it: norm and rotary embedding and the softmax of a
+    router in float32, everything else in the dtype of the weights. Differentiable and traceable by `torch.compile`.
     """
 
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:
@@ -98,6 +106,13 @@ class FloatArithmetic:
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         return functional.silu(gate) * up
+
+    def route(self, x: Tensor, weight: Tensor, chosen: int, normalised: bool) -> Tensor:
+        scores = functional.linear(x, weight).softmax(dim=-1, dtype=torch.float32)
+        best, experts = scores.topk(chosen, dim=-1)
+        if normalised:
+            best = best / best.sum(dim=-1, keepdim=True)
+        return torch.zeros_like(scores).scatter(-1, experts, best).to(x.dtype)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y

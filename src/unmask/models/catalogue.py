@@ -18,7 +18,7 @@ _FILE = "catalogue.toml"
 
 @cache
 def catalogue() -> Mapping[str, Mapping[str, Any]]:
-    """The published models: per name a `summary` and the keys of its `config.json` as `config`, or why it is `refused`."""
+    """The published models: per name a `summary` and the keys of its `config.json` as `config`."""
     return tomllib.loads((resources.files("unmask.models") / _FILE).read_text("utf-8"))
 
 
@@ -29,11 +29,9 @@ def architecture(name: str) -> Architecture:
         name: of the catalogue, of a shipped checkpoint, or the path of a folder with a `config.json`.
 
     Raises:
-        UnmaskError: none of these, a model that has no program yet, or a `config.json` that is damaged or of an unknown family.
+        UnmaskError: none of these, or a `config.json` that is damaged or of an unknown family.
     """
     entry = catalogue().get(name)
-    if entry is not None and "refused" in entry:
-        raise UnmaskError(f"{name} has no program yet: {entry['refused']}")
     if entry is not None:
         _, config = config_of(entry["config"], Path(_FILE))
     elif name in shipped_checkpoints() or Path(name).exists():

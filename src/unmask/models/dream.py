@@ -19,7 +19,7 @@ from unmask.errors import UnmaskError
 from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import read_number
 from unmask.models.family import Family, Network, NetworkParts
-from unmask.models.layers import Architecture, BlockParts, LayerRunner, RMSNorm, Rows, TransformerBlock, row_index
+from unmask.models.layers import Architecture, BlockParts, GatedFeedForward, LayerRunner, RMSNorm, Rows, TransformerBlock, row_index
 from unmask.models.llada import rotary_rows
 
 # Keys of config.json that choose between formulas, with the values that mean the one computed here.
@@ -176,9 +176,7 @@ class DreamBlock(TransformerBlock):
             value=self.self_attn.v_proj,
             output=self.self_attn.o_proj,
             feed_forward_norm=self.post_attention_layernorm,
-            gate=self.mlp.gate_proj,
-            up=self.mlp.up_proj,
-            down=self.mlp.down_proj,
+            feed_forward=GatedFeedForward(self.mlp.gate_proj, self.mlp.up_proj, self.mlp.down_proj),
         )
 
 

@@ -7,6 +7,7 @@ between the two halves of a block, and so can keep keys and values, leave rows o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +36,9 @@ class Architecture:
         max_sequence_length: the longest canvas.
         shifted_logits: row `i` of the logits predicts position `i + 1`.
         qkv_bias: query, key and value projections add a bias.
+        qk_norm: every head's queries and keys are normalised before they are rotated.
+        experts, experts_per_token: of a mixture in place of the feed-forward, `feed_forward` wide each; 0: there is none.
+        normalised_routing: the weights of a token's experts sum to 1.
     """
 
     width: int
@@ -52,6 +56,10 @@ class Architecture:
     eos_token_id: int
     shifted_logits: bool
     qkv_bias: bool = False
+    qk_norm: bool = False
+    experts: int = 0
+    experts_per_token: int = 0
+    normalised_routing: bool = False
 
 
 class RMSNorm(nn.Module):
@@ -67,6 +75,49 @@ class RMSNorm(nn.Module):
 
 
 @dataclass(frozen=True)
+class GatedFeedForward:
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    gate: nn.Linear
+    up: nn.Linear
+    down: nn.Linear
+
+    def compute(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """Of rows [..., width], the same shape."""
+        gate, up = arithmetic.linear(x, self.gate.weight), arithmetic.linear(x, self.up.weight)
+        return arithmetic.linear(arithmetic.gated(gate, up), self.down.weight)
+
+
+@dataclass(frozen=True)
+class ExpertMixture:
+    """Feed-forwards of which every row takes those that a router chooses (Shazeer et al., arXiv 1701.06538).
+
+    Attributes:
+        router: a score per expert.
+        experts: all feed-forwards.
+        chosen: how many a row takes.
+        normalised: the weights of a row's experts sum to 1.
+    """
+
+    router: nn.Linear
+    experts: Sequence[GatedFeedForward]
+    chosen: int
+    normalised: bool
+
+    def compute(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """Of rows [..., width], the same shape. A row's experts are added up in ascending order, from 0; a weight of 0 adds nothing."""
+        rows = x.flatten(0, -2)
+        weights = arithmetic.route(rows, self.router.weight, self.chosen, self.normalised)
+        total = torch.zeros_like(rows)
+        for expert, weight in zip(self.experts, weights.unbind(-1), strict=True):
+            taken = (weight != 0).nonzero()[:, 0]
+            if len(taken):
+                share = arithmetic.scaled(expert.compute(rows[taken], arithmetic), weight[taken, None])
+                total = total.index_copy(0, taken, arithmetic.add(total[taken], share))
+        return total.view(x.shape)
+
+
+@dataclass(frozen=True)
 class BlockParts:
     """A block's modules by what they do, whatever the checkpoint calls them."""
 
@@ -76,13 +127,13 @@ class BlockParts:
     value: nn.Linear
     output: nn.Linear
     feed_forward_norm: RMSNorm
-    gate: nn.Linear
-    up: nn.Linear
-    down: nn.Linear
+    feed_forward: GatedFeedForward | ExpertMixture
+    query_norm: RMSNorm | None = None
+    key_norm: RMSNorm | None = None
 
 
 class TransformerBlock(nn.Module, ABC):
-    """A Llama block: attention over the whole canvas, then a gated feed-forward.
+    """A Llama block: attention over the whole canvas, then a gated feed-forward or a mixture of them.
 
     It runs in two halves, `project` and `attend`, so that a cache can stand between the keys and values of the rows that are fed
     and those that the queries look at. A family names the modules; what is computed stands here.
@@ -104,6 +155,8 @@ class TransformerBlock(nn.Module, ABC):
         parts = self.parts
         h = parts.attention_norm(x, arithmetic)
         q, k, v = (self._heads(h, projection, arithmetic) for projection in (parts.query, parts.key, parts.value))
+        if parts.query_norm is not None and parts.key_norm is not None:
+            q, k = parts.query_norm(q, arithmetic), parts.key_norm(k, arithmetic)
         return arithmetic.rotate(q, cos, sin), arithmetic.rotate(k, cos, sin), v
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
@@ -111,9 +164,7 @@ class TransformerBlock(nn.Module, ABC):
         parts = self.parts
         attended = arithmetic.attention(q, k, v, attention_bias).transpose(1, 2).flatten(-2)
         x = arithmetic.add(x, arithmetic.linear(attended, parts.output.weight))
-        h = parts.feed_forward_norm(x, arithmetic)
-        gate, up = arithmetic.linear(h, parts.gate.weight), arithmetic.linear(h, parts.up.weight)
-        return arithmetic.add(x, arithmetic.linear(arithmetic.gated(gate, up), parts.down.weight))
+        return arithmetic.add(x, parts.feed_forward.compute(parts.feed_forward_norm(x, arithmetic), arithmetic))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention_bias: Tensor | None, arithmetic: Arithmetic) -> Tensor:
         q, k, v = self.project(x, cos, sin, arithmetic)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unmask.models.arithmetic import Arithmetic, FloatArithmetic
 from unmask.models.config import LladaConfig
 from unmask.models.family import Family, Network, NetworkParts
-from unmask.models.layers import BlockParts, LayerRunner, RMSNorm, Rows, TransformerBlock, row_index
+from unmask.models.layers import BlockParts, GatedFeedForward, LayerRunner, RMSNorm, Rows, TransformerBlock, row_index
 
 
 def rotary_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -70,9 +70,7 @@ class LladaBlock(TransformerBlock):
             value=self.v_proj,
             output=self.attn_out,
             feed_forward_norm=self.ff_norm,
-            gate=self.ff_proj,
-            up=self.up_proj,
-            down=self.ff_out,
+            feed_forward=GatedFeedForward(self.ff_proj, self.up_proj, self.ff_out),
         )
 
 
@@ -166,7 +164,7 @@ class Llada(Network):
 
 
 def _recognises(keys: Iterable[str], model_type: object) -> bool:
-    return str(model_type).lower() == "llada" or (model_type is None and "d_model" in keys)
+    return "num_experts" not in keys and (str(model_type).lower() == "llada" or (model_type is None and "d_model" in keys))
 
 
 FAMILY = Family(name="llada", recognises=_recognises, read_config=LladaConfig.from_json, build=Llada)

@@ -106,6 +106,18 @@ class MachineArithmetic:
         """silu(gate) * up in BF16."""
         return torch.from_numpy(bf16.multiply(functions.silu(_array(gate)), _array(up)))
 
+    def route(self, x: Tensor, weight: Tensor, chosen: int, normalised: bool) -> Tensor:
+        """Experts are chosen by their BF16 scores, ties to the lowest; exponentials are scaled by the reciprocal of their sum."""
+        scores = _array(self.linear(x, weight))
+        comparable = np.where(np.isnan(scores), np.float32(-np.inf), scores)
+        best = np.argsort(-comparable, axis=1, kind="stable")[:, :chosen]
+        others = np.ones(scores.shape, bool)
+        np.put_along_axis(others, best, False, axis=1)
+        exponentials = functions.exp(bf16.subtract(scores, comparable.max(axis=1, keepdims=True)))
+        summed = np.where(others, np.float32(0), exponentials) if normalised else exponentials
+        inverse = bf16.round(functions.reciprocal_fp32(_row_sums(summed)))
+        return torch.from_numpy(np.where(others, np.float32(0), bf16.multiply(exponentials, inverse[:, None])))
+
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """BF16 sum."""
         return torch.from_numpy(bf16.add(_array(x), _array(y)))
