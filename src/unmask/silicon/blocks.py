@@ -1,0 +1,190 @@
+"""A design as blocks: which modules of its RTLIL are the same, which are kept apart in synthesis, and which are memories.
+
+Amaranth writes one module per instance. Equal ones are found by their text, so that each is synthesized once however often it stands in
+the design; small ones that stand there once are left to be flattened into the module around them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from unmask.errors import UnmaskError
+
+_MODULE = re.compile(r"^module \\(\S+)$\n(.*?)^end$", re.MULTILINE | re.DOTALL)
+_INSTANCE = re.compile(r"^(  cell )\\(\S+) ", re.MULTILINE)
+_PORT = re.compile(r"^  wire width (\d+) (input|output) \d+  ?\\(\S+)$", re.MULTILINE)
+_WIRE = re.compile(r"^(?:  attribute [^\n]*\n)*  wire [^\n]*\n", re.MULTILINE)
+_MEMORY = re.compile(r"^  memory width (\d+) size (\d+)", re.MULTILINE)
+
+# Bits of a memory from which on it is a macro; smaller ones are mapped to flip-flops.
+MACRO_BITS = 4096
+# Cells of RTLIL (an adder is one) from which on a module that stands in the design once is synthesized by itself.
+LARGE = 400
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a module: `direction` is input or output."""
+
+    name: str
+    direction: str
+    width: int
+
+
+@dataclass
+class Block:
+    """A module, equal ones being one block.
+
+    Attributes:
+        name: a short name, unique in the design.
+        text: of the module in RTLIL, the names of its children replaced by those of their blocks.
+        children: blocks of its instances, by name, with their number.
+    """
+
+    name: str
+    text: str
+    children: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def ports(self) -> list[Port]:
+        """In the order of the module."""
+        return [Port(name, direction, int(width)) for width, direction, name in _PORT.findall(self.text)]
+
+    @cached_property
+    def memory_bits(self) -> int:
+        """Of the memories that the module itself holds."""
+        return sum(int(width) * int(size) for width, size in _MEMORY.findall(self.text))
+
+    @cached_property
+    def cells(self) -> int:
+        """RTLIL cells of the module itself."""
+        return len(re.findall(r"^  (?:cell|process) ", self.text, re.MULTILINE))
+
+    @property
+    def macro(self) -> bool:
+        """Whether it is a large memory, and so no standard cells."""
+        return self.memory_bits >= MACRO_BITS and not self.children
+
+    def interface(self) -> str:
+        """RTLIL of the module as a black box."""
+        wires = "".join(
+            f"  wire width {port.width} {port.direction} {number} \\{port.name}\n" for number, port in enumerate(self.ports, start=1)
+        )
+        return f"attribute \\blackbox 1\nmodule \\{self.name}\n{wires}end\n"
+
+
+class Design:
+    """The blocks of a component.
+
+    Attributes:
+        top: the name of its own block.
+        blocks: by name, children before parents.
+    """
+
+    def __init__(self, component: wiring.Component, name: str) -> None:
+        """Read the component's RTLIL.
+
+        Raises:
+            UnmaskError: the component instantiates a module that it does not bring along.
+        """
+        self.blocks: dict[str, Block] = {}
+        modules = dict(_MODULE.findall(rtlil.convert(component, name=name, emit_src=False)))
+        block_of: dict[str, str] = {}
+        by_text: dict[str, str] = {}
+
+        def add(module: str) -> str:
+            if module in block_of:
+                return block_of[module]
+            if module not in modules:
+                raise UnmaskError(f"module {module} of {name} is not part of the design; a macro needs a model of its logic or none at all")
+            children: Counter[str] = Counter()
+
+            def replaced(match: re.Match[str]) -> str:
+                child = add(match[2])
+                children[child] += 1
+                return f"{match[1]}\\{child} "
+
+            body = _INSTANCE.sub(replaced, modules[module])
+            key = _canonical(body)
+            if key not in by_text:
+                short = name if module == name else re.sub(r"_?\d+$", "", re.sub(r"\W", "_", module.rpartition(".")[2])) or "block"
+                unique = short
+                while unique in self.blocks:
+                    unique = f"{short}_{sum(block.startswith(short) for block in self.blocks) + 1}"
+                by_text[key] = unique
+                self.blocks[unique] = Block(unique, body, children)
+            block_of[module] = by_text[key]
+            return block_of[module]
+
+        self.top = add(name)
+
+    @cached_property
+    def instances(self) -> Counter[str]:
+        """How often each block stands in the design."""
+        counts = Counter({self.top: 1})
+        for name in reversed(self.blocks):
+            for child, number in self.blocks[name].children.items():
+                counts[child] += number * counts[name]
+        return counts
+
+    @cached_property
+    def weight(self) -> dict[str, int]:
+        """RTLIL cells of each block with all that is in it."""
+        weights: dict[str, int] = {}
+        for name, block in self.blocks.items():
+            weights[name] = block.cells + sum(weights[child] * number for child, number in block.children.items())
+        return weights
+
+    def memory_bits(self, name: str) -> int:
+        """Bits of memory in a block and all that is in it."""
+        block = self.blocks[name]
+        return block.memory_bits + sum(self.memory_bits(child) * number for child, number in block.children.items())
+
+    def kept(self, flat: bool, macros: set[str]) -> list[str]:
+        """Blocks that are synthesized by themselves, children before parents: the top, macros; unless `flat`, what is large or repeated.
+
+        What is inside a macro is not among them.
+        """
+        seen = {self.top}
+        for name in reversed(self.blocks):
+            if name in seen and name not in macros:
+                seen |= self.blocks[name].children.keys()
+
+        def apart(name: str) -> bool:
+            weight = self.weight[name]
+            return weight >= LARGE or (self.instances[name] > 1 and weight >= LARGE // 8)
+
+        return [name for name in self.blocks if name in seen and (name == self.top or name in macros or (not flat and apart(name)))]
+
+    def source(self, name: str, kept: list[str]) -> str:
+        """RTLIL of one kept block: the blocks to flatten into it, and the kept ones as black boxes."""
+
+        def below(name: str) -> Iterator[str]:
+            yield name
+            for child in self.blocks[name].children:
+                if child not in kept:
+                    yield from below(child)
+
+        inside = list(dict.fromkeys(below(name)))
+        outside = dict.fromkeys(child for block in inside for child in self.blocks[block].children if child in kept)
+        modules = [f"module \\{block}\n{_without_power_up_values(self.blocks[block].text)}end\n" for block in inside]
+        return "\n".join([*modules, *(self.blocks[child].interface() for child in outside)])
+
+
+def _without_power_up_values(text: str) -> str:
+    """A standard-cell flip-flop powers up as it likes."""
+    return re.sub(r"^  attribute \\init [^\n]*\n", "", text, flags=re.MULTILINE)
+
+
+def _canonical(body: str) -> str:
+    """A digest that does not depend on the order of the ports, which Amaranth takes from the module around."""
+    wires = sorted(re.sub(r"(input|output) \d+", r"\1", wire) for wire in _WIRE.findall(body))
+    return hashlib.sha256("".join([*wires, _WIRE.sub("", body)]).encode()).hexdigest()

@@ -1,0 +1,240 @@
+"""A netlist of standard cells as arrays, and its simulation cycle by cycle, with the number of times each net toggles.
+
+Gates are evaluated once a cycle in the order of their levels, so glitches are not counted. Every flip-flop is on the one clock.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UnmaskError
+from unmask.silicon import logic
+from unmask.silicon.liberty import Cell, Library
+from unmask.silicon.synthesis import Netlist
+
+# The two constant nets come first.
+ZERO, ONE = 0, 1
+CLOCK = "clk"
+
+Bits = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of the netlist: `nets`, one per bit, the lowest first."""
+
+    name: str
+    direction: str
+    nets: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """Functions of nets, each a truth table, the nets that select its row, lowest bit first, and the net of its value."""
+
+    tables: NDArray[np.uint8]
+    first_row: NDArray[np.int64]
+    inputs: NDArray[np.int32]
+    first_input: NDArray[np.int64]
+    outputs: NDArray[np.int32]
+
+
+class Gates:
+    """A flat netlist, gates in an order in which each comes after those that drive it.
+
+    Attributes:
+        ports: by name, the clock's included.
+        nets: number of nets, the two constants included.
+        instances: (name, cell, net by pin) of every cell.
+        net_of_bit: net by the number that yosys gave it.
+    """
+
+    def __init__(self, netlist: Netlist) -> None:
+        """Read the netlist.
+
+        Raises:
+            UnmaskError: a cell is no gate or flip-flop on the rising clock edge, or gates drive each other in a circle.
+        """
+        self.library: Library = netlist.library
+        module: dict[str, Any] = netlist.flat
+        numbers: dict[int | str, int] = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
+
+        def net(bit: int | str) -> int:
+            return numbers.setdefault(bit, len(numbers) - 2)
+
+        self.ports = {
+            name: Port(name, port["direction"], np.array([net(bit) for bit in port["bits"]], np.int32))
+            for name, port in module["ports"].items()
+        }
+        self.instances: list[tuple[str, str, dict[str, int]]] = [
+            (name, cell["type"], {pin: net(bits[0]) for pin, bits in cell["connections"].items()})
+            for name, cell in module["cells"].items()
+        ]
+        self.net_of_bit = numbers
+        self.nets = len(numbers) - 2
+        gates: list[_Function] = []
+        registers: list[_Function] = []
+        for name, kind, pins in self.instances:
+            cell = self.library.cells[kind]
+            nets = pins
+            if cell.state:
+                nets = {**pins, cell.state[0]: self._state_net(name, cell, pins)}
+                registers.append(_function(cell.next_state, nets, cell.state[0]))
+            for pin in cell.pins:
+                if pin.direction == "output" and pin.name in pins and not (cell.state and _bare(pin.function) == cell.state[0]):
+                    gates.append(_function(_of_state(cell, pin.function or ""), nets, pin.name))
+        self._gates = _packed([gates[index] for index in self._levels(gates, {register[2] for register in registers})])
+        self._registers = _packed(registers)
+
+    def _state_net(self, name: str, cell: Cell, pins: dict[str, int]) -> int:
+        """The net of the pin that shows the state, or a new one."""
+        assert cell.state is not None
+        clock = self.ports[CLOCK].nets[0] if CLOCK in self.ports else -1
+        if pins.get(_bare(cell.clocked_on)) != clock:
+            raise UnmaskError(f"flip-flop {name} ({cell.name}) is not on the rising edge of {CLOCK}")
+        used = {_bare(cell.clocked_on), *logic.names(cell.next_state)}
+        if not cell.plain and any(pins.get(pin, ZERO) not in (ZERO, ONE) for pin in cell.inputs if pin not in used):
+            raise UnmaskError(f"flip-flop {name} ({cell.name}) has an asynchronous set or reset in use")
+        for pin in cell.pins:
+            if _bare(pin.function) == cell.state[0] and pin.name in pins:
+                return pins[pin.name]
+        self.nets += 1
+        return self.nets - 1
+
+    def _levels(self, gates: list[_Function], states: set[int]) -> list[int]:
+        """Indices of the gates in order of evaluation."""
+        known = {ZERO, ONE, *states, *(int(net) for port in self.ports.values() if port.direction == "input" for net in port.nets)}
+        readers: dict[int, list[int]] = {}
+        waits = []
+        ready = []
+        for index, (_, inputs, _) in enumerate(gates):
+            needed = {net for net in inputs if net not in known}
+            waits.append(len(needed))
+            for net in needed:
+                readers.setdefault(net, []).append(index)
+            if not needed:
+                ready.append(index)
+        for index in ready:
+            for reader in readers.get(gates[index][2], ()):
+                waits[reader] -= 1
+                if not waits[reader]:
+                    ready.append(reader)
+        if len(ready) != len(gates):
+            raise UnmaskError(f"{len(gates) - len(ready)} gates wait for nets that nothing drives, or for each other")
+        return ready
+
+    @cached_property
+    def inputs(self) -> list[Port]:
+        """Input ports without the clock, by name."""
+        return sorted((p for p in self.ports.values() if p.direction == "input" and p.name != CLOCK), key=lambda port: port.name)
+
+    @cached_property
+    def outputs(self) -> list[Port]:
+        """Output ports, by name."""
+        return sorted((port for port in self.ports.values() if port.direction == "output"), key=lambda port: port.name)
+
+    def run(self, stimulus: Bits, seed: int = 0, skip: int = 0) -> tuple[Bits, NDArray[np.int64]]:
+        """Simulate, from a random state of every flip-flop.
+
+        Args:
+            stimulus: [cycles, bits] of all `inputs`, in their order; the values are there during the whole cycle.
+            seed: of the power-up state.
+            skip: first cycles, in which toggles are not counted.
+
+        Returns:
+            [cycles, bits] of all `outputs` at the end of each cycle, and [nets] how often each net changed.
+
+        Raises:
+            UnmaskError: the stimulus does not fit.
+        """
+        ports = np.concatenate([np.empty(0, np.int32), *(port.nets for port in self.inputs)])
+        shown = np.concatenate([np.empty(0, np.int32), *(port.nets for port in self.outputs)])
+        if stimulus.ndim != 2 or stimulus.shape[1] != len(ports):
+            raise UnmaskError(f"a stimulus of shape {stimulus.shape}, expected [cycles, {len(ports)}]")
+        values = np.random.default_rng(seed).integers(0, 2, self.nets, dtype=np.uint8)
+        values[[ZERO, ONE]] = 0, 1
+        toggles = np.zeros(self.nets, np.int64)
+        result = np.zeros((len(stimulus), len(shown)), np.uint8)
+        gates, registers = astuple(self._gates), astuple(self._registers)
+        _simulate(np.ascontiguousarray(stimulus, np.uint8), ports, shown, values, gates, registers, skip, result, toggles)
+        return result, toggles
+
+
+# A truth table, the nets of its inputs and the net of its output.
+_Function = tuple[NDArray[np.bool_], list[int], int]
+
+
+def _bare(function: str | None) -> str:
+    return (function or "").strip("() ")
+
+
+def _of_state(cell: Cell, function: str) -> str:
+    """A flip-flop's output in terms of its state alone."""
+    return re.sub(rf"\b{cell.state[1]}\b", f"(!{cell.state[0]})", function) if cell.state else function
+
+
+def _function(expression: str, nets: dict[str, int], output: str) -> _Function:
+    names = logic.names(expression)
+    return logic.truth_table(expression, names), [nets.get(name, ZERO) for name in names], nets[output]
+
+
+def _packed(functions: list[_Function]) -> _Functions:
+    """Equal tables are kept once."""
+    rows: dict[bytes, int] = {}
+    tables: list[NDArray[np.bool_]] = []
+    first_row = []
+    total = 0
+    for table, _, _ in functions:
+        key = table.tobytes()
+        if key not in rows:
+            rows[key] = total
+            tables.append(table)
+            total += len(table)
+        first_row.append(rows[key])
+    return _Functions(
+        np.concatenate([np.empty(0, np.uint8), *tables]).astype(np.uint8),
+        np.array(first_row, np.int64),
+        np.array([net for _, inputs, _ in functions for net in inputs], np.int32),
+        np.cumsum([0, *(len(inputs) for _, inputs, _ in functions)]).astype(np.int64),
+        np.array([output for *_, output in functions], np.int32),
+    )
+
+
+@numba.njit(cache=True)  # type: ignore[misc]
+def _value(function, index, values):  # type: ignore[no-untyped-def]
+    tables, first_row, inputs, first_input, _ = function
+    row = first_row[index]
+    for position in range(first_input[index], first_input[index + 1]):
+        row += np.int64(values[inputs[position]]) << (position - first_input[index])
+    return tables[row]
+
+
+@numba.njit(cache=True)  # type: ignore[misc]
+def _simulate(stimulus, ports, shown, values, gates, registers, skip, result, toggles):  # type: ignore[no-untyped-def]
+    following = np.zeros(len(registers[4]), np.uint8)
+    for cycle in range(stimulus.shape[0]):
+        counts = cycle > skip
+        for bit in range(len(ports)):
+            toggles[ports[bit]] += counts and values[ports[bit]] != stimulus[cycle, bit]
+            values[ports[bit]] = stimulus[cycle, bit]
+        for register in range(len(following)):
+            net = registers[4][register]
+            if cycle:
+                toggles[net] += counts and values[net] != following[register]
+                values[net] = following[register]
+        for gate in range(len(gates[4])):
+            value = _value(gates, gate, values)
+            net = gates[4][gate]
+            toggles[net] += counts and values[net] != value
+            values[net] = value
+        for bit in range(len(shown)):
+            result[cycle, bit] = values[shown[bit]]
+        for register in range(len(following)):
+            following[register] = _value(registers, register, values)

@@ -1,0 +1,204 @@
+"""From an Amaranth component to a netlist of standard cells, block by block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from amaranth.lib import wiring
+
+from unmask.errors import UnmaskError
+from unmask.silicon.blocks import Design
+from unmask.silicon.liberty import Library
+from unmask.silicon.tools import yosys
+
+# Left to what ABC does not see of a clock period: the flip-flops' own setup and clock-to-output times.
+LOGIC_SHARE = 0.9
+# What an output of a block drives, in input capacitances of the library's driver.
+OUTPUT_LOAD = 4.0
+
+
+@dataclass(frozen=True)
+class MappedBlock:
+    """A block after mapping.
+
+    Attributes:
+        name: as in the design.
+        instances: how often it stands in the design.
+        cells: number of its own cells by their type; blocks inside it are counted by themselves.
+        macro: it is a memory and was not mapped.
+        bits: of the memory of a macro.
+        path: RTLIL of the mapped block; of a macro, its interface.
+    """
+
+    name: str
+    instances: int
+    cells: Counter[str]
+    macro: bool
+    bits: int
+    path: Path
+
+    def area(self, library: Library) -> float:
+        """Of one instance, in the library's unit; 0 of a macro."""
+        return sum(library.cells[cell].area * number for cell, number in self.cells.items())
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """A design in standard cells.
+
+    Attributes:
+        top: name of the module.
+        library: of its cells.
+        blocks: its parts, children before parents.
+        folder: where its files lie.
+    """
+
+    top: str
+    library: Library
+    blocks: list[MappedBlock]
+    folder: Path
+
+    @property
+    def cells(self) -> int:
+        """Standard cells of the whole design."""
+        return sum(block.instances * sum(block.cells.values()) for block in self.blocks)
+
+    @property
+    def area(self) -> float:
+        """Of the standard cells, in the library's unit; macros are not in it."""
+        return sum(block.instances * block.area(self.library) for block in self.blocks)
+
+    @property
+    def macro_bits(self) -> int:
+        """Bits of memory that are not in the area."""
+        return sum(block.instances * block.bits for block in self.blocks)
+
+    @property
+    def registers(self) -> int:
+        """Flip-flops."""
+        return sum(b.instances * n for b in self.blocks for cell, n in b.cells.items() if self.library.cells[cell].sequential)
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """yosys' JSON of the design without hierarchy; macros are cut out, their ports being ports of the design."""
+        path = self.folder / "flat.json"
+        if not path.exists():
+            script = [f"read_rtlil {block.path}" for block in self.blocks]
+            script += [f"hierarchy -top {self.top}", "flatten"]
+            script += [f"expose -evert -sep __ t:{block.name}" for block in self.blocks if block.macro]
+            script += ["delete t:$scopeinfo", "clean", "write_json flat.partial"]
+            yosys("\n".join([*script, ""]), self.folder, "flatten")
+            (self.folder / "flat.partial").replace(path)
+        module: dict[str, Any] = json.loads(path.read_text())["modules"][self.top]
+        return module
+
+
+def synthesize(
+    component: wiring.Component,
+    name: str,
+    library: Library,
+    clock_ps: float,
+    cache: Path,
+    *,
+    flat: bool = False,
+    macros: Iterable[str] = (),
+) -> Netlist:
+    """Map a component to a library.
+
+    Args:
+        component: with one clock domain, `sync`.
+        name: of the top module.
+        clock_ps: the delay target, picoseconds.
+        cache: a folder; a block that was mapped before, with the same target, is found there by the digest of its text.
+        flat: map everything but memories as one block.
+        macros: names of further blocks that are memories.
+
+    Raises:
+        UnmaskError: yosys failed, or left a cell that the library does not have.
+    """
+    design = Design(component, name)
+    macros = {block for block in design.blocks if design.blocks[block].macro} | set(macros)
+    kept = design.kept(flat, macros)
+    mapped = []
+    for block in kept:
+        found = design.blocks[block]
+        if block in macros:
+            path = _stored(cache / "macros", found.interface(), ".il")
+            mapped.append(MappedBlock(block, design.instances[block], Counter(), True, design.memory_bits(block), path))
+        else:
+            path, cells = _map(design.source(block, kept), block, library, clock_ps, cache, set(design.blocks))
+            mapped.append(MappedBlock(block, design.instances[block], cells, False, 0, path))
+    if unknown := {cell for block in mapped for cell in block.cells} - library.cells.keys():
+        raise UnmaskError(f"{name}: yosys left {', '.join(sorted(unknown))}, which library {library.name} does not have")
+    key = hashlib.sha256("".join(str(block.path) for block in mapped).encode()).hexdigest()[:16]
+    folder = cache / "designs" / f"{name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Netlist(name, library, mapped, folder)
+
+
+def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path, blocks: set[str]) -> tuple[Path, Counter[str]]:
+    """(RTLIL of the block in cells, number of cells by type)."""
+    recipe = _recipe(name, library, clock_ps)
+    key = hashlib.sha256(f"{library.digest}\n{recipe}\n{source}".encode()).hexdigest()[:16]
+    result = cache / "blocks" / f"{name}-{key}"
+    if not (result / "cells.json").exists():
+        result.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=result.parent))
+        try:
+            (work / "source.il").write_text(source)
+            driver = library.driver
+            load = OUTPUT_LOAD * library.load_of(driver) * library.capacitance_unit / 1e-15
+            (work / "constraints").write_text(f"set_driving_cell {driver.name}\nset_load {load:.4f}\n")
+            yosys(recipe, work, "map")
+            module = json.loads((work / "block.json").read_text())["modules"][name]
+            cells = Counter(cell["type"] for cell in module["cells"].values() if cell["type"] != "$scopeinfo")
+            (work / "block.json").unlink()
+            (work / "cells.json").write_text(json.dumps(cells))
+            if result.exists():
+                shutil.rmtree(work)
+            else:
+                work.rename(result)
+        except OSError:
+            # Another process mapped the same block meanwhile.
+            if not (result / "cells.json").exists():
+                raise
+    counts = json.loads((result / "cells.json").read_text())
+    return (result / "mapped.il").resolve(), Counter({cell: number for cell, number in counts.items() if cell not in blocks})
+
+
+def _recipe(name: str, library: Library, clock_ps: float) -> str:
+    registers, logic = library.registers.resolve(), library.logic.resolve()
+    return f"""read_rtlil source.il
+hierarchy -top {name}
+proc
+flatten
+synth -top {name} -noshare
+dfflibmap -liberty {registers}
+opt
+abc -liberty {logic} -constr constraints -D {clock_ps * LOGIC_SHARE:.0f}
+setundef -zero
+splitnets
+opt_clean -purge
+rename -wire
+select -module {name}
+write_rtlil -selected mapped.il
+select -clear
+write_json block.json
+"""
+
+
+def _stored(folder: Path, text: str, suffix: str) -> Path:
+    """The path of a file with this text, named by its digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
+    path.write_text(text)
+    return path.resolve()

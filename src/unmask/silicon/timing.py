@@ -1,0 +1,139 @@
+"""Static timing and power of a netlist, by OpenSTA: no wires, an ideal clock."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UnmaskError
+from unmask.silicon.gates import CLOCK, Gates
+from unmask.silicon.synthesis import OUTPUT_LOAD, Netlist
+from unmask.silicon.tools import run
+from unmask.silicon.verilog import names_of, verilog
+
+RESET = "rst"
+
+
+@dataclass(frozen=True)
+class TimingPath:
+    """A path: from where to where, through how many cells, and the time that is left over, in picoseconds."""
+
+    start: str
+    end: str
+    levels: int
+    slack_ps: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """Milliwatts: inside cells, on their outputs, leaking; the total of registers (clock pins included) and of gates."""
+
+    internal_mw: float
+    switching_mw: float
+    leakage_mw: float
+    registers_mw: float
+    gates_mw: float
+
+    @property
+    def total_mw(self) -> float:
+        """All of it."""
+        return self.internal_mw + self.switching_mw + self.leakage_mw
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What OpenSTA says: the critical path, the critical one between flip-flops if there is one, and power."""
+
+    critical: TimingPath | None
+    inside: TimingPath | None
+    power: Power
+
+
+def analyse(
+    netlist: Netlist, gates: Gates, clock_ps: float, folder: Path, toggles: NDArray[np.float64] | None = None, rate: float = 0.1
+) -> Analysis:
+    """Time a netlist and add up its power.
+
+    Inputs come from the library's driver at the clock edge, outputs are due at the next one; the reset is not timed, since it is held for
+    many cycles.
+
+    Args:
+        netlist, gates: the same design.
+        clock_ps: period.
+        folder: for the scripts and reports.
+        toggles: [nets] changes per cycle of each net, from a simulation; without it every input and flip-flop output has `rate`.
+        rate: changes per cycle where nothing was simulated.
+
+    Raises:
+        UnmaskError: OpenSTA is missing or failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = names_of(gates, netlist.flat)
+    (folder / "netlist.v").write_text(verilog(gates, names, netlist.top))
+    library, driver = netlist.library, netlist.library.driver
+    period = clock_ps * 1e-12 / library.time_unit
+    output = next(pin.name for pin in driver.pins if pin.direction == "output")
+    script = [
+        f"read_liberty {{{library.full.resolve()}}}",
+        "read_verilog netlist.v",
+        f"link_design {netlist.top}",
+        f"create_clock -name {CLOCK} -period {period:.6g} [get_ports {CLOCK}]",
+    ]
+    for port in gates.inputs:
+        for bit in names.ports[port.name]:
+            script.append(f"set_driving_cell -lib_cell {driver.name} -pin {output} [get_ports {bit}]")
+            script.append(
+                f"set_false_path -from [get_ports {bit}]" if port.name == RESET else f"set_input_delay 0 -clock {CLOCK} [get_ports {bit}]"
+            )
+    script += [f"set_output_delay 0 -clock {CLOCK} [all_outputs]", f"set_load {OUTPUT_LOAD * library.load_of(driver):.6g} [all_outputs]"]
+    script += _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
+    if toggles is None:
+        script += [f"set_power_activity -global -activity {rate} -duty 0.5", f"set_power_activity -input -activity {rate} -duty 0.5"]
+    else:
+        # The option for pins of `set_power_activity` is broken in Debian's OpenSTA; what it is meant to call works.
+        for (_, _, pins), instance in zip(gates.instances, names.instances, strict=True):
+            for pin, net in pins.items():
+                script.append(f"sta::set_power_pin_activity [get_pins {instance}/{pin}] {toggles[net]:.6g} 0.5")
+        for port in gates.inputs:
+            for bit, net in zip(names.ports[port.name], port.nets, strict=True):
+                script.append(f"sta::set_power_input_port_activity [get_ports {bit}] {toggles[net]:.6g} 0.5")
+    script += ["report_power -digits 9 > power.txt", "exit"]
+    (folder / "analyse.tcl").write_text("\n".join([*script, ""]))
+    log = run("sta", ["-no_splash", "-exit", "analyse.tcl"], folder)
+    (folder / "analyse.log").write_text(log)
+    if "Error" in log:
+        raise UnmaskError(f"OpenSTA in {folder}: {next(line for line in log.splitlines() if 'Error' in line)}")
+    scale = library.time_unit / 1e-12
+    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), _power(folder / "power.txt"))
+
+
+def _paths(name: str, which: str) -> list[str]:
+    return [f"report_checks -path_delay max -format full -digits 6 {which} > {name}.txt"]
+
+
+def _path(file: Path, scale: float) -> TimingPath | None:
+    """The path of a `report_checks`."""
+    text = file.read_text()
+    slack = re.search(r"(-?[\d.]+)\s+slack", text)
+    start, end = re.search(r"Startpoint: (\S+)", text), re.search(r"Endpoint: (\S+)", text)
+    if not (slack and start and end):
+        return None
+    levels = len(re.findall(r"^\s+-?[\d.]+\s+-?[\d.]+ [v^] \S+/\S+ \(", text.partition("data arrival time")[0], re.MULTILINE))
+    return TimingPath(start[1], end[1], levels, float(slack[1]) * scale)
+
+
+def _power(file: Path) -> Power:
+    """The totals of a `report_power`, which are in watts."""
+    rows = {
+        line.split()[0]: [float(word) for word in line.split()[1:5]]
+        for line in file.read_text().splitlines()
+        if re.match(r"(Sequential|Combinational|Total)\s+-?\d", line)
+    }
+    if "Total" not in rows:
+        raise UnmaskError(f"{file}: no total in OpenSTA's report of power")
+    internal, switching, leakage, _ = (1e3 * watts for watts in rows["Total"])
+    return Power(internal, switching, leakage, 1e3 * rows["Sequential"][3], 1e3 * rows["Combinational"][3])
