@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from unmask.machine.memory import Dram
+from unmask.machine.memory import Dram, Ideal
 
 TICKS = 1024
 POSTPONED = 8
@@ -110,29 +110,40 @@ class SlowDram:
 class SlowDma:
     """DMA instructions before a memory."""
 
-    def __init__(self, hbm: Dram, clock_ghz: float) -> None:
-        self.hbm, self.memory = hbm, SlowDram(hbm, clock_ghz)
+    def __init__(self, hbm: Dram | Ideal, clock_ghz: float) -> None:
+        self.hbm, self.memory = hbm, SlowDram(hbm, clock_ghz) if isinstance(hbm, Dram) else None
         self.under_way: dict[bool, list[int]] = {False: [], True: []}
 
-    def transfer(self, rows: list[tuple[int, int]], write: bool, start: int) -> tuple[int, int, int]:
-        """Cycle in which the engine is ready again, cycle in which all is in place, bytes; `rows` are addresses and sizes."""
+    def transfer(self, ranges: list[tuple[int, int]], write: bool, start: int) -> tuple[int, int, int]:
+        """Cycle in which the engine is ready again, cycle in which all is in place, bytes; `ranges` are addresses and sizes."""
+        return self.at_once(ranges, start) if self.memory is None else self.bursts(ranges, write, start)
+
+    def at_once(self, ranges: list[tuple[int, int]], start: int) -> tuple[int, int, int]:
+        hbm, at, moved = self.hbm, start, 0
+        for address, size in ranges:
+            beats = len({byte // hbm.beat_bytes for byte in range(address, address + size)})
+            at += math.ceil(beats * hbm.beat_bytes / hbm.bytes_per_cycle)
+            moved += beats * hbm.beat_bytes
+        return at, at + hbm.latency, moved
+
+    def bursts(self, ranges: list[tuple[int, int]], write: bool, start: int) -> tuple[int, int, int]:
         hbm, at, latest, bursts = self.hbm, start * TICKS, 0, 0
         most = hbm.ports * (hbm.outstanding_writes if write else hbm.outstanding_reads)
-        for address, size in rows:
+        for address, size in ranges:
             end = address + size
             while address < end:
                 longest = hbm.beat_bytes * hbm.burst_beats
                 upto = min(end, (address // longest + 1) * longest)
                 ends = self.under_way[write]
                 if len(ends) >= most:
-                    at = max(at, ends[-most])
+                    at = max(at, ends[-most] * TICKS)
                 done, count = self.memory.serve(address, upto - address, write, at)
-                ends.append(done + hbm.latency * TICKS)
+                ends.append(math.ceil(done / TICKS) + hbm.latency)
                 latest, bursts = max(latest, ends[-1]), bursts + count
                 beats = len(range(address // hbm.beat_bytes, (upto - 1) // hbm.beat_bytes + 1))
                 at += math.ceil(beats * TICKS / hbm.ports)
                 address = upto
-        return math.ceil(at / TICKS), math.ceil(latest / TICKS), bursts * self.memory.f.burst_bytes
+        return math.ceil(at / TICKS), latest, bursts * self.memory.f.burst_bytes
 
 
 def gathered(ids: int, row: int, limit: int) -> int:

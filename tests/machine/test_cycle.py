@@ -50,13 +50,28 @@ def unrolled(ops: list[Op]) -> list[tuple[int, Op]]:
 
 
 def ranges(op: Op, registers: list[int], machine: Machine) -> list[tuple[int, int]]:
-    """Address and size of every row of HBM that a DMA instruction moves; nothing for others."""
-    touched = [access for access in accesses(op, registers, machine) if access.space == "hbm"]
+    """Address and size of every range of HBM that a DMA instruction moves, in order; nothing for others."""
+    touched = accesses(op, registers, machine)
+    hbm, sram = ([access for access in touched if (access.space == "hbm") == there] for there in (True, False))
+    if not hbm:
+        return []
     if op.name == "L_GATHER":
-        [table], ids, rows = touched, registers[int(op.operands["ids"])], int(op.operands["rows"])
+        [table], ids, rows = hbm, registers[int(op.operands["ids"])], int(op.operands["rows"])
         return [(table.start + gathered(ids, row, table.rows) * table.row_stride, table.cols) for row in range(rows)]
-    together = [a._replace(rows=1, cols=a.rows * a.cols) if a.row_stride == a.cols else a for a in touched]
-    return [(a.start + row * a.row_stride, a.cols) for a in together for row in range(a.rows)]
+    if all(access.row_stride == access.cols for access in (hbm[0], sram[0])):
+        hbm = [access._replace(rows=1, cols=access.rows * access.cols) for access in hbm]
+    elements, scales = hbm[0], hbm[1] if len(hbm) > 1 else None
+    found = []
+    for row in range(elements.rows):
+        start = elements.start + row * elements.row_stride
+        if scales is None:
+            found.append((start, elements.cols))
+            continue
+        for block in range(0, scales.cols, 256):
+            count, size = min(256, scales.cols - block), elements.cols // scales.cols
+            part = [(scales.start + row * scales.row_stride + block, count), (start + block * size, count * size)]
+            found += part if op.name.startswith("L_") else part[::-1]
+    return found
 
 
 def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None) -> list[tuple[int, int, int, int]]:
@@ -65,7 +80,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
     Independent of the kernel on purpose: counting semaphores, real queues, no program-order reasoning; memory asked in the order of time.
     """
     stream = unrolled(ops)
-    dma = SlowDma(machine.hbm, machine.clock_ghz) if isinstance(machine.hbm, Dram) else None
+    dma = SlowDma(machine.hbm, machine.clock_ghz)
     registers = [0] * REGISTER_COUNT
     moves: dict[int, list[tuple[int, int]]] = {}
     result: list[list[int] | None] = [None] * len(stream)
@@ -95,7 +110,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
             if queue and dispatched_at[queue[0]] < now and free_at[engine] <= now and take(stream[queue[0]][1]):
                 index = queue.popleft()
                 pc, op = stream[index]
-                if dma is not None and moves[index]:
+                if moves[index]:
                     ready, end, _ = dma.transfer(moves[index], engine is Engine.STORE, now)
                 else:
                     cycles = cost_of(op, machine)
@@ -124,7 +139,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
                 if len(queues[engine]) == machine.sequencer.queue_depth:
                     break
                 queues[engine].append(position)
-                moves[position] = [] if dma is None else ranges(op, registers, machine)
+                moves[position] = ranges(op, registers, machine)
                 dispatched_at[position] = now
                 sequencer_free = now + 1
             position += 1
@@ -151,6 +166,9 @@ RANDOM = {
         "L_INT dst=r0 src=r0 count=3",
         "L_MAT dst=r0 src=r1 scales=r2 rows=3 cols=64 src_stride=9 format=0",
         "L_MX dst=r0 src=r2 scales=r1 rows=2 cols=96 dst_stride=3 src_stride=3 format=1",
+        "L_VEC dst=r1 src=r2 rows=3 cols=32 dst_stride=1 src_stride=64",
+        "L_VEC dst=r1 src=r2 rows=3 cols=31 dst_stride=1 src_stride=62",
+        "L_MAT dst=r0 src=r2 scales=r1 rows=5 cols=2000 src_stride=63 format=1",
         "L_GATHER dst=r0 table=r1 ids=r4 rows=4 cols=40 dst_stride=2 table_stride=80 limit=100",
         "SYNC engine=1",
     ],
@@ -158,6 +176,7 @@ RANDOM = {
         "ST_INT src=r0 dst=r0 count=40",
         "ST_VEC src=r0 dst=r2 rows=2 cols=300 src_stride=10 dst_stride=1024",
         "ST_MX src=r0 dst=r1 scales=r2 rows=2 cols=64 src_stride=2 dst_stride=2 format=0",
+        "ST_MX src=r0 dst=r1 scales=r2 rows=2 cols=8300 src_stride=260 dst_stride=300 format=1",
         "SYNC engine=2",
     ],
     Engine.MATRIX: ["M_MM dst=r0 a=r0 b=r0 m=16 n=32 k=64 dst_stride=1 a_stride=2 transposed=0 format=0", "SYNC engine=3"],
@@ -219,7 +238,11 @@ TIGHT = {
 }
 
 
-@pytest.mark.parametrize("memory", [None, TIGHT | {"refresh": "all"}, TIGHT | {"refresh": "bank"}], ids=["ideal", "all", "bank"])
+@pytest.mark.parametrize(
+    "memory",
+    [None, TIGHT | {"refresh": "all"}, TIGHT | {"refresh": "bank"}, TIGHT | {"refresh": "bank", "ports": 1}],
+    ids=["ideal", "all", "bank", "port"],
+)
 @settings(max_examples=150, deadline=None)
 @given(programs(), st.integers(1, 4))
 def test_the_walk_equals_the_stepped_machine(memory, text, depth):

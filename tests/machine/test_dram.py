@@ -17,8 +17,9 @@ from unmask.machine import _kernels as kernels
 from unmask.machine.config import Machine, presets
 from unmask.machine.costs import cost_of
 from unmask.machine.cycle import time_program
-from unmask.machine.dram import parameters
-from unmask.machine.memory import Dram, devices
+from unmask.machine.dma import Transfer
+from unmask.machine.dram import parameters, parameters_of
+from unmask.machine.memory import Dram, Ideal, devices
 
 from .dram_reference import TICKS, SlowDma, SlowDram
 
@@ -77,23 +78,38 @@ def test_the_kernel_equals_single_bursts(hbm, clock, requests):
         assert kernels.serve(t, memory, address, size, write, at) == slow.serve(address, size, write, at)
 
 
+IDEAL = st.builds(
+    Ideal, gib=st.just(1), bytes_per_cycle=st.integers(1, 90), latency=st.integers(1, 30), beat_bytes=st.sampled_from([8, 24, 64])
+)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
-    memories(),
-    st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 5), st.integers(1, 300), st.integers(0, 900)), max_size=20),
+    st.one_of(memories(), IDEAL),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 5), st.integers(0, 7), st.integers(1, 300), st.integers(0, 900)), max_size=20),
     st.data(),
 )
-def test_dma_equals_single_bursts(hbm, instructions, data):
-    slow, t, start = SlowDma(hbm, 1.0), parameters(hbm, 1.0), 1
+def test_dma_equals_single_ranges(hbm, instructions, data):
+    machine = Machine.preset("small").model_copy(update={"hbm": hbm})
+    slow, t, start = SlowDma(hbm, 1.0), parameters_of(machine), 1
     state = kernels.idle(t)
-    for address, rows, size, stride in instructions:
+    for address, rows, blocks, size, stride in instructions:
         write = data.draw(st.booleans())
         start += data.draw(st.sampled_from([0, 1, 30, 5000]))
         op = np.zeros(kernels.COLUMNS, np.int64)
-        op[kernels.ADDRESS0 : kernels.LIMIT] = 0, rows, size, stride, 0, 1, size, size
-        ranges = [(address + row * stride, size) for row in range(rows)] if stride != size else [(address, rows * size)]
-        expected = slow.transfer([*ranges, (address + 5000, size)], write, start)
-        assert kernels.transfer(t, state, op, address, address + 5000, write, start) == expected
+        # No scales, or blocks of `size` bytes, of which a range takes three.
+        whole = (size, 0, stride, 0, size, 0) if blocks == 0 else (blocks * size, blocks, stride, stride // 9, 3 * size, 3)
+        op[kernels.ADDRESS0 : kernels.COLUMNS] = Transfer(0, 0, rows, *whole, 0)
+        ranges = []
+        for row in range(rows):
+            one, two = address + row * stride, address + 5000 + row * (stride // 9)
+            if blocks == 0:
+                ranges.append((one, size))
+            for first in range(0, blocks, 3):
+                count = min(3, blocks - first)
+                part = [(two + first, count), (one + first * size, count * size)]
+                ranges += part[::-1] if write else part
+        assert kernels.transfer(t, state, op, address, address + 5000, write, start) == slow.transfer(ranges, write, start)
 
 
 @settings(max_examples=100, deadline=None)
@@ -220,8 +236,9 @@ def test_addresses_come_from_the_integer_parameters():
     assert astride < aligned
 
 
-def test_the_cost_of_a_load_from_dram_needs_addresses():
-    machine = Machine.preset("edge")
+@pytest.mark.parametrize("name", ["small", "edge"])
+def test_the_cost_of_a_load_needs_addresses(name):
+    machine = Machine.preset(name)
     [op] = Program(assemble("HALT"), ["x"], 0, {}, {}, {}).ops
     assert cost_of(op, machine).occupancy == 1
     load = Program(assemble("L_INT dst=r0 src=r0 count=1\nHALT"), ["x"] * 2, 0, {}, {}, {}).ops[0]

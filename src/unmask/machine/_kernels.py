@@ -34,10 +34,14 @@ _CLOSED = -_NEVER
 
 # The memory's parameters, int64: organisation, then times in ticks.
 CHANNELS, BANKS, INTERLEAVE, PIECES, BURST_BYTES, FULL, ALL_BANKS, PORTS, BEAT, REQUEST, READS, WRITES = range(12)
-BURST, RCD, RP, CL, RAS, WR, TURN, RRD, REFI, RFC, RFC_BANK, LATENCY, PARAMETERS = range(12, 25)
+BURST, RCD, RP, CL, RAS, WR, TURN, RRD, REFI, RFC, RFC_BANK, LATENCY = range(12, 24)
+# Bytes per cycle of an ideal memory, of which only BEAT, BURST_BYTES and LATENCY are set beside it; 0 for DRAM.
+PACE, PARAMETERS = 24, 25
 # Columns of the static program.
-KIND, ENGINE, OCCUPANCY, LATENT, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, PHASE, BYTES, RD, RS, RT = range(15)
-ADDRESS0, ROWS0, BYTES0, STRIDE0, ADDRESS1, ROWS1, BYTES1, STRIDE1, LIMIT, COLUMNS = range(15, 25)
+KIND, ENGINE, OCCUPANCY, LATENT, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, PHASE, RD, RS, RT = range(14)
+# Of a DMA instruction (`unmask.machine.dma`): registers of the addresses of its elements and scales; rows; bytes of a row and between rows,
+# elements and scales; the most bytes of a range, elements and scales; of L_GATHER, rows of its table.
+ADDRESS0, ADDRESS1, ROWS, BYTES0, BYTES1, STRIDE0, STRIDE1, CHUNK0, CHUNK1, LIMIT, COLUMNS = range(14, 25)
 PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
 OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
 # What an engine's queue holds of an instruction.
@@ -169,11 +173,15 @@ def serve(t: I64, memory: Memory, address: int, size: int, write: bool, at: int)
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _range(t: I64, memory: Memory, address: int, size: int, write: bool, at: int) -> tuple[int, int, int]:
-    """Ask for consecutive bytes as AXI bursts from tick `at` on.
+    """Ask for consecutive bytes from tick `at` on: of DRAM as AXI bursts, of an ideal memory beat after beat.
 
     Returns:
-        Ticks at which the last beat has been asked for and at which all is done, bursts of memory.
+        Ticks at which the last beat has been asked for and at which all is done, bursts of memory or, if it is ideal, beats.
     """
+    if t[PACE] > 0:
+        beats = (address + size - 1) // t[BEAT] - address // t[BEAT] + 1
+        at += (beats * t[BEAT] + t[PACE] - 1) // t[PACE] * TICKS
+        return at, at + t[LATENCY], beats
     ring, slots = memory.ring, memory.slots
     port = 1 if write else 0
     window = t[WRITES] if write else t[READS]
@@ -183,7 +191,7 @@ def _range(t: I64, memory: Memory, address: int, size: int, write: bool, at: int
         upto = min(end, (address // t[REQUEST] + 1) * t[REQUEST])
         at = max(at, ring[port, slots[port]])
         done, bursts = serve(t, memory, address, upto - address, write, at)
-        done += t[LATENCY]
+        done = -(-(done + t[LATENCY]) // TICKS) * TICKS
         ring[port, slots[port]] = done
         slots[port] = slots[port] + 1 if slots[port] + 1 < window else 0
         latest = max(latest, done)
@@ -202,28 +210,33 @@ def transfer(t: I64, memory: Memory, op: I64, address0: int, address1: int, writ
         t: the memory's parameters.
         memory: its state, changed.
         op: the instruction's row of the static program.
-        address0, address1: what its two address registers hold.
+        address0, address1: what its two address registers hold: of the elements and, in MX, of the scales.
 
     Returns:
         Cycle in which the engine may start the next one, cycle in which the last byte is in place, bytes that crossed the memory's pins.
     """
     at = start * TICKS
     latest, total = 0, 0
-    for part in range(2):
-        rows = op[ROWS0] if part == 0 else op[ROWS1]
-        size = op[BYTES0] if part == 0 else op[BYTES1]
-        stride = op[STRIDE0] if part == 0 else op[STRIDE1]
-        base = address0 if part == 0 else address1
-        if rows > 0 and size == stride and op[LIMIT] == 0:
-            size, rows = rows * size, 1
-        for row in range(rows):
-            where = base + row * stride
-            if op[LIMIT] > 0:
-                where = base + ((((address1 + row) * 0x9E3779B1) & 0xFFFFFFFF) * op[LIMIT] >> 32) * stride
-            at, done, bursts = _range(t, memory, where, size, write, at)
-            latest = max(latest, done)
-            total += bursts
-    return -(-at // TICKS), -(-latest // TICKS), total * t[BURST_BYTES]
+    for row in range(op[ROWS]):
+        elements, scales = address0 + row * op[STRIDE0], address1 + row * op[STRIDE1]
+        if op[LIMIT] > 0:
+            elements = address0 + ((((address1 + row) * 0x9E3779B1) & 0xFFFFFFFF) * op[LIMIT] >> 32) * op[STRIDE0]
+        last = elements + op[BYTES0]
+        last_scale = scales + op[BYTES1]
+        while elements < last:
+            for turn in range(2):
+                # A load needs the scales first; a store has them last.
+                if (turn == 0) == write:
+                    where, size = elements, min(op[CHUNK0], last - elements)
+                else:
+                    where, size = scales, min(op[CHUNK1], last_scale - scales)
+                if size > 0:
+                    at, done, bursts = _range(t, memory, where, size, write, at)
+                    latest = max(latest, done)
+                    total += bursts
+            elements += op[CHUNK0]
+            scales += op[CHUNK1]
+    return -(-at // TICKS), latest // TICKS, total * t[BURST_BYTES]
 
 
 @njit(cache=True)
@@ -266,7 +279,6 @@ def walk(
     depth: int,
     loop_depth: int,
     pipelined: NDArray[np.bool_],
-    dram: bool,
     t: I64,
     words: I64,
     room: int,
@@ -281,7 +293,7 @@ def walk(
 
     Args:
         program: [instructions, COLUMNS].
-        dram, t: whether DMA instructions take the time of DRAM, and its parameters.
+        t: the memory's parameters.
         words: what S_LD finds in the integer SRAM; 0 beyond.
         room: a power of two: tokens that a semaphore may have outstanding, and a sixteenth of the instructions that may be under way.
         phases: out, cycles by phase.
@@ -434,12 +446,12 @@ def walk(
             if semaphore != NO_SEMAPHORE:
                 consumed[semaphore] += 1
                 last_take[semaphore] = start
-        if dram and program[at, ROWS0] > 0:
+        if program[at, ROWS] > 0:
             next_start, end, moved = transfer(t, memory, program[at], queue[place, _FROM0], queue[place, _FROM1], engine == STORE, start)
         else:
             next_start = start + program[at, OCCUPANCY]
             end = next_start + program[at, LATENT]
-            moved = program[at, BYTES]
+            moved = 0
         totals[2, engine] += moved
         # Load and store retire one instruction per cycle.
         end = max(end, last_end[engine] + 1 if pipelined[engine] else last_end[engine])

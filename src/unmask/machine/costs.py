@@ -1,4 +1,7 @@
-"""Cycles of an instruction, by its cost class: the one place where operands become time. `unmask.machine.dma` has those of the DMA engines."""
+"""Cycles of an instruction, by its cost class: the one place where operands become time.
+
+DMA instructions have no rule here: their time depends on addresses (`unmask.machine.dma`, `unmask.machine.dram`).
+"""
 
 from __future__ import annotations
 

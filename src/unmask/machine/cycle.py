@@ -10,6 +10,7 @@ predecessor on the engine, on load and store a cycle later at least; it gives it
 Each semaphore has one engine that signals it and one that waits for it, both in order, so the j-th wait takes the j-th token; and a wait is
 served by an earlier instruction in program order. What an instruction waits for is therefore known when it is dispatched, and engines may
 be advanced in any order; only DMA instructions meet in the memory (`unmask.machine.dram`) and are taken in the order in which they start.
+`unmask.machine.dma` says which ranges of bytes they ask for.
 
 The sequencer's arithmetic is executed, for addresses. L_GATHER reads rows that values choose: it is timed with rows spread over the table
 by a hash of the position in the integer SRAM.
@@ -26,20 +27,18 @@ from numpy.typing import NDArray
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, check_loops
 from unmask.isa.program import Program
-from unmask.isa.table import NO_SEMAPHORE, REGISTER_COUNT, Cost, Engine
+from unmask.isa.table import NO_SEMAPHORE, Engine
 from unmask.machine import _kernels as kernels
-from unmask.machine.access import accesses, check_sizes
 from unmask.machine.config import Machine
-from unmask.machine.costs import Cycles, cost_of
-from unmask.machine.dram import of_machine
-from unmask.machine.memory import Dram
+from unmask.machine.costs import cost_of
+from unmask.machine.dma import is_dma, transfer_of
+from unmask.machine.dram import parameters_of
 
 I64 = NDArray[np.int64]
 
 PIPELINED = (Engine.LOAD, Engine.STORE)
 _FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT", "S_LI", "S_ADDI", "S_ADD", "S_MULI", "S_XORI", "S_LD")}
 _REGISTERS = {"rd": kernels.RD, "rs": kernels.RS, "rt": kernels.RT, "a": kernels.RS}
-_REGISTER_NUMBERS = range(REGISTER_COUNT)
 _ROOM = 256
 """Tokens that a semaphore may have outstanding before the walk starts again with more room."""
 _ERRORS = {
@@ -153,10 +152,12 @@ def _static(ops: list[Op], phases: list[int], machine: Machine) -> I64:
         row[kernels.PHASE] = phases[index]
         try:
             row[kernels.ENGINE] = engine_of(op)
-            cycles = _of_memory(op, row, machine) if _takes_memory(op, machine) else cost_of(op, machine)
+            if is_dma(op):
+                row[kernels.ADDRESS0 : kernels.COLUMNS] = transfer_of(op, machine)
+            else:
+                row[[kernels.OCCUPANCY, kernels.LATENT]] = cost_of(op, machine)
         except UnmaskError as error:
             raise UnmaskError(f"instruction {index}: {error}") from None
-        row[[kernels.OCCUPANCY, kernels.LATENT, kernels.BYTES]] = cycles
         for column, semaphores in ((kernels.WAIT0, op.wait), (kernels.SIGNAL0, op.signal)):
             row[column : column + 2] = (*semaphores, NO_SEMAPHORE, NO_SEMAPHORE)[:2]
         if op.name == "LOOP":
@@ -173,31 +174,15 @@ def _static(ops: list[Op], phases: list[int], machine: Machine) -> I64:
     return table
 
 
-def _takes_memory(op: Op, machine: Machine) -> bool:
-    return op.row.cost in (Cost.DMA, Cost.GATHER) and isinstance(machine.hbm, Dram)
-
-
-def _of_memory(op: Op, row: I64, machine: Machine) -> Cycles:
-    """Put the ranges of HBM that a DMA instruction moves into its row: address registers, rows, bytes, strides."""
-    check_sizes(op)
-    # With registers that hold their own numbers, addresses are the numbers of the registers they come from.
-    ranges = [access for access in accesses(op, _REGISTER_NUMBERS, machine) if access.space == "hbm"]
-    for column, access in zip((kernels.ADDRESS0, kernels.ADDRESS1), ranges, strict=False):
-        row[column : column + 4] = access.start, access.rows, access.cols, access.row_stride
-    if op.row.cost is Cost.GATHER:
-        row[kernels.ROWS0], row[kernels.LIMIT], row[kernels.ADDRESS1] = op.operands["rows"], op.operands["limit"], op.operands["ids"]
-    return Cycles(0, 0)
-
-
 def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: int) -> tuple[I64, I64, I64]:
     """Cycles by phase, totals and trace of `walk`; its errors as exceptions."""
     pipelined = np.array([engine in PIPELINED for engine in Engine])
-    sequencer, dram, memory = machine.sequencer, isinstance(machine.hbm, Dram), of_machine(machine)
+    sequencer, memory = machine.sequencer, parameters_of(machine)
     status, room = kernels.NO_ROOM, _ROOM
     while status == kernels.NO_ROOM:
         phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 6), np.int64)
         status, pc, semaphore = kernels.walk(
-            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, dram, memory, words, room, phases, totals, trace
+            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, memory, words, room, phases, totals, trace
         )
         room *= 4
     if status != kernels.OK:

@@ -1,9 +1,11 @@
-"""DRAM as the DMA engines see it: what a device's figures mean in cycles, and how requests are served.
+"""Memory as the DMA engines see it: what a device's figures mean in cycles, and how requests are served.
 
-A DMA instruction reads or writes ranges of bytes, row after row, first elements and then scales. Its engine cuts them into AXI bursts,
-which do not cross multiples of `burst_beats` x `beat_bytes`, asks for a beat per port and cycle, and has at most `outstanding` bursts per
-port under way; they end in order of asking. An AXI burst is done `latency` cycles after the last of its bytes has passed its channel's data
-bus.
+A DMA instruction reads or writes ranges of bytes (`unmask.machine.dma`). An ideal memory counts the aligned beats that a range touches:
+they follow each other at `bytes_per_cycle`, and the range is done `latency` cycles after the last. Everything below is about DRAM.
+
+The engine cuts ranges into AXI bursts, which do not cross multiples of `burst_beats` x `beat_bytes`, asks for a beat per port and cycle,
+and has at most `outstanding` bursts per port under way; they end in order of asking. An AXI burst is done `latency` cycles after the last
+of its bytes has passed its channel's data bus, in the first whole cycle from then on.
 
 Addresses go around the channels in pieces of `interleave_bytes`; after every round the first channel moves on by one, and by one more after
 as many rounds as there are channels, so that no stride stays in one channel. Within a channel, consecutive rows lie in consecutive banks.
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 
 from unmask.machine import _kernels as kernels
 from unmask.machine.config import Machine
-from unmask.machine.memory import Dram
+from unmask.machine.memory import Dram, Ideal
 
 I64 = NDArray[np.int64]
 
@@ -62,13 +64,16 @@ def parameters(hbm: Dram, clock_ghz: float) -> I64:
     return t
 
 
-def no_memory() -> I64:
-    """Parameters of a memory that is never asked: one channel of one bank."""
+def ideal_parameters(hbm: Ideal) -> I64:
+    """An ideal memory for the compiled loops, int64 [PARAMETERS]; it keeps no state."""
     t = np.zeros(kernels.PARAMETERS, np.int64)
     t[[kernels.CHANNELS, kernels.BANKS, kernels.READS, kernels.WRITES]] = 1
+    t[kernels.BEAT] = t[kernels.BURST_BYTES] = hbm.beat_bytes
+    t[kernels.PACE] = hbm.bytes_per_cycle
+    t[kernels.LATENCY] = hbm.latency * kernels.TICKS
     return t
 
 
-def of_machine(machine: Machine) -> I64:
-    """`parameters` of a machine's DRAM, or `no_memory` where its memory is ideal."""
-    return parameters(machine.hbm, machine.clock_ghz) if isinstance(machine.hbm, Dram) else no_memory()
+def parameters_of(machine: Machine) -> I64:
+    """A machine's memory for the compiled loops, int64 [PARAMETERS]."""
+    return parameters(machine.hbm, machine.clock_ghz) if isinstance(machine.hbm, Dram) else ideal_parameters(machine.hbm)

@@ -21,13 +21,13 @@ class Part(BaseModel):
 
 
 class Ideal(Part):
-    """Bandwidth and latency only, whatever the addresses; the load and the store engine have a port each."""
+    """Bandwidth and latency only, with nothing between requests; the load and the store engine have a port each."""
 
     device: Literal["ideal"] = "ideal"
     gib: Positive
     bytes_per_cycle: Positive = Field(description="of each port, at the machine's clock")
-    latency: Positive = Field(description="cycles from request to first beat")
-    beat_bytes: Positive = Field(description="a row segment is rounded up to whole beats")
+    latency: Positive = Field(description="cycles from the request of a beat to its arrival")
+    beat_bytes: Positive = Field(description="a range is as many aligned beats as it touches")
 
     def peak_gbps(self, clock_ghz: float) -> float:
         """GB/s of each port."""
