@@ -1,0 +1,122 @@
+"""The maximum of a vector with its lane and a companion, and what a lane does of the maximum down a column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Const, Module, Mux, Value, ValueLike
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from unmask.numerics import bf16
+from unmask.rtl.pipeline import Pipeline
+
+#: Comparisons in a row that fit between two registers at 1 GHz in ASAP7.
+LEVELS_PER_PLACE = 3
+
+_MINUS_INFINITY = bf16.SIGN_BIT | bf16.INFINITY_BITS
+
+
+def comparable(bits: ValueLike) -> Value:
+    """BF16 bits (16) with minus infinity in place of a NaN, which never wins a maximum."""
+    bits = Value.cast(bits)
+    return Mux(bits[:15] > bf16.INFINITY_BITS, _MINUS_INFINITY, bits)
+
+
+def ordered(bits: ValueLike) -> Value:
+    """`unmask.numerics.bf16.ordered` of BF16 bits (16): unsigned integers that compare as the values do, a NaN below them all."""
+    bits = Value.cast(bits)
+    magnitude = bits[:15]
+    key = Mux(bits[15], ~bits, bits | bf16.SIGN_BIT)
+    return Mux(magnitude == 0, bf16.SIGN_BIT, Mux(magnitude > bf16.INFINITY_BITS, 0, key))[:16]
+
+
+def column_absmax(value: ValueLike, previous: ValueLike) -> Value:
+    """The larger magnitude of BF16 bits (16), a NaN of `value` counting as 0, and of a `previous` result, without which it must be +0.
+
+    A `previous` NaN loses; a result is never negative unless `previous` is.
+    """
+    value, previous = Value.cast(value), Value.cast(previous)
+    magnitude = Mux(value[:15] > bf16.INFINITY_BITS, 0, value[:15])
+    return Mux(previous[15] | (previous[:15] > bf16.INFINITY_BITS) | (magnitude > previous[:15]), magnitude, previous)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A lane of a group of lanes, none if `key` is 0: that of a score is never, because a NaN counts as minus infinity."""
+
+    key: Value
+    minus_zero: Value
+    companion: Value
+    lane: Value
+
+    def packed(self) -> Value:
+        return Cat(self.key, self.minus_zero, self.companion, self.lane)
+
+    @classmethod
+    def of(cls, packed: Value) -> _Candidate:
+        return cls(packed[:16], packed[16], packed[17:33], packed[33:])
+
+    def against(self, other: _Candidate) -> _Candidate:
+        """The better one of a group and the group of higher lanes beside it."""
+        loses = other.key > self.key
+        return self.of(Cat(Mux(loses, other.packed(), self.packed()), loses))
+
+
+class MaxTree(wiring.Component):
+    """The highest of a vector's scores, by `ordered` of `comparable`; the lowest lane of equals.
+
+    Ports, all of one vector, the outputs `registers` cycles after the inputs:
+        scores, companions: BF16 bits of each lane; mask: the lanes that take part.
+        found: whether any did; score, companion: the winner's bits, the score never a NaN; lane: its number.
+    """
+
+    def __init__(self, lanes: int, registers: int) -> None:
+        """Of so many lanes, a power of two; `places(lanes)` registers suffice for 1 GHz in ASAP7."""
+        self._levels, self._registers = exact_log2(lanes), registers
+        super().__init__(
+            {
+                "scores": In(data.ArrayLayout(16, lanes)),
+                "companions": In(data.ArrayLayout(16, lanes)),
+                "mask": In(lanes),
+                "found": Out(1),
+                "score": Out(16),
+                "companion": Out(16),
+                "lane": Out(max(1, self._levels)),
+            }
+        )
+
+    @staticmethod
+    def places(lanes: int) -> int:
+        """Where registers can go: before every third comparison but the first, and at the end."""
+        return max(1, -(-exact_log2(lanes) // LEVELS_PER_PLACE))
+
+    def elaborate(self, _: object) -> Module:
+        m = Module()
+        p = Pipeline(m, self.places(len(self.mask)), self._registers)
+        group = [self._leaf(index) for index in range(len(self.mask))]
+        for level in range(self._levels):
+            if level and level % LEVELS_PER_PLACE == 0:
+                group = _cut(p, group)
+            group = [low.against(high) for low, high in zip(group[::2], group[1::2], strict=True)]
+        (winner,) = _cut(p, group)
+        p.done()
+        key = winner.key
+        score = Mux(key[15], Cat(key[:15], winner.minus_zero), ~key)
+        m.d.comb += [
+            self.found.eq(key != 0),
+            self.score.eq(score),
+            self.companion.eq(winner.companion),
+            self.lane.eq(winner.lane),
+        ]
+        return m
+
+    def _leaf(self, index: int) -> _Candidate:
+        score = comparable(self.scores[index])
+        key = Mux(self.mask[index], ordered(score), 0)
+        return _Candidate(key, score == bf16.SIGN_BIT, Value.cast(self.companions[index]), Const(0, 0))
+
+
+def _cut(p: Pipeline, group: list[_Candidate]) -> list[_Candidate]:
+    return [_Candidate.of(packed) for packed in p.cut(*(candidate.packed() for candidate in group))]
