@@ -40,6 +40,7 @@ def assemble(
     places: dict[str, tuple[int, int]] = {}
     tiles: dict[str, object] = {}
     high_water: dict[str, int] = {}
+    lists: dict[str, object] = {}
     for name, emit in entries.items():
         c, tiling = _fitting(emit, rows[name], sequences, hbm, machine, what)
         check_depth(c.e.ops, machine)
@@ -48,6 +49,8 @@ def assemble(
         ops += c.e.ops
         phases += c.e.phases
         tiles[name] = asdict(tiling)
+        if c.lists:
+            lists[name] = c.lists
         for memory, mark in c.high_water.items():
             high_water[memory] = max(mark, high_water.get(memory, 0))
     check_hbm(hbm.size, machine)
@@ -58,7 +61,7 @@ def assemble(
         regions=hbm.regions,
         data=hbm.data,
         machine=machine.model_dump(),
-        about={**about, "row_tiles": tiles, "sram_high_water": high_water},
+        about={**about, "row_tiles": tiles, "sram_high_water": high_water} | ({"expert_lists": lists} if lists else {}),
         entries=places,
     )
 

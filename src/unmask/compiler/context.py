@@ -60,6 +60,8 @@ def capacities(machine: Machine) -> dict[str, int]:
 class Context:
     """State of one compilation.
 
+    `lists` has the integer SRAM address and the length of every list of tiles of a mixture's experts that the program makes.
+
     The vector engine is home: a kernel finds its operands written or ordered before the vector engine's next instruction, and leaves its
     results so.
     """
@@ -72,6 +74,7 @@ class Context:
         self.floats = Sram("float", machine.sram.float_words, "words")
         self.integers = Sram("integer", machine.sram.integer_words, "words")
         slot = self.matrix.free // 2 // mx.BLOCK * mx.BLOCK
+        self.lists: list[tuple[int, int]] = []
         self.ring = Ring(self.e, Engine.LOAD, Engine.MATRIX, self.matrix.take(2 * slot, "two tiles"), slot)
 
     @property

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple, TypeVar
 
 from unmask.compiler.lower import compile_step
 from unmask.compiler.sampling.streamed import SamplingProgram
+from unmask.compiler.routing import even_routing
 from unmask.compiler.schedule import Run, runs_of
 from unmask.decoding.policy import Policy
 from unmask.isa.encoding import Op
@@ -261,6 +262,7 @@ def time_generation(
     runs = runs_of(policy, shape, prompt_length, batch, tokens_per_step)
     started = time.perf_counter()
     program = compile_step(shape, policy, machine, prompt_length, batch, sampling=sampling)
+    runs = tuple(replace(run, parameters=run.parameters | even_routing(program, run.entry)) for run in runs)
     compiled = time.perf_counter()
     entries = {run.entry: program.entry(run.entry) for run in runs}
     timings = {run.entry: time_program(entries[run.entry], machine, parameters=run.parameters) for run in runs}

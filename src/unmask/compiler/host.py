@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from unmask.compiler.guide import NpuGuide
 from unmask.compiler.lower import fed_rows, head_row, step_kind
 from unmask.compiler.memory import bf16_bytes
+from unmask.compiler.routing import even_routing
 from unmask.compiler.step import PARAMETERS_AT
 from unmask.decoding.cache.base import Moment
 from unmask.decoding.compose import acceptance_of, schedule_of, stop_of
@@ -281,7 +282,8 @@ class _Host:
             fraction = float(Timesteps(self.policy.steps_per_block, self.policy.eps).fraction(index))
             commits = [due_word(fraction)] * self.about.batch
         words = [rows.start, block.start, head_row(shape, rows, block), self.seed, len(self.steps), *commits]
-        self.parameters.setdefault(kind.name, {PARAMETERS_AT + index: word for index, word in enumerate(words)})
+        given = {PARAMETERS_AT + index: word for index, word in enumerate(words)}
+        self.parameters.setdefault(kind.name, given | even_routing(self.program, kind.name))
         self.npu.write("parameters", np.array(words, "<u4"))
         self.npu.run(kind.name)
         if self.judge is not None:

@@ -5,20 +5,24 @@ Where everything lies follows from the network's shape alone, so that a program 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from unmask.compiler.memory import Hbm, MxMatrix, bf16_bytes, ceil_to
 from unmask.isa.table import BF16_BYTES
 from unmask.models.family import Network, NetworkParts
-from unmask.models.layers import Architecture, TransformerBlock
+from unmask.models.layers import Architecture, BlockParts, ExpertMixture, GatedFeedForward
 from unmask.models.llada import rotary_tables
 from unmask.numerics import mx
 
 _NORMS = ("attention_norm", "feed_forward_norm")
+_HEAD_NORMS = ("query_norm", "key_norm")
+_FEED_FORWARD = ("gate", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,10 @@ class NetworkImage:
     """Where a network's tensors are.
 
     Attributes:
-        matrices: weights of layer 0 by their names in `unmask.models.layers.BlockParts`; layer i lies `layer_bytes` * i further.
-        vectors: HBM addresses of layer 0's norm weights, by the same names, and of biases, as `query.bias`; BF16.
+        matrices: weights of layer 0 by the names of `matrix_shapes`; layer i lies `layer_bytes` * i further, expert e of a layer
+            `expert_bytes` * e.
+        vectors: HBM addresses of layer 0's norm weights, by their names in `unmask.models.layers.BlockParts`, and of biases, as
+            `query.bias`; BF16.
         embedding, final_norm, cos, sin: HBM addresses of BF16 tables; cos and sin are [positions, head_dim / 2].
         head: the LM head.
     """
@@ -36,6 +42,7 @@ class NetworkImage:
     matrices: dict[str, MxMatrix]
     vectors: dict[str, int]
     layer_bytes: int
+    expert_bytes: int
     embedding: int
     final_norm: int
     cos: int
@@ -44,9 +51,11 @@ class NetworkImage:
 
 
 def matrix_shapes(shape: Architecture) -> dict[str, tuple[int, int]]:
-    """Rows and columns of a layer's matrices by their names in `unmask.models.layers.BlockParts`: outputs by inputs."""
+    """Rows and columns of a layer's matrices, outputs by inputs, by their names in `unmask.models.layers.BlockParts` and in its
+    feed-forward; of a mixture, those of one expert.
+    """
     width, kv_width, feed_forward = shape.width, shape.kv_heads * shape.head_dim, shape.feed_forward
-    return {
+    sizes = {
         "query": (width, width),
         "key": (kv_width, width),
         "value": (kv_width, width),
@@ -55,14 +64,22 @@ def matrix_shapes(shape: Architecture) -> dict[str, tuple[int, int]]:
         "up": (feed_forward, width),
         "down": (width, feed_forward),
     }
+    return sizes | ({"router": (shape.experts, width)} if shape.experts else {})
+
+
+def _norms(shape: Architecture) -> dict[str, int]:
+    """Lengths of a layer's norm weights."""
+    heads = dict.fromkeys(_HEAD_NORMS, shape.head_dim) if shape.qk_norm else {}
+    return dict.fromkeys(_NORMS, shape.width) | heads
 
 
 @dataclass(frozen=True)
 class _LayerLayout:
-    """Offset and size in bytes of every part of a layer, and the size of all."""
+    """Offset and size in bytes of every part of a layer, the size of all, and that of an expert: experts come last."""
 
     places: dict[str, tuple[int, int]]
     size: int
+    expert_bytes: int
 
     @classmethod
     def of(cls, shape: Architecture, form: mx.MxFormat) -> _LayerLayout:
@@ -72,12 +89,20 @@ class _LayerLayout:
             sizes[f"{name}.elements"], sizes[f"{name}.scales"] = rows * matrix.row_bytes, rows * matrix.blocks
             if shape.qkv_bias and name in ("query", "key", "value"):
                 sizes[f"{name}.bias"] = rows * BF16_BYTES
-        sizes |= dict.fromkeys(_NORMS, shape.width * BF16_BYTES)
-        places, end = {}, 0
-        for name, size in sizes.items():
-            places[name] = (end, size)
-            end = ceil_to(end + size, 64)
-        return cls(places, end)
+        sizes |= {name: length * BF16_BYTES for name, length in _norms(shape).items()}
+        first = [name for name in sizes if not shape.experts or name.split(".")[0] not in _FEED_FORWARD]
+        places, end = _in_order(sizes, first, 0)
+        experts, after = _in_order(sizes, [name for name in sizes if name not in places], end)
+        return cls(places | experts, end + max(shape.experts, 1) * (after - end), after - end)
+
+
+def _in_order(sizes: dict[str, int], names: list[str], start: int) -> tuple[dict[str, tuple[int, int]], int]:
+    """Offset and size of parts that follow each other, and the end of the last."""
+    places = {}
+    for name in names:
+        places[name] = (start, sizes[name])
+        start = ceil_to(start + sizes[name], 64)
+    return places, start
 
 
 def place_network(hbm: Hbm, model: Network | Architecture, positions: int, weights: mx.MxFormat) -> NetworkImage:
@@ -100,6 +125,7 @@ def place_network(hbm: Hbm, model: Network | Architecture, positions: int, weigh
         matrices={name: matrix(name, *size) for name, size in matrix_shapes(shape).items()},
         vectors={name: base + start for name, (start, _) in layout.places.items() if not name.endswith((".elements", ".scales"))},
         layer_bytes=layout.size,
+        expert_bytes=layout.expert_bytes,
         embedding=hbm.reserve("embedding", shape.embedding_rows * row_bytes),
         final_norm=hbm.reserve("final_norm", row_bytes),
         cos=hbm.reserve("cos", angle_bytes),
@@ -121,9 +147,14 @@ def _fill(hbm: Hbm, parts: NetworkParts, shape: Architecture, layout: _LayerLayo
     """The bytes of what `place_network` reserved."""
     layers = np.zeros((shape.layers, layout.size), np.uint8)
     for image, block in zip(layers, parts.blocks, strict=True):
-        for name, content in _layer_contents(block, shape, form).items():
+        for name, content in _layer_contents(block.parts, shape, form).items():
             start, size = layout.places[name]
             image[start : start + size] = content
+        for number, feed_forward in enumerate(_feed_forwards(block.parts)):
+            for name, content in _matrices({name: getattr(feed_forward, name) for name in _FEED_FORWARD}, form).items():
+                start, size = layout.places[name]
+                start += number * layout.expert_bytes
+                image[start : start + size] = content
     hbm.fill("layers", layers)
     hbm.fill("embedding", bf16_bytes(_array(parts.embedding.weight)))
     hbm.fill("final_norm", bf16_bytes(_array(parts.final_norm.weight)))
@@ -134,15 +165,26 @@ def _fill(hbm: Hbm, parts: NetworkParts, shape: Architecture, layout: _LayerLayo
     hbm.fill("head.scales", scales)
 
 
-def _layer_contents(block: TransformerBlock, shape: Architecture, form: mx.MxFormat) -> dict[str, NDArray[np.uint8]]:
-    """The bytes of every part of a layer."""
+def _layer_contents(parts: BlockParts, shape: Architecture, form: mx.MxFormat) -> dict[str, NDArray[np.uint8]]:
+    """The bytes of every part of a layer but its feed-forwards."""
+    linears = {"query": parts.query, "key": parts.key, "value": parts.value, "output": parts.output}
+    if isinstance(parts.feed_forward, ExpertMixture):
+        linears["router"] = parts.feed_forward.router
+    return _matrices(linears, form) | {name: bf16_bytes(_array(getattr(parts, name).weight)) for name in _norms(shape)}
+
+
+def _feed_forwards(parts: BlockParts) -> Sequence[GatedFeedForward]:
+    """A layer's feed-forward, or those of all its experts."""
+    return parts.feed_forward.experts if isinstance(parts.feed_forward, ExpertMixture) else (parts.feed_forward,)
+
+
+def _matrices(linears: Mapping[str, nn.Linear], form: mx.MxFormat) -> dict[str, NDArray[np.uint8]]:
     contents: dict[str, NDArray[np.uint8]] = {}
-    for name in matrix_shapes(shape):
-        linear = getattr(block.parts, name)
+    for name, linear in linears.items():
         contents[f"{name}.elements"], contents[f"{name}.scales"] = _pack(linear.weight, form)
         if linear.bias is not None:
             contents[f"{name}.bias"] = bf16_bytes(_array(linear.bias))
-    return contents | {name: bf16_bytes(_array(getattr(block.parts, name).weight)) for name in _NORMS}
+    return contents
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:

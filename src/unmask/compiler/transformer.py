@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from unmask.compiler.context import Context, Tile, Tiling
 from unmask.compiler.emitter import Address, Var
 from unmask.compiler.kernels.attention import KvCache, attend, store_heads
+from unmask.compiler.kernels.experts import add_mixture
 from unmask.compiler.kernels.feed_forward import feed_forward
 from unmask.compiler.kernels.linear import product
-from unmask.compiler.kernels.norm import rms_norm
+from unmask.compiler.kernels.norm import head_norm, rms_norm
 from unmask.compiler.kernels.rotary import rotate
 from unmask.compiler.kernels.smoothing import KvSmoothing, Operand, SmoothingBuffers, Strides
 from unmask.compiler.network import NetworkImage
@@ -95,6 +96,9 @@ class Transformer:
             with c.e.phase("attention"):
                 self._keys_and_values(layer, kv)
             self._attention_and_feed_forward(layer, kv)
+            if self.shape.experts:
+                with c.e.phase("feed-forward"):
+                    add_mixture(c, self.network, layer, self.at.x, self.feed.sequences * self.feed.rows)
         c.e.release(*strides)
 
     def _each_tile(self, strides: Mapping[Var, tuple[int, int]], body: Callable[[int, int], None]) -> None:
@@ -160,6 +164,7 @@ class Transformer:
         c.e.add(scales, kv)
         with c.vector.scope():
             weight = self._vector("attention_norm", layer, shape.width)
+            norms = {name: self._vector(f"{name}_norm", layer, shape.head_dim) for name in ("query", "key") if shape.qk_norm}
             widths = {"query": shape.width, "key": kv_width, "value": kv_width}
             biases = {
                 name: self._vector(f"{name}.bias", layer, width) for name, width in widths.items() if f"{name}.bias" in self.network.vectors
@@ -182,6 +187,8 @@ class Transformer:
                         product(c, result, normed, matrices[name], layer)
                         if name in biases:
                             c.binary("V_ADD", result, result, biases[name])
+                        if name in norms:
+                            head_norm(c, result, norms[name], shape.norm_eps)
                         return result
 
                     queries = project("query")
@@ -227,6 +234,7 @@ class Transformer:
         c.e.release(source, e, s)
 
     def _attention_and_feed_forward(self, layer: Var, kv: Var) -> None:
+        """Of every row, but for the feed-forward of a network that has experts."""
         c, shape, cache, matrices, unseen = self.c, self.shape, self.at.cache, self.network.matrices, self.at.unseen
         x, elements, scales = c.e.var(self.at.x), c.e.var(kv), c.e.var(kv)
         strides = {x: self._stream(), elements: (0, cache.sequence_bytes), scales: (0, cache.sequence_blocks)}
@@ -239,7 +247,7 @@ class Transformer:
             strides[hidden] = (0, unseen.row_bytes)
         with c.vector.scope():
             with c.e.phase("feed-forward"):
-                weight = self._vector("feed_forward_norm", layer, shape.width)
+                weight = None if shape.experts else self._vector("feed_forward_norm", layer, shape.width)
 
             def body(sequences: int, rows: int) -> None:
                 with c.vector.scope():
@@ -254,9 +262,10 @@ class Transformer:
                         product(c, queries, other, matrices["output"], layer)
                         c.binary("V_ADD", stream, stream, queries)
                     with c.e.phase("feed-forward"):
-                        rms_norm(c, other, stream, weight, shape.norm_eps)
-                        feed_forward(c, other, other, matrices["gate"], matrices["up"], matrices["down"], layer)
-                        c.binary("V_ADD", stream, stream, other)
+                        if weight is not None:
+                            rms_norm(c, other, stream, weight, shape.norm_eps)
+                            feed_forward(c, other, other, matrices["gate"], matrices["up"], matrices["down"], layer)
+                            c.binary("V_ADD", stream, stream, other)
                         c.store(stream, x, self.row_bytes)
 
             reading: AbstractContextManager[Strides] = nullcontext({}) if self.smoothing is None else self.smoothing.reading()

@@ -39,6 +39,11 @@ def feed_forward(c: Context, dst: Tile, x: Tile, gate: MxMatrix, up: MxMatrix, d
         product(c, dst, hidden, down, layer)
 
 
+def least_room(c: Context, rows: int, gate: MxMatrix) -> int:
+    """Elements of the vector SRAM that `feed_forward` needs at least beside `dst` and `x`."""
+    return rows * (ceil_to(gate.rows, STRIDE_UNIT) + ceil_to(_chunk_columns(c, gate), STRIDE_UNIT))
+
+
 def _chunk_columns(c: Context, gate: MxMatrix) -> int:
     """Columns of a chunk, in whole tiles of weights where these are narrower."""
     tile = tile_width(c, gate.rows, gate.blocks)

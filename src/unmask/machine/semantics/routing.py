@@ -30,7 +30,7 @@ def _v_expert_tiles(s: State, dst: int, b: int, span: int, cols: int, b_stride: 
 
 def _taken(s: State, b: int, expert: int, skip: int, rows: int, span: int, b_stride: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The rows of an expert's tile, and their weights."""
-    weights = s.tile(b + expert, span, 1, b_stride)[:, 0]
+    weights = s.tile(b, span, expert + 1, b_stride)[:, -1]
     if skip < 0:
         raise MachineFault(f"skip {skip}: expected at least 0")
     taken = np.flatnonzero(weights != 0)[skip : skip + rows]
