@@ -1,0 +1,335 @@
+"""What the load and the store engine share: their requests, and the walk over a tile's bursts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from unmask.errors import UnmaskError
+from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT
+from unmask.numerics import mx
+from unmask.rtl.bus import ADDRESS_BITS
+from unmask.rtl.faults import BITS as FAULT_BITS
+from unmask.rtl.faults import Fault
+
+CHUNK = 256
+"""MX blocks whose scales, and then whose elements, are moved together (for stores: elements first)."""
+MAX_BURST_BYTES = 4096
+
+
+class Kind(enum.Enum, shape=3):
+    """What a request moves."""
+
+    VECTOR = 0
+    INTEGER = 1
+    MX = 2
+    SYNC = 3
+
+
+def request_layout(tag_bits: int) -> data.StructLayout:
+    """A request of a DMA engine, registers replaced by their values.
+
+    Fields:
+        kind: `Kind`. A SYNC has no other field but its tag.
+        format: number of the MX format, of MX only.
+        rows, cols: of the tile, elements; INTEGER: one row of cols words.
+        sram, sram_stride: address, elements or words; row stride in units of `STRIDE_UNIT` elements.
+        memory, scales: byte addresses of the elements and, of MX only, of the scales.
+        memory_stride: row stride, bytes; MX: blocks.
+        tag: comes back when the instruction retires or faults.
+    """
+    return data.StructLayout(
+        {
+            "kind": Kind,
+            "format": 2,
+            "rows": 14,
+            "cols": 20,
+            "sram": ADDRESS_BITS,
+            "sram_stride": 12,
+            "memory": ADDRESS_BITS,
+            "scales": ADDRESS_BITS,
+            "memory_stride": 24,
+            "tag": tag_bits,
+        }
+    )
+
+
+class Shape:
+    """Sizes of a DMA engine.
+
+    Attributes: as given, and
+        kinds: bits of an element of each class of data: BF16, INT32, then one per MX format; the scales come last, 8.
+        units: how many elements the engine moves its SRAM address by at once, per class.
+        address_bits: of an SRAM address, elements or words, one past the last included.
+    """
+
+    def __init__(
+        self,
+        *,
+        beat_bytes: int,
+        burst_beats: int,
+        bursts: int,
+        granule: int,
+        lanes: int,
+        vector_elements: int,
+        integer_words: int,
+        formats: tuple[mx.MxFormat, ...],
+        tag_bits: int,
+    ) -> None:
+        """Describe one.
+
+        Args:
+            beat_bytes: of the memory's port, a power of two, at least 4.
+            burst_beats: most beats of a burst, a power of two, at most 256; a burst has at most 4 KiB.
+            bursts: most bursts under way, and instructions; more than the memory's latency in cycles, and they never limit.
+            granule: elements, 8 to 32.
+            lanes: elements of the vector SRAM's port; those of a beat and a granule more, and any byte address will do.
+            vector_elements, integer_words: capacities.
+            formats: the MX formats by number; may be empty.
+            tag_bits: of an instruction's tag.
+
+        Raises:
+            UnmaskError: sizes that do not fit each other.
+        """
+        for what, value, least, most in (
+            ("beat_bytes", beat_bytes, 4, MAX_BURST_BYTES),
+            ("burst_beats", burst_beats, 1, min(256, MAX_BURST_BYTES // beat_bytes)),
+            ("granule", granule, 8, STRIDE_UNIT),
+        ):
+            if not least <= value <= most or value & (value - 1):
+                raise UnmaskError(f"{what} {value}: expected a power of two from {least} to {most}")
+        self.beat_bytes, self.burst_beats, self.bursts, self.granule, self.lanes = beat_bytes, burst_beats, bursts, granule, lanes
+        self.vector_elements, self.integer_words, self.formats, self.tag_bits = vector_elements, integer_words, formats, tag_bits
+        self.kinds = (8 * BF16_BYTES, 8 * INT32_BYTES, *(form.element.bits for form in formats), 8)
+        for bits in self.kinds:
+            if bits != 8 * INT32_BYTES and 8 * beat_bytes // bits > lanes:
+                raise UnmaskError(f"{lanes} lanes: expected those of a beat, {8 * beat_bytes // bits} of {bits} bits")
+        self.words = beat_bytes // INT32_BYTES
+        self.address_bits = max(vector_elements, integer_words).bit_length()
+        self.request = request_layout(tag_bits)
+        self.burst_bits, self.beat_bits = ceil_log2(beat_bytes * burst_beats), ceil_log2(beat_bytes)
+        self.burst = data.StructLayout(
+            {
+                "address": ADDRESS_BITS,
+                "len": 8,
+                "low": self.beat_bits,
+                "high": self.beat_bits + 1,
+                "first": 1,
+                "last": 1,
+                "kind": range(len(self.kinds)),
+                "sram": self.address_bits,
+                "sram_end": self.address_bits,
+                "tag": tag_bits,
+            }
+        )
+        """A burst: its first beat's address and its beats - 1; the first byte wanted of its first beat and the end of those of its last;
+        whether it starts a range and ends its instruction; the class of its data; where its range starts in the SRAM, and where its row
+        ends there."""
+
+    @property
+    def scales(self) -> int:
+        """The class of data of the scales."""
+        return len(self.kinds) - 1
+
+
+class Walker(wiring.Component):
+    """From requests to bursts: a burst in the first cycle of as many as it has beats, beginning the cycle after the request was taken.
+
+    A SYNC gives no burst and takes one cycle.
+
+    Ports:
+        request: taken in the last cycle of the one before, or later.
+        burst: in the first cycle of a burst; the walk waits while it is not ready.
+        beat: valid in every cycle of a burst, with what the beat holds: `low` and `high` as of a burst, `last` of the burst; the walk
+            waits while it is not ready.
+        memory_bytes: size of the memory.
+        fault, code, tag: the instruction of that tag cannot go on; stays until `clear`.
+        clear: forget everything.
+        busy: a request is being walked.
+    """
+
+    def __init__(self, shape: Shape, *, scales_first: bool) -> None:
+        self._shape, self._scales_first = shape, scales_first
+        beat = data.StructLayout({"low": shape.beat_bits, "high": shape.beat_bits + 1, "first": 1, "last": 1})
+        super().__init__(
+            {
+                "request": In(stream.Signature(shape.request)),
+                "burst": Out(stream.Signature(shape.burst)),
+                "beat": Out(stream.Signature(beat)),
+                "memory_bytes": In(ADDRESS_BITS),
+                "fault": Out(1),
+                "code": Out(FAULT_BITS),
+                "tag": Out(shape.tag_bits),
+                "clear": In(1),
+                "busy": Out(1),
+            }
+        )
+
+    def _block_bytes(self, number: Value) -> Value:
+        sizes = [mx.BLOCK * form.element.bits // 8 for form in self._shape.formats] or [mx.BLOCK]
+        return Array(Const(size, 6) for size in sizes)[number]
+
+    def elaborate(self, platform: Any) -> Module:
+        """One request in registers; each cycle walks one beat of it."""
+        m, shape = Module(), self._shape
+        request, burst_bytes = self.request.payload, shape.beat_bytes * shape.burst_beats
+        is_mx = request.kind == Kind.MX
+        is_integer = request.kind == Kind.INTEGER
+
+        # What a request amounts to: the tile as one row, if it is contiguous on both sides; units are blocks, or elements.
+        blocks, merged, units, length, stride = Signal(16), Signal(), Signal(34), Signal(34), Signal(30)
+        m.d.comb += [
+            blocks.eq((request.cols + mx.BLOCK - 1) >> ceil_log2(mx.BLOCK)),
+            merged.eq(
+                (request.sram_stride * STRIDE_UNIT == request.cols)
+                & (request.memory_stride == Mux(is_mx, blocks, request.cols * BF16_BYTES))
+                & ~is_integer
+            ),
+            units.eq(Mux(is_mx, blocks, request.cols) * Mux(merged, request.rows, 1)),
+            length.eq(Mux(merged, Mux(is_mx, units << ceil_log2(mx.BLOCK), units), request.cols)),
+            stride.eq(Mux(is_mx, request.memory_stride * self._block_bytes(request.format), request.memory_stride)),
+        ]
+
+        # The instruction.
+        active, is_blocks, kind = Signal(), Signal(), Signal(range(len(shape.kinds)))
+        per_block, cause, tag = Signal(6), Signal(FAULT_BITS), Signal(shape.tag_bits)
+        row_units, row_stride, scale_stride, sram_stride = Signal(34), Signal(30), Signal(24), Signal(17)
+        # Its row, its chunk, its range.
+        rows_left, units_left = Signal(14), Signal(34)
+        next_elements, next_scales = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        row_sram, sram, sram_end = Signal(shape.address_bits), Signal(shape.address_bits), Signal(ADDRESS_BITS + 1)
+        elements, scales = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        address, left, in_scales = Signal(ADDRESS_BITS), Signal(36), Signal()
+        first, count = Signal(), Signal(8)
+
+        # The burst that `address` and `left` begin with.
+        offset, span, within, end = address[: shape.burst_bits], Signal(37), Signal(), Signal(shape.burst_bits + 1)
+        beats = Signal(9)
+        m.d.comb += [
+            span.eq(left + offset),
+            within.eq(span <= burst_bytes),
+            end.eq(Mux(within, span, burst_bytes)),
+            beats.eq(((end + shape.beat_bytes - 1) >> shape.beat_bits) - (offset >> shape.beat_bits)),
+        ]
+        tail, high = end[: shape.beat_bits], Signal(shape.beat_bits + 1)
+        last_chunk, chunk_done, last_row, last_range = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            high.eq(Mux(tail == 0, shape.beat_bytes, tail)),
+            last_chunk.eq(~is_blocks | (units_left <= CHUNK)),
+            chunk_done.eq(~is_blocks | (~in_scales if self._scales_first else in_scales)),
+            last_row.eq(rows_left == 1),
+            last_range.eq(chunk_done & last_chunk & last_row),
+        ]
+
+        memory_end = Signal(ADDRESS_BITS + 1)
+        beyond = sram_end > Mux(kind == Kind.INTEGER.value, shape.integer_words, shape.vector_elements)
+        starts, last_beat, go = Signal(), Signal(), Signal()
+        m.d.comb += [
+            memory_end.eq(address + left),
+            self.fault.eq(active & first & ((cause != Fault.NONE) | (memory_end > self.memory_bytes) | beyond)),
+            self.code.eq(Mux(cause != Fault.NONE, cause, Fault.ADDRESS)),
+            self.tag.eq(tag),
+            self.busy.eq(active),
+            starts.eq(count == 0),
+            last_beat.eq(count == beats - 1),
+            go.eq(active & ~self.fault & self.beat.ready & (self.burst.ready | ~starts)),
+            self.request.ready.eq(~active | (go & last_beat & within & last_range)),
+        ]
+        burst, beat = self.burst.payload, self.beat.payload
+        m.d.comb += [
+            self.burst.valid.eq(active & ~self.fault & starts & self.beat.ready),
+            burst.address.eq(Cat(Const(0, shape.beat_bits), address[shape.beat_bits :])),
+            burst.len.eq(beats - 1),
+            burst.low.eq(address),
+            burst.high.eq(high),
+            burst.first.eq(first),
+            burst.last.eq(within & last_range),
+            burst.kind.eq(Mux(in_scales, shape.scales, kind)),
+            burst.sram.eq(sram),
+            burst.sram_end.eq(sram_end),
+            burst.tag.eq(tag),
+            self.beat.valid.eq(active & ~self.fault & (self.burst.ready | ~starts)),
+            beat.low.eq(Mux(starts, address[: shape.beat_bits], 0)),
+            beat.high.eq(Mux(last_beat, high, shape.beat_bytes)),
+            beat.first.eq(starts & first),
+            beat.last.eq(last_beat),
+        ]
+
+        def enter(chunk_elements: Value, chunk_scales: Value, remaining: Value, size: Value, of_blocks: Value, second: bool) -> None:
+            """The next range: of a chunk of blocks its first or its second, else the whole row."""
+            to_scales = of_blocks & int(self._scales_first != second)
+            blocks_of_chunk = Mux(remaining > CHUNK, CHUNK, remaining)[: CHUNK.bit_length()]
+            whole = remaining << Mux(size == INT32_BYTES, 2, 1)
+            m.d.sync += [
+                address.eq(Mux(to_scales, chunk_scales, chunk_elements)),
+                left.eq(Mux(to_scales, blocks_of_chunk, Mux(of_blocks, blocks_of_chunk * size, whole))),
+                in_scales.eq(to_scales),
+                first.eq(1),
+            ]
+            if not second:
+                m.d.sync += [elements.eq(chunk_elements), scales.eq(chunk_scales), units_left.eq(remaining)]
+
+        with m.If(go):
+            m.d.sync += count.eq(Mux(last_beat, 0, count + 1))
+            with m.If(last_beat & ~within):
+                m.d.sync += [
+                    address.eq((address[shape.burst_bits :] + 1) << shape.burst_bits),
+                    left.eq(left - (burst_bytes - offset)),
+                    first.eq(0),
+                ]
+            with m.Elif(last_beat & ~chunk_done):
+                enter(elements, scales, units_left, per_block, is_blocks, second=True)
+            with m.Elif(last_beat & ~last_chunk):
+                chunk_bytes = per_block << ceil_log2(CHUNK)
+                enter(elements + chunk_bytes, scales + CHUNK, units_left - CHUNK, per_block, is_blocks, second=False)
+                m.d.sync += sram.eq(sram + CHUNK * mx.BLOCK)
+            with m.Elif(last_beat & ~last_row):
+                enter(next_elements, next_scales, row_units, per_block, is_blocks, second=False)
+                m.d.sync += [
+                    rows_left.eq(rows_left - 1),
+                    next_elements.eq(next_elements + row_stride),
+                    next_scales.eq(next_scales + scale_stride),
+                    row_sram.eq(row_sram + sram_stride),
+                    sram.eq(row_sram + sram_stride),
+                    sram_end.eq(sram_end + sram_stride),
+                ]
+            with m.Elif(last_beat):
+                m.d.sync += active.eq(0)
+
+        with m.If(self.request.valid & self.request.ready & (request.kind != Kind.SYNC)):
+            unit = Mux(is_mx, self._block_bytes(request.format), Mux(is_integer, INT32_BYTES, BF16_BYTES))
+            enter(request.memory, request.scales, units, unit, is_mx, second=False)
+            m.d.sync += [
+                active.eq(1),
+                is_blocks.eq(is_mx),
+                kind.eq(Mux(is_mx, request.format + 2, Mux(is_integer, 1, 0))),
+                per_block.eq(unit),
+                tag.eq(request.tag),
+                row_units.eq(units),
+                row_stride.eq(stride),
+                scale_stride.eq(request.memory_stride),
+                sram_stride.eq(request.sram_stride * STRIDE_UNIT),
+                rows_left.eq(Mux(merged | is_integer, 1, request.rows)),
+                next_elements.eq(request.memory + stride),
+                next_scales.eq(request.scales + request.memory_stride),
+                row_sram.eq(request.sram),
+                sram.eq(request.sram),
+                sram_end.eq(request.sram + length),
+                count.eq(0),
+                cause.eq(Fault.NONE),
+            ]
+            with m.If(request.kind.as_value() > Kind.SYNC.value):
+                m.d.sync += cause.eq(Fault.OPCODE)
+            with m.Elif((request.cols == 0) | (~is_integer & (request.rows == 0))):
+                m.d.sync += cause.eq(Fault.SIZE)
+            with m.Elif(is_mx & (request.format >= len(shape.formats))):
+                m.d.sync += cause.eq(Fault.FORMAT)
+            with m.Elif(~is_integer & (request.sram[: ceil_log2(shape.granule)] != 0)):
+                m.d.sync += cause.eq(Fault.ALIGNMENT)
+        with m.If(self.clear):
+            m.d.sync += active.eq(0)
+        return m
