@@ -10,8 +10,8 @@ from math import prod
 from typing import NamedTuple, TypeVar
 
 from unmask.compiler.lower import compile_step
-from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.compiler.routing import even_routing
+from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.compiler.schedule import Run, runs_of
 from unmask.decoding.policy import Policy
 from unmask.isa.encoding import Op

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Value, Var, address
-from unmask.compiler.memory import MxMatrix, SramOverflow
+from unmask.compiler.memory import MxMatrix, SramOverflow, ceil_to
 from unmask.isa.table import STRIDE_UNIT, Engine
 from unmask.numerics import mx
 
@@ -14,7 +14,8 @@ Semaphores = tuple[int, ...]
 
 
 def tile_width(c: Context, n: int, blocks_per_row: int) -> int:
-    """Rows of a right operand per tile: all of them, or the largest multiple of 32 that fits a slot of the ring.
+    """Rows of a right operand per tile: all of them, or a multiple of 32 that fits a slot of the ring and makes tiles of about one size:
+    a small one would hold a slot while a large one could be loaded.
 
     Raises:
         SramOverflow: not even 32 rows fit.
@@ -24,7 +25,10 @@ def tile_width(c: Context, n: int, blocks_per_row: int) -> int:
         raise SramOverflow(
             f"the matrix SRAM cannot hold two tiles of {min(n, STRIDE_UNIT)} rows of {blocks_per_row} MX blocks: a slot has {c.ring.size}"
         )
-    return n if fit >= n else fit // STRIDE_UNIT * STRIDE_UNIT
+    if fit >= n:
+        return n
+    most = fit // STRIDE_UNIT * STRIDE_UNIT
+    return ceil_to(-(-n // -(-n // most)), STRIDE_UNIT)
 
 
 def load_tile(c: Context, b: MxMatrix, elements: Value, scales: Value, rows: int, cols: int, kv: bool) -> None:
