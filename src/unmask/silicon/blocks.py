@@ -1,4 +1,4 @@
-"""A design as blocks: which modules of its RTLIL are the same, which are kept apart in synthesis, and which are memories.
+"""A design as blocks: which modules of its RTLIL are the same, which are kept apart in synthesis, and which are memory macros.
 
 Amaranth writes one module per instance. Equal ones are found by their text, so that each is synthesized once however often it stands in
 the design; small ones that stand there once are left to be flattened into the module around them.
@@ -20,23 +20,16 @@ from unmask.errors import UnmaskError
 
 _MODULE = re.compile(r"^module \\(\S+)$\n(.*?)^end$", re.MULTILINE | re.DOTALL)
 _INSTANCE = re.compile(r"^(  cell )\\(\S+) ", re.MULTILINE)
-_PORT = re.compile(r"^  wire width (\d+) (input|output) \d+  ?\\(\S+)$", re.MULTILINE)
 _WIRE = re.compile(r"^(?:  attribute [^\n]*\n)*  wire [^\n]*\n", re.MULTILINE)
 _MEMORY = re.compile(r"^  memory width (\d+) size (\d+)", re.MULTILINE)
+# A memory macro, as `unmask.rtl.sram` names it, and what yosys must know of its ports.
+_MACRO = re.compile(r"unmask_sram_(\d+)x(\d+)_\d+r\d+w")
+MACRO_PORTS = "hierarchy -generate unmask_sram_* o:r*_data i:*"
 
-# Bits of a memory from which on it is a macro; smaller ones are mapped to flip-flops.
-MACRO_BITS = 4096
+# Bits of memory that are mapped to flip-flops, at most.
+MOST_BITS = 1 << 14
 # Cells of RTLIL (an adder is one) from which on a module that stands in the design once is synthesized by itself.
 LARGE = 400
-
-
-@dataclass(frozen=True)
-class Port:
-    """A port of a module: `direction` is input or output."""
-
-    name: str
-    direction: str
-    width: int
 
 
 @dataclass
@@ -45,7 +38,7 @@ class Block:
 
     Attributes:
         name: a short name, unique in the design.
-        text: of the module in RTLIL, the names of its children replaced by those of their blocks.
+        text: of the module in RTLIL, the names of its children replaced by those of their blocks; empty for a macro.
         children: blocks of its instances, by name, with their number.
     """
 
@@ -54,14 +47,11 @@ class Block:
     children: Counter[str] = field(default_factory=Counter)
 
     @cached_property
-    def ports(self) -> list[Port]:
-        """In the order of the module."""
-        return [Port(name, direction, int(width)) for width, direction, name in _PORT.findall(self.text)]
-
-    @cached_property
     def memory_bits(self) -> int:
-        """Of the memories that the module itself holds."""
-        return sum(int(width) * int(size) for width, size in _MEMORY.findall(self.text))
+        """Of the memory that it infers, or is."""
+        macro = _MACRO.fullmatch(self.name)
+        memories = [(macro[1], macro[2])] if macro else _MEMORY.findall(self.text)
+        return sum(int(width) * int(size) for width, size in memories)
 
     @cached_property
     def cells(self) -> int:
@@ -70,15 +60,8 @@ class Block:
 
     @property
     def macro(self) -> bool:
-        """Whether it is a large memory, and so no standard cells."""
-        return self.memory_bits >= MACRO_BITS and not self.children
-
-    def interface(self) -> str:
-        """RTLIL of the module as a black box."""
-        wires = "".join(
-            f"  wire width {port.width} {port.direction} {number} \\{port.name}\n" for number, port in enumerate(self.ports, start=1)
-        )
-        return f"attribute \\blackbox 1\nmodule \\{self.name}\n{wires}end\n"
+        """Whether it is a memory macro."""
+        return not self.text
 
 
 class Design:
@@ -93,7 +76,7 @@ class Design:
         """Read the component's RTLIL.
 
         Raises:
-            UnmaskError: the component instantiates a module that it does not bring along.
+            UnmaskError: the component instantiates a module that it does not bring along, or infers a large memory.
         """
         self.blocks: dict[str, Block] = {}
         modules = dict(_MODULE.findall(rtlil.convert(component, name=name, emit_src=False)))
@@ -103,8 +86,12 @@ class Design:
         def add(module: str) -> str:
             if module in block_of:
                 return block_of[module]
+            if _MACRO.fullmatch(module):
+                self.blocks[module] = Block(module, "")
+                block_of[module] = module
+                return module
             if module not in modules:
-                raise UnmaskError(f"module {module} of {name} is not part of the design; a macro needs a model of its logic or none at all")
+                raise UnmaskError(f"module {module} of {name} is not part of the design, and no memory macro")
             children: Counter[str] = Counter()
 
             def replaced(match: re.Match[str]) -> str:
@@ -125,6 +112,9 @@ class Design:
             return block_of[module]
 
         self.top = add(name)
+        for block in self.blocks.values():
+            if not block.macro and block.memory_bits > MOST_BITS:
+                raise UnmaskError(f"{block.name} of {name} infers {block.memory_bits} bits of memory, expected {MOST_BITS} at most, or a macro")
 
     @cached_property
     def instances(self) -> Counter[str]:
@@ -143,29 +133,17 @@ class Design:
             weights[name] = block.cells + sum(weights[child] * number for child, number in block.children.items())
         return weights
 
-    def memory_bits(self, name: str) -> int:
-        """Bits of memory in a block and all that is in it."""
-        block = self.blocks[name]
-        return block.memory_bits + sum(self.memory_bits(child) * number for child, number in block.children.items())
-
-    def kept(self, flat: bool, macros: set[str]) -> list[str]:
-        """Blocks that are synthesized by themselves, children before parents: the top, macros; unless `flat`, what is large or repeated.
-
-        What is inside a macro is not among them.
-        """
-        seen = {self.top}
-        for name in reversed(self.blocks):
-            if name in seen and name not in macros:
-                seen |= self.blocks[name].children.keys()
+    def kept(self, flat: bool) -> list[str]:
+        """Blocks that are synthesized by themselves, children before parents: the top, macros; unless `flat`, what is large or repeated."""
 
         def apart(name: str) -> bool:
             weight = self.weight[name]
             return weight >= LARGE or (self.instances[name] > 1 and weight >= LARGE // 8)
 
-        return [name for name in self.blocks if name in seen and (name == self.top or name in macros or (not flat and apart(name)))]
+        return [name for name, block in self.blocks.items() if name == self.top or block.macro or (not flat and apart(name))]
 
     def source(self, name: str, kept: list[str]) -> str:
-        """RTLIL of one kept block: the blocks to flatten into it, and the kept ones as black boxes."""
+        """RTLIL of one kept block: the blocks to flatten into it, and the interfaces of the kept ones."""
 
         def below(name: str) -> Iterator[str]:
             yield name
@@ -176,7 +154,14 @@ class Design:
         inside = list(dict.fromkeys(below(name)))
         outside = dict.fromkeys(child for block in inside for child in self.blocks[block].children if child in kept)
         modules = [f"module \\{block}\n{_without_power_up_values(self.blocks[block].text)}end\n" for block in inside]
-        return "\n".join([*modules, *(self.blocks[child].interface() for child in outside)])
+        interfaces = [_interface(self.blocks[child]) for child in outside if not self.blocks[child].macro]
+        return "\n".join([*modules, *interfaces])
+
+
+def _interface(block: Block) -> str:
+    """RTLIL of a module as a black box."""
+    wires = [wire for wire in _WIRE.findall(block.text) if re.search(r" (?:input|output) \d+ ", wire)]
+    return f"attribute \\blackbox 1\nmodule \\{block.name}\n{_without_power_up_values(''.join(wires))}end\n"
 
 
 def _without_power_up_values(text: str) -> str:

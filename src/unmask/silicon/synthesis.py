@@ -7,7 +7,6 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from amaranth.lib import wiring
 
 from unmask.errors import UnmaskError
-from unmask.silicon.blocks import Design
+from unmask.silicon.blocks import MACRO_PORTS, Design
 from unmask.silicon.liberty import Library
 from unmask.silicon.tools import yosys
 
@@ -34,17 +33,20 @@ class MappedBlock:
         name: as in the design.
         instances: how often it stands in the design.
         cells: number of its own cells by their type; blocks inside it are counted by themselves.
-        macro: it is a memory and was not mapped.
-        bits: of the memory of a macro.
-        path: RTLIL of the mapped block; of a macro, its interface.
+        bits: of a memory macro.
+        path: RTLIL of the mapped block; None for a macro.
     """
 
     name: str
     instances: int
     cells: Counter[str]
-    macro: bool
     bits: int
-    path: Path
+    path: Path | None
+
+    @property
+    def macro(self) -> bool:
+        """Whether it is a memory macro."""
+        return self.path is None
 
     def area(self, library: Library) -> float:
         """Of one instance, in the library's unit; 0 of a macro."""
@@ -92,9 +94,10 @@ class Netlist:
         """yosys' JSON of the design without hierarchy; macros are cut out, their ports being ports of the design."""
         path = self.folder / "flat.json"
         if not path.exists():
-            script = [f"read_rtlil {block.path}" for block in self.blocks]
-            script += [f"hierarchy -top {self.top}", "flatten"]
-            script += [f"expose -evert -sep __ t:{block.name}" for block in self.blocks if block.macro]
+            script = [f"read_rtlil {block.path}" for block in self.blocks if block.path]
+            macros = [block.name for block in self.blocks if block.macro]
+            script += [MACRO_PORTS] * bool(macros) + [f"hierarchy -top {self.top}", "flatten"]
+            script += [f"expose -evert -sep __ t:{name}" for name in macros]
             script += ["delete t:$scopeinfo", "clean", "write_json flat.partial"]
             yosys("\n".join([*script, ""]), self.folder, "flatten")
             (self.folder / "flat.partial").replace(path)
@@ -110,7 +113,6 @@ def synthesize(
     cache: Path,
     *,
     flat: bool = False,
-    macros: Iterable[str] = (),
 ) -> Netlist:
     """Map a component to a library.
 
@@ -119,24 +121,21 @@ def synthesize(
         name: of the top module.
         clock_ps: the delay target, picoseconds.
         cache: a folder; a block that was mapped before, with the same target, is found there by the digest of its text.
-        flat: map everything but memories as one block.
-        macros: names of further blocks that are memories.
+        flat: map everything but memory macros as one block.
 
     Raises:
         UnmaskError: yosys failed, or left a cell that the library does not have.
     """
     design = Design(component, name)
-    macros = {block for block in design.blocks if design.blocks[block].macro} | set(macros)
-    kept = design.kept(flat, macros)
+    kept = design.kept(flat)
     mapped = []
-    for block in kept:
-        found = design.blocks[block]
-        if block in macros:
-            path = _stored(cache / "macros", found.interface(), ".il")
-            mapped.append(MappedBlock(block, design.instances[block], Counter(), True, design.memory_bits(block), path))
+    for name_of_block in kept:
+        block, instances = design.blocks[name_of_block], design.instances[name_of_block]
+        if block.macro:
+            mapped.append(MappedBlock(block.name, instances, Counter(), block.memory_bits, None))
         else:
-            path, cells = _map(design.source(block, kept), block, library, clock_ps, cache, set(design.blocks))
-            mapped.append(MappedBlock(block, design.instances[block], cells, False, 0, path))
+            path, cells = _map(design.source(block.name, kept), block.name, library, clock_ps, cache, set(design.blocks))
+            mapped.append(MappedBlock(block.name, instances, cells, 0, path))
     if unknown := {cell for block in mapped for cell in block.cells} - library.cells.keys():
         raise UnmaskError(f"{name}: yosys left {', '.join(sorted(unknown))}, which library {library.name} does not have")
     key = hashlib.sha256("".join(str(block.path) for block in mapped).encode()).hexdigest()[:16]
@@ -178,27 +177,21 @@ def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path,
 def _recipe(name: str, library: Library, clock_ps: float) -> str:
     registers, logic = library.registers.resolve(), library.logic.resolve()
     return f"""read_rtlil source.il
+{MACRO_PORTS}
 hierarchy -top {name}
 proc
 flatten
 synth -top {name} -noshare
+splitnets
+rename -wire t:$_*DFF*_
 dfflibmap -liberty {registers}
 opt
 abc -liberty {logic} -constr constraints -D {clock_ps * LOGIC_SHARE:.0f}
 setundef -zero
 splitnets
 opt_clean -purge
-rename -wire
 select -module {name}
 write_rtlil -selected mapped.il
 select -clear
 write_json block.json
 """
-
-
-def _stored(folder: Path, text: str, suffix: str) -> Path:
-    """The path of a file with this text, named by its digest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
-    path.write_text(text)
-    return path.resolve()

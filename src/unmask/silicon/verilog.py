@@ -25,7 +25,7 @@ class Names:
 
 
 def names_of(gates: Gates, flat: dict[str, Any]) -> Names:
-    """Names made of the design's own: a cell is called after the net that it drives."""
+    """Names made of the design's own: a flip-flop is called after the register, a gate after the net that it drives."""
     known: dict[int, str] = {}
     for name, entry in sorted(flat["netnames"].items(), key=lambda item: (item[1].get("hide_name", 0), len(item[0]), item[0])):
         if not entry.get("hide_name", 0) and not name.startswith("$"):
@@ -58,10 +58,12 @@ def names_of(gates: Gates, flat: dict[str, Any]) -> Names:
     nets = ["1'b0", "1'b1"]
     nets += [inputs[net] if net in inputs else unique(f"w_{known[net]}" if net in known else f"n{net}") for net in range(2, gates.nets)]
     instances = []
-    for position, (_, kind, pins) in enumerate(gates.instances):
+    for position, (name, kind, pins) in enumerate(gates.instances):
         driven = [pins[pin.name] for pin in gates.library.cells[kind].pins if pin.direction == "output" and pin.name in pins]
-        label = next((known[net] for net in driven if net in known), f"u{position}")
-        instances.append(unique(f"{label}_reg" if gates.library.cells[kind].sequential else f"{label}_g"))
+        if gates.library.cells[kind].sequential and not name.startswith("$"):
+            instances.append(unique(f"{name.partition('$')[0]}_reg"))
+        else:
+            instances.append(unique(f"{next((known[net] for net in driven if net in known), f'u{position}')}_g"))
     return Names(nets, instances, ports)
 
 
