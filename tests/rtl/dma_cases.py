@@ -15,6 +15,7 @@ from unmask.rtl.dma import CHUNK, Kind, Shape
 LOADS = {Kind.VECTOR: "L_VEC", Kind.INTEGER: "L_INT", Kind.MX: "L_MX"}
 STORES = {Kind.VECTOR: "ST_VEC", Kind.INTEGER: "ST_INT", Kind.MX: "ST_MX"}
 HBM_BYTES = 1 << 16
+SCALES = HBM_BYTES * 7 // 8
 
 
 @dataclass
@@ -134,8 +135,8 @@ def random_request(rng: np.random.Generator, shape: Shape, tag: int, *, aligned:
     kind = rng.choice([Kind.VECTOR, Kind.INTEGER, Kind.SYNC] + [Kind.MX] * (2 if shape.formats else 0))
     unit = shape.beat_bytes if aligned else int(rng.choice([1, 2, 4, shape.beat_bytes]))
 
-    def somewhere(size: int) -> int:
-        return int(rng.integers(0, (HBM_BYTES - size) // unit + 1)) * unit
+    def somewhere(size: int, start: int = 0) -> int:
+        return start + int(rng.integers(0, (HBM_BYTES - start - size) // unit + 1)) * unit
 
     if kind is Kind.SYNC:
         return Request(kind, tag)
@@ -156,5 +157,6 @@ def random_request(rng: np.random.Generator, shape: Shape, tag: int, *, aligned:
     stride = blocks + int(rng.integers(0, 2))
     if aligned:
         stride = -(-stride // shape.beat_bytes) * shape.beat_bytes
-    elements = somewhere(rows * stride * size)
-    return Request(kind, tag, rows, cols, sram, sram_stride, elements, somewhere(rows * stride), stride, number)
+    # Scales lie apart, or a store would write one place twice.
+    elements = int(rng.integers(0, (SCALES - rows * stride * size) // unit + 1)) * unit
+    return Request(kind, tag, rows, cols, sram, sram_stride, elements, somewhere(rows * stride, SCALES), stride, number)

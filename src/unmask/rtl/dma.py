@@ -129,6 +129,8 @@ class Shape:
         """A burst: its first beat's address and its beats - 1; the first byte wanted of its first beat and the end of those of its last;
         whether it starts a range and ends its instruction; the class of its data; where its range starts in the SRAM, and where its row
         ends there."""
+        self.beat = data.StructLayout({"low": self.beat_bits, "high": self.beat_bits + 1, "first": 1, "last": 1})
+        """A beat: the first byte wanted and the end of those wanted, whether it starts a range and ends its burst."""
 
     @property
     def scales(self) -> int:
@@ -144,28 +146,27 @@ class Walker(wiring.Component):
     Ports:
         request: taken in the last cycle of the one before, or later.
         burst: in the first cycle of a burst; the walk waits while it is not ready.
-        beat: valid in every cycle of a burst, with what the beat holds: `low` and `high` as of a burst, `last` of the burst; the walk
-            waits while it is not ready.
+        beat: valid in every cycle of a burst, with what the beat holds; the walk waits while it is not ready.
         memory_bytes: size of the memory.
         fault, code, tag: the instruction of that tag cannot go on; stays until `clear`.
         clear: forget everything.
-        busy: a request is being walked.
+        busy: a request is being walked. midway: a burst has begun and is not over.
     """
 
     def __init__(self, shape: Shape, *, scales_first: bool) -> None:
         self._shape, self._scales_first = shape, scales_first
-        beat = data.StructLayout({"low": shape.beat_bits, "high": shape.beat_bits + 1, "first": 1, "last": 1})
         super().__init__(
             {
                 "request": In(stream.Signature(shape.request)),
                 "burst": Out(stream.Signature(shape.burst)),
-                "beat": Out(stream.Signature(beat)),
+                "beat": Out(stream.Signature(shape.beat)),
                 "memory_bytes": In(ADDRESS_BITS),
                 "fault": Out(1),
                 "code": Out(FAULT_BITS),
                 "tag": Out(shape.tag_bits),
                 "clear": In(1),
                 "busy": Out(1),
+                "midway": Out(1),
             }
         )
 
@@ -234,6 +235,7 @@ class Walker(wiring.Component):
             self.code.eq(Mux(cause != Fault.NONE, cause, Fault.ADDRESS)),
             self.tag.eq(tag),
             self.busy.eq(active),
+            self.midway.eq(active & ~starts),
             starts.eq(count == 0),
             last_beat.eq(count == beats - 1),
             go.eq(active & ~self.fault & self.beat.ready & (self.burst.ready | ~starts)),
