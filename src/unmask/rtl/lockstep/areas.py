@@ -85,8 +85,8 @@ class Words:
         for low, high in avoid:
             mask[max(0, low - self._base) : max(0, high - self._base)] = False
         total = np.concatenate(([0], np.cumsum(mask)))
-        starts = np.flatnonzero(total[count:] - total[:-count] == count) if count < len(total) else []
-        return self._base + int(self._rng.choice(list(starts))) if len(starts) else None
+        starts = np.flatnonzero(total[count:] - total[:-count] == count).tolist() if count < len(total) else []
+        return self._base + int(self._rng.choice(starts)) if starts else None
 
     def place(self, count: int, avoid: Sequence[Span]) -> int | None:
         """The first of `count` words outside of `avoid`."""

@@ -27,9 +27,7 @@ _MARKED = {"eligible": True}
 """Operands that read words of a kind: 0 or 1."""
 _MARKED_OF = {("F_EXP_WIN", "a"): True}
 """The same, of one instruction: BF16 values."""
-_MARKS = frozenset(
-    {"I_EQ_I", "F_LT", "V_TOPK_MASK", "V_THRESHOLD_MASK", "V_BARS_MASK", "V_RED_MAX", "V_RED_MAX_IDX", "F_EXP"}
-)
+_MARKS = frozenset({"I_EQ_I", "F_LT", "V_TOPK_MASK", "V_THRESHOLD_MASK", "V_BARS_MASK", "V_RED_MAX", "V_RED_MAX_IDX", "F_EXP"})
 """Instructions that leave 0 or 1 in the integer SRAM, and BF16 values in the float SRAM."""
 _OWNER = {"V_RED_SUM": "sum", "V_RED_SUM_GE": "sum", "V_RED_SUM_WIN": "window", "V_SAMPLE": "sample", "V_SAMPLE_END": "sample"}
 """What an instruction's row accumulators hold: only the same may continue from it or read it."""
@@ -142,10 +140,9 @@ class Builder:
         found = probe(name, constants, self.machine)
         moves = self._moves(constants)
         taken: dict[str, list[Span]] = {"vector": [], "float": [], "integer": []}
-        for operand in found.roles:
-            if operand in addresses:
-                for a in found.roles[operand]:
-                    taken.setdefault(a.space, []).append((addresses[operand].base, addresses[operand].base + (a.rows - 1) * a.row_stride + a.cols))
+        for operand, accesses in found.roles.items():
+            if operand in addresses and accesses[0].space in taken:
+                taken[accesses[0].space].append(self._span(operand, accesses[0], constants, addresses))
         later = []
         # What is read and written lies apart from what is read, and is placed after it.
         for operand, accesses in sorted(found.roles.items(), key=lambda role: any(a.write for a in role[1])):
@@ -161,11 +158,8 @@ class Builder:
             if operand not in addresses:
                 value = self.scalar(operand, constants)
                 addresses[operand] = Address(value)
-        if name == "I_FILL":
-            marks = addresses["value"].base in (0, 1)
-        else:
-            marks = name in _MARKS
-        self._finish(found, constants, addresses, moves, marks or constants.get("boolean") == 1)
+        marks = addresses["value"].base in (0, 1) if name == "I_FILL" else name in _MARKS
+        self._finish(found, constants, addresses, marks or constants.get("boolean") == 1)
         constants.pop("boolean", None)
         node = Node(name, constants, addresses, self.loops)
         node.touches = touched(node, self.machine)
@@ -236,7 +230,7 @@ class Builder:
         access, written = accesses[0], any(a.write for a in accesses)
         moves = self._still(moves)
         if access.space == "hbm":
-            self._in_memory(name, operand, access, constants, addresses, moves)
+            self._in_memory(operand, access, constants, addresses, moves)
         elif access.space == "vector":
             tile, steps = self._source(access.rows, access.cols, moves, written)
             if written and (tile.stride * STRIDE_UNIT < access.cols and access.rows > 1):
@@ -272,7 +266,12 @@ class Builder:
         return whole._replace(rows=rows, cols=cols), tuple(r * whole.stride * STRIDE_UNIT + c for r, c in moves)
 
     def _in_memory(
-        self, name: str, operand: str, access: Access, constants: dict[str, Operand], addresses: dict[str, Address], moves: list[tuple[int, int]]
+        self,
+        operand: str,
+        access: Access,
+        constants: dict[str, Operand],
+        addresses: dict[str, Address],
+        moves: list[tuple[int, int]],
     ) -> None:
         more_rows, more_cols = self._extent(moves)
         stride, block = f"{operand}_stride", 0
@@ -345,9 +344,7 @@ class Builder:
             addresses[operand] = Address(start, tuple(rows for rows, _ in moves))
             taken[access.space].append((start, start + access.cols + more_rows))
 
-    def _in_place(
-        self, operand: str, access: Access, found: Probe, constants: dict[str, Operand], addresses: dict[str, Address]
-    ) -> bool:
+    def _in_place(self, operand: str, access: Access, found: Probe, constants: dict[str, Operand], addresses: dict[str, Address]) -> bool:
         """Let a result replace an operand of the same shape, if there is one."""
         for other, accesses in found.roles.items():
             a = accesses[0]
@@ -358,11 +355,12 @@ class Builder:
             stride = int(constants.get(f"{other}_stride", 0))
             if a.space == "vector" and a.rows > 1 and stride * STRIDE_UNIT < a.cols:
                 continue
-            if any(
-                third != other and third in addresses and b[0].space == a.space and overlaps(*self._span(third, b[0], constants, addresses), spans)
-                for spans in [[self._span(other, a, constants, addresses)]]
+            others = [
+                self._span(third, b[0], constants, addresses)
                 for third, b in found.roles.items()
-            ):
+                if third != other and third in addresses and b[0].space == a.space
+            ]
+            if overlaps(*self._span(other, a, constants, addresses), others):
                 continue
             if a.space == "vector":
                 constants[f"{operand}_stride"] = stride
@@ -377,9 +375,7 @@ class Builder:
         more = sum(step * (n - 1) for step, n in zip(steps, self.loops, strict=False))
         return base, base + more + (access.rows - 1) * stride + access.cols
 
-    def _finish(
-        self, found: Probe, constants: dict[str, Operand], addresses: dict[str, Address], moves: list[tuple[int, int]], marks: bool
-    ) -> None:
+    def _finish(self, found: Probe, constants: dict[str, Operand], addresses: dict[str, Address], marks: bool) -> None:
         """Note what holds values now."""
         for operand, accesses in found.roles.items():
             access = accesses[-1]

@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-import numpy as np
-
 from unmask.errors import UnmaskError
-from unmask.isa.encoding import encode
+from unmask.isa.encoding import Operand, encode
 from unmask.isa.program import Program, Region
-from unmask.isa.table import BY_NAME, INT32_BYTES, STRIDE_UNIT, Engine
+from unmask.isa.table import BY_NAME, INT32_BYTES, Engine
 from unmask.machine.config import Machine
 from unmask.machine.hazards import find_races
 from unmask.rtl.lockstep import values
@@ -153,11 +151,12 @@ class _Generator:
         a = b.instruction("V_RED_MAX", rows=rows, cols=cols, running=0)
         self._sum(a, rows, cols, 0)
         if rng.random() < 0.4:
-            values_ = {"running": 1, "rows": rows, "cols": b.columns()}
-            b.place("V_RED_MAX", b.constants("V_RED_MAX", values_), {"dst": a.addresses["dst"]})
+            more_cols = b.columns()
+            given: dict[str, Operand] = {"running": 1, "rows": rows, "cols": more_cols}
+            b.place("V_RED_MAX", b.constants("V_RED_MAX", given), {"dst": a.addresses["dst"]})
             more = b.body[-1]
             assert isinstance(more, Node)
-            self._sum(more, rows, values_["cols"], 1)
+            self._sum(more, rows, more_cols, 1)
         if rng.random() < 0.6:
             place = {"a": a.addresses["dst"], "f": a.addresses["dst"]}
             b.place("F_EXP_WIN", b.constants("F_EXP_WIN", {"count": rows}), place)
@@ -319,7 +318,8 @@ class _Ring:
         b.instruction("V_RED_SUM", rows=self._rows, running=0)
         start = b.instruction("F_FILL", count=self._rows)
         where = start.addresses["dst"]
-        node = Node("V_RED_SUM", {"rows": self._rows, "cols": self._cols, "running": 1, "a_stride": self._buffers[0].stride}, loops=(self._count,))
+        constants: dict[str, Operand] = {"rows": self._rows, "cols": self._cols, "running": 1, "a_stride": self._buffers[0].stride}
+        node = Node("V_RED_SUM", constants, loops=(self._count,))
         for tile in self._buffers:
             node.addresses = {"a": Address(tile.start), "dst": where}
             node.touches += touched(node, self._g._machine)

@@ -33,9 +33,7 @@ class Touch(NamedTuple):
 
 def conflict(first: Sequence[Touch], second: Sequence[Touch]) -> bool:
     """Whether two instructions touch a common location and one of them writes it."""
-    return any(
-        a.space == b.space and (a.write or b.write) and a.low < b.high and b.low < a.high for a in first for b in second
-    )
+    return any(a.space == b.space and (a.write or b.write) and a.low < b.high and b.low < a.high for a in first for b in second)
 
 
 @dataclass

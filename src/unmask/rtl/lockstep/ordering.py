@@ -108,9 +108,7 @@ class _Sequence:
         for other in ENGINES:
             if other is node.engine:
                 continue
-            late = next(
-                (e for e in reversed(self._entries[other]) if e.number > before[other] and conflict(e.touches, node.touches)), None
-            )
+            late = next((e for e in reversed(self._entries[other]) if e.number > before[other] and conflict(e.touches, node.touches)), None)
             if late is not None:
                 giver = self._giver(late)
                 pair = (other, node.engine)

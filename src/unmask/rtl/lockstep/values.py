@@ -41,7 +41,7 @@ def bf16_bits(rng: np.random.Generator, count: int) -> NDArray[np.uint16]:
         bits = rng.integers(0, 1 << 16, count).astype(np.uint16)
         return np.where((bits & 0x7F80) == 0x7F80, bits & 0x807F, bits).astype(np.uint16)
     if style == 4:
-        return rng.choice(SPECIAL_BF16, count)
+        return np.asarray(rng.choice(SPECIAL_BF16, count), np.uint16)
     # Neighbours of one number, and their negatives: ties of rounding and of comparison.
     return (rng.integers(0x3F00, 0x4300) + rng.integers(0, 3, count) + 0x8000 * rng.integers(0, 2, count)).astype(np.uint16)
 
@@ -56,7 +56,7 @@ def words(rng: np.random.Generator, count: int, boolean: bool) -> NDArray[np.int
         return (rng.random(count) < rng.choice([0, 0.2, 0.7, 1])).astype(np.int32)
     style = rng.integers(4)
     if style == 0:
-        return rng.choice(SPECIAL_INT32, count)
+        return np.asarray(rng.choice(SPECIAL_INT32, count), np.int32)
     if style == 1:
         return rng.integers(-(2**31), 2**31, count).astype(np.int32)
     return rng.integers(0, rng.choice([2, 12, 60]), count).astype(np.int32)
