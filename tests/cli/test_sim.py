@@ -57,7 +57,7 @@ def test_a_folder_for_plots_that_cannot_be_is_one_line(unmask: Command, tmp_path
     assert "cannot make the folder" in unmask("sim", "sotu", "--plot", tmp_path / "file").is_mistake()
 
 
-@pytest.mark.parametrize("name", ["llada-8b", "dream-7b"])
+@pytest.mark.parametrize("name", ["llada-8b", "dream-7b", "llada-moe-7b-a1b"])
 def test_full_size_models_are_timed(unmask: Command, name: str) -> None:
     options = ("--machine", "published-2048", "--cache", "dual", "--schedule", "timesteps", "--generate", 64, "--block", 32)
     found = json.loads(unmask("sim", name, *options, "--json").stdout)
@@ -70,7 +70,6 @@ def test_full_size_models_are_timed(unmask: Command, name: str) -> None:
     ("arguments", "match"),
     [
         (("llada-9b",), "unknown model 'llada-9b': expected one of llada-8b, dream-7b"),
-        (("llada-moe-7b-a1b",), "llada-moe-7b-a1b has no program yet"),
         (("llada-8b",), "machine small cannot run this model and policy: the matrix SRAM cannot hold"),
         (("sotu", "--tokens-per-step", 2), "tokens per step are scheduled"),
         (("sotu", "--commit", "guided", "--block", 256), "commit 'guided' also runs a guide"),

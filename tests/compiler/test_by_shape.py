@@ -55,12 +55,14 @@ def test_a_program_without_weights_does_not_run() -> None:
 def weight_bytes(name: str) -> float:
     """Bytes of all matrices of a network, LM head included, as MXFP4: 17 bytes for 32 elements."""
     shape = architecture(name)
-    elements = shape.layers * sum(rows * cols for rows, cols in matrix_shapes(shape).values()) + shape.vocab_size * shape.width
+    sizes = {name: rows * cols for name, (rows, cols) in matrix_shapes(shape).items()}
+    of_experts = max(shape.experts, 1) * sum(sizes.pop(name) for name in ("gate", "up", "down"))
+    elements = shape.layers * (sum(sizes.values()) + of_experts) + shape.vocab_size * shape.width
     return elements * 17 / 32
 
 
 @pytest.mark.parametrize("batch", [1, 16])
-@pytest.mark.parametrize("name", ["llada-8b", "dream-7b"])
+@pytest.mark.parametrize("name", ["llada-8b", "dream-7b", "llada-moe-7b-a1b"])
 def test_full_size_programs_are_small_and_stream_every_weight_in_every_step(name: str, batch: int) -> None:
     policy = Policy(256, 32, 256, cache="dual", schedule="timesteps")
     program = compile_step(architecture(name), policy, BIG, 512, batch)

@@ -203,4 +203,5 @@ def test_plain_decoding_uses_every_instruction_of_the_transformer():
     of_commits = {"V_THRESHOLD_MASK", "V_BARS_MASK", "F_FILL"}
     of_formats = {"L_MX", "V_COL_ABSMAX", "V_POW2", "V_RECIP"}
     of_other_programs = {"V_SAMPLE", "V_SAMPLE_END", "V_EXP_WIN", "V_RED_SUM_WIN", "F_EXP_WIN"}  # test_streaming.py
-    assert unused == of_scorers | of_commits | of_formats | of_other_programs
+    of_mixtures = {"V_TOPK_ROW", "V_EXPERT_TILES", "V_GATHER_ROWS", "V_SCATTER_ADD"}  # test_experts.py
+    assert unused == of_scorers | of_commits | of_formats | of_other_programs | of_mixtures

@@ -55,9 +55,11 @@ def expert_tiling(c: Context, network: NetworkImage, total: int) -> ExpertTiling
 def _fits(c: Context, network: NetworkImage, tiling: ExpertTiling) -> bool:
     shape = network.architecture
     width, weights = ceil_to(shape.width, STRIDE_UNIT), ceil_to(shape.experts, STRIDE_UNIT)
-    vector = width + tiling.rows * (2 * width + 2 * weights) + tiling.height * width
-    vector += least_room(c, tiling.height, network.matrices["gate"])
-    words = WORDS_PER_TILE * most_tiles(tiling.rows, tiling.height, shape.experts, shape.experts_per_token)
+    routing = tiling.rows * weights * (1 + shape.normalised_routing)
+    tile = tiling.height * width + least_room(c, tiling.height, network.matrices["gate"])
+    vector = width + tiling.rows * (2 * width + weights) + max(routing, tile)
+    listed = tiling.height < tiling.rows
+    words = listed * WORDS_PER_TILE * most_tiles(tiling.rows, tiling.height, shape.experts, shape.experts_per_token)
     rows = min(c.machine.vector.accumulators, c.floats.free)
     return vector <= c.vector.free and words <= c.integers.free and tiling.rows <= rows
 

@@ -32,7 +32,7 @@ def _taken(s: State, b: int, expert: int, skip: int, rows: int, span: int, b_str
     """The rows of an expert's tile, and their weights."""
     weights = s.tile(b, span, expert + 1, b_stride)[:, -1]
     if skip < 0:
-        raise MachineFault(f"skip {skip}: expected at least 0")
+        raise MachineFault(f"{skip} rows skipped: expected at least 0")
     taken = np.flatnonzero(weights != 0)[skip : skip + rows]
     return taken, weights[taken]
 
