@@ -1,4 +1,4 @@
-"""The compiled loop of the analytic reading: a walk over a program in program order, where a loop runs until its iterations repeat.
+"""The compiled loops of the analytic reading: where transfers lie, and a walk over a program in program order, where a loop runs until its iterations repeat.
 
 `unmask.machine.analytic` says what it computes and calls it. Times are cycles. Without addresses, the time of an instruction depends on
 nothing but the times before it, so what loops do to the machine's state is max-plus linear: it becomes periodic after a few iterations.
@@ -10,20 +10,78 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from unmask.isa.table import NO_SEMAPHORE, Engine
+from unmask.isa.table import NO_SEMAPHORE, REGISTER_COUNT, Engine
 
 I64 = NDArray[np.int64]
 
-KIND, ENGINE, OCCUPANCY, LATENT, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, PHASE, SERVICE, WINDOW, COLUMNS = range(14)
-"""Columns of a program. SERVICE: cycles of the shared memory's pins, 0 of instructions that it does not time; WINDOW: how many cycles before
+KIND, ENGINE, PHASE, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, RD, RS, RT, ADDRESS0, ADDRESS1 = range(14)
+"""Columns of a program, what instructions say: ADDRESS0 and ADDRESS1 are a transfer's address registers."""
+OCCUPANCY, LATENT, SERVICE, WINDOW, COLUMNS = range(14, 19)
+"""And what they take. SERVICE: cycles of the shared memory's pins, 0 of instructions that it does not time; WINDOW: how many cycles before
 its end a transfer has asked for everything."""
-PLAIN, LOOP, END, SEM_SET, HALT = range(5)
+PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
 OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
 MAX_TOKENS = 2**16 - 1
 
 LOAD, STORE = int(Engine.LOAD), int(Engine.STORE)
 _LAGS = 4
 """Iterations after which the state of a loop may repeat."""
+
+
+@njit(cache=True)
+def places(program: I64, loop_depth: int, words: I64, found: I64) -> None:
+    """Where transfers find their bytes; every loop runs twice, which says how far its registers move each time.
+
+    Args:
+        program: [instructions, COLUMNS].
+        words: what S_LD finds in the integer SRAM; 0 beyond.
+        found: out, [instructions, 4]: the two address registers the first time, and what they differ by the second time.
+    """
+    registers = np.zeros(REGISTER_COUNT, np.int64)
+    before = np.zeros((loop_depth + 1, REGISTER_COUNT), np.int64)
+    turn = np.zeros(loop_depth + 1, np.int64)
+    visits = np.zeros(program.shape[0], np.int64)
+    counts = np.zeros(loop_depth + 1, np.int64)
+    level, pc = 0, 0
+    while program[pc, KIND] != HALT:
+        kind = program[pc, KIND]
+        if program[pc, ADDRESS0] >= 0:
+            for slot in range(2):
+                value = registers[program[pc, ADDRESS0 + slot]]
+                if visits[pc] == 0:
+                    found[pc, slot] = value
+                elif visits[pc] == 1:
+                    found[pc, 2 + slot] = value - found[pc, slot]
+            visits[pc] += 1
+        elif kind == LOOP:
+            counts[level], turn[level] = program[pc, VALUE], 0
+            level += 1
+        elif kind == END:
+            this = level - 1
+            turn[this] += 1
+            if turn[this] == 1 and counts[this] > 1:
+                before[this, :] = registers
+                pc = program[pc, TARGET]
+            else:
+                if counts[this] > 2:
+                    registers += (registers - before[this]) * (counts[this] - 2)
+                level -= 1
+        elif kind >= S_LI:
+            value, source = program[pc, VALUE], registers[program[pc, RS]]
+            if kind == S_LI:
+                result = value
+            elif kind == S_ADDI:
+                result = source + value
+            elif kind == S_ADD:
+                result = source + registers[program[pc, RT]]
+            elif kind == S_MULI:
+                result = source * value
+            elif kind == S_XORI:
+                result = source ^ value
+            else:
+                result = words[source] if 0 <= source < words.shape[0] else 0
+            registers[program[pc, RD]] = result
+        pc += 1
 
 
 @njit(cache=True)

@@ -9,7 +9,7 @@ Counts of instructions, bytes asked for and, of the engines that drain, busy cyc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
 from unmask.isa.program import Program
-from unmask.isa.table import NO_SEMAPHORE, Cost, Engine, Kind
+from unmask.isa.table import NO_SEMAPHORE, Engine
 from unmask.machine import _analytic as kernels
-from unmask.machine.analytic_memory import Pins
+from unmask.machine.analytic_memory import Pins, Place
 from unmask.machine.config import Machine
 from unmask.machine.costs import cost_of
 from unmask.machine.cycle import PIPELINED, Timing, check_depth, check_semaphores, engine_of
+from unmask.machine.dma import is_dma
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-_FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT")}
-_TRANSFERS = (Cost.DMA, Cost.GATHER)
+_FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT", "S_LI", "S_ADDI", "S_ADD", "S_MULI", "S_XORI", "S_LD")}
 _ROOM = 64
 """Tokens that a semaphore may have outstanding before the walk starts again with more room."""
 _ERRORS = {
@@ -58,45 +58,53 @@ class Listing:
     phases: tuple[str, ...]
 
 
-def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> tuple[list[list[int]], list[float], list[int]]:
-    """Rows of the table, and bytes moved and asked for."""
-    pins, known = Pins(machine), {}
-    table, moved, asked, stack = [], [], [], []
+def _rows(ops: Sequence[Op], numbers: Sequence[int]) -> list[list[int]]:
+    """Rows of the table but for what instructions take."""
+    table, starts = [], []
     for index, (op, phase) in enumerate(zip(ops, numbers, strict=True)):
-        row = op.row
-        key = (op.name, *(op.operands[spec.name] for spec in row.fields if spec.kind is Kind.UNSIGNED))
-        if key not in known:
-            try:
-                known[key] = _times(op, machine, pins)
-            except UnmaskError as error:
-                raise UnmaskError(f"instruction {index}: {error}") from None
-        (engine, occupancy, latency, service, window), bytes_moved, bytes_asked = known[key]
-        kind, target, value = kernels.PLAIN, 0, 0
-        if engine == 0 and op.name in _FLOW:
-            kind = _FLOW[op.name]
-            if kind == kernels.LOOP:
-                value = int(op.operands["count"])
-                stack.append(index)
-            elif kind == kernels.END:
-                target = stack.pop()
-            elif kind == kernels.SEM_SET:
-                target, value = int(op.operands["semaphore"]), int(op.operands["value"])
-        waits = (*op.wait, NO_SEMAPHORE, NO_SEMAPHORE)
-        signals = (*op.signal, NO_SEMAPHORE, NO_SEMAPHORE)
-        table.append([kind, engine, occupancy, latency, *waits[:2], *signals[:2], target, value, phase, service, window])
-        moved.append(bytes_moved)
-        asked.append(bytes_asked)
-    return table, moved, asked
+        kind = _FLOW.get(op.name, kernels.PLAIN)
+        engine = engine_of(op)
+        target = value = rd = rs = rt = 0
+        address, scales = -1, 0
+        if kind >= kernels.S_LI:
+            get = op.operands.get
+            rd, rs, rt, value = op.operands["rd"], get("rs", get("a", 0)), get("rt", 0), get("value", 0)
+        elif kind == kernels.LOOP:
+            value = op.operands["count"]
+            starts.append(index)
+        elif kind == kernels.END:
+            target = starts.pop()
+        elif kind == kernels.SEM_SET:
+            target, value = op.operands["semaphore"], op.operands["value"]
+        elif is_dma(op):
+            get = op.operands.get
+            address, scales = get("table", get("dst" if engine is Engine.STORE else "src")), get("scales", get("ids", 0))
+        waits, signals = (*op.wait, NO_SEMAPHORE, NO_SEMAPHORE)[:2], (*op.signal, NO_SEMAPHORE, NO_SEMAPHORE)[:2]
+        table.append([kind, engine, phase, *waits, *signals, target, value, rd, rs, rt, address, scales, 0, 0, 0, 0])
+    return table
 
 
-def _times(op: Op, machine: Machine, pins: Pins) -> tuple[tuple[int, int, int, int, int], float, int]:
-    """Engine, occupancy, latency, service and window of an instruction, and the bytes it moves and asks for."""
-    engine = int(engine_of(op))
-    if op.row.cost not in _TRANSFERS:
-        cost = cost_of(op, machine)
-        return (engine, cost.occupancy, cost.latency, 0, 0), 0.0, 0
-    t = pins.transfer(op)
-    return (engine, t.asking, t.latency, t.service, t.window), t.moved, t.asked
+def _set_times(table: I64, ops: Sequence[Op], machine: Machine, words: I64) -> tuple[F64, I64]:
+    """Put what instructions take into the table; bytes that they move and name."""
+    pins, found = Pins(machine), np.zeros((len(ops), 4), np.int64)
+    kernels.places(table, machine.sequencer.loop_depth, words, found)
+    moved, asked = np.zeros(len(ops)), np.zeros(len(ops), np.int64)
+    known: dict[str, tuple[int, int]] = {}
+    for index, (op, place) in enumerate(zip(ops, found.tolist(), strict=True)):
+        try:
+            if is_dma(op):
+                t = pins.times(op, Place(*place))
+                table[index, kernels.OCCUPANCY : kernels.COLUMNS] = t.asking, t.latency, t.service, t.window
+                moved[index], asked[index] = t.moved, t.asked
+            elif op.row.engine is not Engine.SEQUENCER:
+                table[index, kernels.OCCUPANCY : kernels.SERVICE] = cost_of(op, machine)
+            else:
+                if op.name not in known:
+                    known[op.name] = cost_of(op, machine)
+                table[index, kernels.OCCUPANCY : kernels.SERVICE] = known[op.name]
+        except UnmaskError as error:
+            raise UnmaskError(f"instruction {index}: {error}") from None
+    return moved, asked
 
 
 def _repeats(table: I64) -> I64:
@@ -112,17 +120,20 @@ def _repeats(table: I64) -> I64:
     return np.array(repeats, np.int64)
 
 
-def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine) -> Listing:
-    """Instructions of one entry, with the phase of each, in numbers.
+def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine, parameters: Mapping[int, int] | None = None) -> Listing:
+    """Instructions of one entry, with the phase of each, in numbers; `parameters` as of `analytic_time`.
 
     Raises:
         UnmaskError: an instruction without a cost; names it.
     """
     names = tuple(dict.fromkeys(phases))
     number = {name: index for index, name in enumerate(names)}
-    rows, moved, asked = _rows(ops, [number[phase] for phase in phases], machine)
-    table = np.array(rows, np.int64)
-    return Listing(table, _repeats(table), np.array(moved), np.array(asked, np.int64), names)
+    table = np.array(_rows(ops, [number[phase] for phase in phases]), np.int64)
+    words = np.zeros(max(parameters or {}, default=-1) + 1, np.int64)
+    for address, value in (parameters or {}).items():
+        words[address] = value
+    moved, asked = _set_times(table, ops, machine, words)
+    return Listing(table, _repeats(table), moved, asked, names)
 
 
 def time_listing(listing: Listing, machine: Machine) -> Timing:
@@ -154,7 +165,7 @@ def time_listing(listing: Listing, machine: Machine) -> Timing:
     )
 
 
-def analytic_time(program: Program, machine: Machine) -> Timing:
+def analytic_time(program: Program, machine: Machine, *, parameters: Mapping[int, int] | None = None) -> Timing:
     """How long a program takes on a machine, in closed form; within some percent of `time_program`.
 
     Args:
@@ -168,4 +179,4 @@ def analytic_time(program: Program, machine: Machine) -> Timing:
     ops = program.ops
     check_semaphores(ops)
     check_depth(ops, machine)
-    return time_listing(list_ops(ops, program.phases, machine), machine)
+    return time_listing(list_ops(ops, program.phases, machine, parameters), machine)

@@ -1,28 +1,35 @@
 """Transfers in closed form: what a DMA instruction asks of the memory, and at which rates the memory serves.
 
-A tile that is contiguous on both sides is one row. A row of MX elements goes in chunks, scales first; every range is cut into AXI bursts,
-whole beats each, and these into bursts of the device.
+No address is known, so a range may start at any place that its stride allows, and takes as many beats and bursts as it does on average over
+these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
 
-from unmask.isa.encoding import Op
-from unmask.isa.table import REGISTER_COUNT, Cost
-from unmask.machine import _kernels
-from unmask.machine.access import Access, accesses
-from unmask.machine.config import Machine
-from unmask.machine.dram import parameters
-from unmask.machine.memory import Dram
+import numpy as np
+from numpy.typing import NDArray
 
-CHUNK_BLOCKS = 256
-"""MX blocks whose scales and elements are fetched together."""
+from unmask.isa.encoding import Op
+from unmask.isa.table import Engine
+from unmask.machine import _kernels as kernels
+from unmask.machine.config import Machine
+from unmask.machine.dma import Transfer, transfer_of
+from unmask.machine.dram import parameters_of
+
+I64 = NDArray[np.int64]
+
 _ALIGNMENT = 64
 """Bytes: where the compiler lets regions of HBM begin."""
-_NO_REGISTERS = (0,) * REGISTER_COUNT
+_COPIES = 5
+_STREAM_BYTES = 2**20
+_LATENCY_BYTES = 2**14
+_SCALES_AT = 2**32
+_SPREAD = 389
 
 
 class Range(NamedTuple):
@@ -33,20 +40,20 @@ class Range(NamedTuple):
     grain: int
 
     def pieces(self, unit: int) -> float:
-        """How many aligned pieces of `unit` bytes the ranges touch, on average over where they may start."""
+        """How many aligned pieces of `unit` bytes one of them touches, on average."""
         grain = min(self.grain, unit)
-        return self.count * (-(-self.size // grain) * grain + unit - grain) / unit
+        return (-(-self.size // grain) * grain + unit - grain) / unit
 
 
-class Transfer(NamedTuple):
+class Times(NamedTuple):
     """Time and traffic of a DMA instruction, cycles and bytes.
 
     Attributes:
-        asking: until the last beat has been asked for, if nothing stalls.
+        asking: until the last beat has been asked for, if the memory keeps up.
         service: of the memory's pins; 0 of an ideal memory, whose ports are never shared.
         latency: from the last byte at the pins to its place.
-        window: by how much asking is ahead of the end, where the memory is slower.
-        moved: bytes, whole beats or bursts.
+        window: by how much asking is ahead of the end, where the memory does not keep up.
+        moved: bytes, whole beats or bursts, on average.
         asked: bytes that the instruction names.
     """
 
@@ -58,66 +65,117 @@ class Transfer(NamedTuple):
     asked: int
 
 
-def _ranges(op: Op, machine: Machine) -> Iterator[Range]:
-    touched = accesses(op, _NO_REGISTERS, machine)
-    hbm = [access for access in touched if access.space == "hbm"]
-    if op.row.cost is Cost.GATHER:
-        yield Range(int(op.operands["rows"]), hbm[0].cols, gcd(hbm[0].row_stride, _ALIGNMENT))
-        return
-    if all(_contiguous(access) for access in touched):
-        hbm = [Access(a.space, a.start, 1, a.rows * a.cols, a.rows * a.cols, a.write) for a in hbm]
-    if len(hbm) == 1:
-        [access] = hbm
-        yield Range(access.rows, access.cols, gcd(access.row_stride, _ALIGNMENT))
-        return
-    elements, scales = hbm
-    whole, rest = divmod(scales.cols, CHUNK_BLOCKS)
-    for access, per_block in ((scales, 1), (elements, elements.cols // scales.cols)):
-        grain = gcd(gcd(access.row_stride, CHUNK_BLOCKS * per_block), _ALIGNMENT)
+def ranges_of(transfer: Transfer) -> Iterator[Range]:
+    """The ranges of HBM that a DMA instruction asks for."""
+    parts = ((transfer.size, transfer.stride, transfer.chunk), (transfer.scale_size, transfer.scale_stride, transfer.scale_chunk))
+    for size, stride, chunk in parts:
+        whole, rest = divmod(size, chunk) if chunk else (0, 0)
+        grain = gcd(_ALIGNMENT, stride if transfer.rows > 1 else 0, chunk if whole + (rest > 0) > 1 else 0)
         if whole:
-            yield Range(access.rows * whole, CHUNK_BLOCKS * per_block, grain)
+            yield Range(transfer.rows * whole, chunk, grain)
         if rest:
-            yield Range(access.rows, rest * per_block, grain)
+            yield Range(transfer.rows, rest, grain)
 
 
-def _contiguous(access: Access) -> bool:
-    return access.rows == 1 or access.row_stride == access.cols
+class Place(NamedTuple):
+    """Where a DMA instruction's elements and scales lie the first time it runs, and how much further they lie the second time, bytes."""
+
+    elements: int
+    scales: int
+    to_next: int
+    to_next_scales: int
 
 
 class Pins:
     """The memory of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        self._machine, hbm = machine, machine.hbm
-        self._beat, self._dram = hbm.beat_bytes, isinstance(hbm, Dram)
-        if not isinstance(hbm, Dram):
-            self._rate, self._latency = hbm.bytes_per_cycle, hbm.latency
-            return
-        t, ticks = parameters(hbm, machine.clock_ghz).tolist(), _kernels.TICKS
-        self._ports, self._request, self._burst = hbm.ports, hbm.beat_bytes * hbm.burst_beats, hbm.figures.burst_bytes
-        self._outstanding = {False: t[_kernels.READS], True: t[_kernels.WRITES]}
-        lost = (t[_kernels.RFC] + t[_kernels.RP]) / t[_kernels.REFI] if t[_kernels.ALL_BANKS] else 0.0
-        self._channel_rate = self._burst * ticks / t[_kernels.BURST] * (1 - lost)
-        self._channels, self._interleave = t[_kernels.CHANNELS], t[_kernels.INTERLEAVE]
-        self._latency = round((t[_kernels.RCD] + t[_kernels.CL] + t[_kernels.LATENCY]) / ticks)
+        self._machine = machine
+        self._t: tuple[int, ...] = tuple(parameters_of(machine).tolist())
 
-    def transfer(self, op: Op) -> Transfer:
-        """What a DMA instruction takes."""
-        ranges = list(_ranges(op, self._machine))
+    def times(self, op: Op, place: Place) -> Times:
+        """What a DMA instruction takes.
+
+        Raises:
+            UnmaskError: a size of 0, or a format that the machine has not.
+        """
+        t, transfer = self._t, transfer_of(op, self._machine)
+        ranges = list(ranges_of(transfer))
         asked = sum(r.count * r.size for r in ranges)
-        beats = sum(r.pieces(self._beat) for r in ranges)
-        if not self._dram:
-            moved = beats * self._beat
-            return Transfer(max(1, round(moved / self._rate)), 0, self._latency, 0, moved, asked)
-        moved = sum(r.pieces(self._burst) for r in ranges) * self._burst
-        bursts = sum(r.pieces(self._request) for r in ranges)
-        write = any(access.write for access in accesses(op, _NO_REGISTERS, self._machine) if access.space == "hbm")
-        touched = min(self._channels, sum(r.pieces(self._interleave) for r in ranges))
-        asking = beats / self._ports
-        service = moved / touched / self._channel_rate
-        outstanding = self._outstanding[write]
-        stalls = max(bursts / outstanding - 1, 0) * (self._latency + self._interleave / self._channel_rate)
-        share = min(1.0, outstanding / bursts)
-        return Transfer(
-            max(1, round(max(asking, stalls))), max(1, round(service)), self._latency, round(service * share) + self._latency, moved, asked
-        )
+        beats = sum(r.count * r.pieces(t[kernels.BEAT]) for r in ranges)
+        if t[kernels.PACE]:
+            beat = t[kernels.BEAT]
+            asking = sum(r.count * max(1.0, r.pieces(beat) * beat / t[kernels.PACE]) for r in ranges)
+            return Times(round(asking), 0, t[kernels.LATENCY] // kernels.TICKS, 0, beats * beat, asked)
+        moved = sum(r.count * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
+        transfer, write = transfer._replace(address=0, scale_address=0), op.row.engine is Engine.STORE
+        found = _stream(t, transfer, place, write) if transfer.rows == 1 else _probe(t, transfer, place, write, _COPIES)
+        service, latency, window = max(1, round(found.service)), round(found.latency), round(found.window)
+        return Times(max(1, round(beats / t[kernels.PORTS])), service, latency, window, moved, asked)
+
+
+class Served(NamedTuple):
+    """How DRAM serves a DMA instruction among its like, cycles.
+
+    Attributes:
+        service: from the end of one to the end of the next, when they follow each other at once.
+        latency: of one alone, but for its service.
+        window: from the moment in which all has been asked for to the end, when the memory is busy.
+    """
+
+    service: float
+    latency: float
+    window: float
+
+
+def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
+    """A transfer of consecutive bytes, whose rate depends on its chunks and on where these lie among AXI bursts."""
+    elements, scales = place.elements % memory[kernels.REQUEST], place.scales % memory[kernels.REQUEST]
+    chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (2**14, 0)
+    many = _STREAM_BYTES // chunk
+    whole = Transfer(0, 0, 1, many * chunk, many * scale_chunk, 0, 0, chunk, scale_chunk, 0)
+    start = Place(elements, _SCALES_AT + scales, whole.size, whole.scale_size)
+    steady = _probe(memory, whole, start, write, _COPIES)
+    first = _probe(memory, _beginning(transfer), start, write, 1)
+    rate = steady.service / whole.size
+    latency = first.latency - rate * min(transfer.size, _LATENCY_BYTES)
+    return Served(rate * transfer.size, max(latency, 0), min(steady.window, rate * transfer.size + max(latency, 0)))
+
+
+def _beginning(transfer: Transfer) -> Transfer:
+    """At most the first `_LATENCY_BYTES` of consecutive bytes."""
+    if transfer.size <= _LATENCY_BYTES:
+        return transfer
+    chunks = max(1, _LATENCY_BYTES // transfer.chunk)
+    if not transfer.scale_size:
+        return transfer._replace(size=_LATENCY_BYTES, chunk=_LATENCY_BYTES)
+    return transfer._replace(size=min(chunks * transfer.chunk, transfer.size), scale_size=min(chunks * transfer.scale_chunk, transfer.scale_size))
+
+
+@lru_cache(maxsize=4096)
+def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool, copies: int) -> Served:
+    """Try transfers that follow each other on the memory's model, on banks of which each has another row open and an age of its refresh."""
+    t = np.array(memory, np.int64)
+    op = np.zeros(kernels.COLUMNS, np.int64)
+    op[kernels.ADDRESS0 : kernels.COLUMNS] = transfer
+    state, start = _in_use(t), 4 * memory[kernels.REFI] // kernels.TICKS
+    elements, scales = place.elements, place.scales
+    ready, first, _ = kernels.transfer(t, state, op, elements, scales, write, start)
+    alone, end = first - start, first
+    for _ in range(copies - 1):
+        elements += place.to_next
+        scales += place.to_next_scales
+        ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready)
+    service = (end - first) / (copies - 1) if copies > 1 else 0.0
+    return Served(service, max(alone - service, 0), end - ready)
+
+
+def _in_use(t: I64) -> kernels.Memory:
+    """A memory that has been in use for a while."""
+    memory = kernels.idle(t)
+    start = 4 * t[kernels.REFI]
+    memory.row[:] = -1
+    memory.refreshed[:] = start - (np.arange(len(memory.row)) * _SPREAD % 1024) * t[kernels.REFI] // 1024
+    if t[kernels.ALL_BANKS]:
+        memory.due[:] = start + (np.arange(len(memory.due)) * _SPREAD % 1024) * t[kernels.REFI] // 1024
+    return memory
