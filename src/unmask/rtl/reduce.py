@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Const, Module, Mux, Value, ValueLike
+from amaranth.hdl import Cat, Module, Mux, Value, ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from unmask.numerics import bf16
+from unmask.rtl.bf16 import ordered
+from unmask.rtl.bits import wire
 from unmask.rtl.pipeline import Pipeline
 
 #: Comparisons in a row that fit between two registers at 1 GHz in ASAP7.
@@ -18,28 +20,21 @@ LEVELS_PER_PLACE = 3
 _MINUS_INFINITY = bf16.SIGN_BIT | bf16.INFINITY_BITS
 
 
-def comparable(bits: ValueLike) -> Value:
+def comparable(m: Module, bits: ValueLike) -> Value:
     """BF16 bits (16) with minus infinity in place of a NaN, which never wins a maximum."""
     bits = Value.cast(bits)
-    return Mux(bits[:15] > bf16.INFINITY_BITS, _MINUS_INFINITY, bits)
+    return wire(m, Mux(bits[:15] > bf16.INFINITY_BITS, _MINUS_INFINITY, bits)[:16])
 
 
-def ordered(bits: ValueLike) -> Value:
-    """`unmask.numerics.bf16.ordered` of BF16 bits (16): unsigned integers that compare as the values do, a NaN below them all."""
-    bits = Value.cast(bits)
-    magnitude = bits[:15]
-    key = Mux(bits[15], ~bits, bits | bf16.SIGN_BIT)
-    return Mux(magnitude == 0, bf16.SIGN_BIT, Mux(magnitude > bf16.INFINITY_BITS, 0, key))[:16]
+def column_absmax(m: Module, value: ValueLike, previous: ValueLike) -> Value:
+    """What V_COL_ABSMAX makes of an element and the maximum so far, BF16 bits (16): the larger of its magnitude and that.
 
-
-def column_absmax(value: ValueLike, previous: ValueLike) -> Value:
-    """The larger magnitude of BF16 bits (16), a NaN of `value` counting as 0, and of a `previous` result, without which it must be +0.
-
-    A `previous` NaN loses; a result is never negative unless `previous` is.
+    A NaN counts as 0, and as the maximum so far as less than that. Without a maximum so far, `previous` must be +0.
     """
-    value, previous = Value.cast(value), Value.cast(previous)
-    magnitude = Mux(value[:15] > bf16.INFINITY_BITS, 0, value[:15])
-    return Mux(previous[15] | (previous[:15] > bf16.INFINITY_BITS) | (magnitude > previous[:15]), magnitude, previous)
+    value, previous = wire(m, Value.cast(value)), wire(m, Value.cast(previous))
+    magnitude = wire(m, Mux(value[:15] > bf16.INFINITY_BITS, 0, value[:15])[:15])
+    replaced = previous[15] | (previous[:15] > bf16.INFINITY_BITS) | (magnitude > previous[:15])
+    return wire(m, Mux(replaced, magnitude, previous)[:16])
 
 
 @dataclass(frozen=True)
@@ -58,10 +53,10 @@ class _Candidate:
     def of(cls, packed: Value) -> _Candidate:
         return cls(packed[:16], packed[16], packed[17:33], packed[33:])
 
-    def against(self, other: _Candidate) -> _Candidate:
+    def against(self, m: Module, other: _Candidate) -> _Candidate:
         """The better one of a group and the group of higher lanes beside it."""
-        loses = other.key > self.key
-        return self.of(Cat(Mux(loses, other.packed(), self.packed()), loses))
+        loses = wire(m, other.key > self.key)
+        return self.of(wire(m, Cat(Mux(loses, other.packed(), self.packed()), loses)))
 
 
 class MaxTree(wiring.Component):
@@ -95,11 +90,11 @@ class MaxTree(wiring.Component):
     def elaborate(self, _: object) -> Module:
         m = Module()
         p = Pipeline(m, self.places(len(self.mask)), self._registers)
-        group = [self._leaf(index) for index in range(len(self.mask))]
+        group = [self._leaf(m, index) for index in range(len(self.mask))]
         for level in range(self._levels):
             if level and level % LEVELS_PER_PLACE == 0:
                 group = _cut(p, group)
-            group = [low.against(high) for low, high in zip(group[::2], group[1::2], strict=True)]
+            group = [low.against(m, high) for low, high in zip(group[::2], group[1::2], strict=True)]
         (winner,) = _cut(p, group)
         p.done()
         key = winner.key
@@ -112,10 +107,10 @@ class MaxTree(wiring.Component):
         ]
         return m
 
-    def _leaf(self, index: int) -> _Candidate:
-        score = comparable(self.scores[index])
-        key = Mux(self.mask[index], ordered(score), 0)
-        return _Candidate(key, score == bf16.SIGN_BIT, Value.cast(self.companions[index]), Const(0, 0))
+    def _leaf(self, m: Module, index: int) -> _Candidate:
+        score = comparable(m, self.scores[index])
+        key = ordered(m, score) & self.mask[index].replicate(16)
+        return _Candidate.of(wire(m, Cat(key, score == bf16.SIGN_BIT, self.companions[index])))
 
 
 def _cut(p: Pipeline, group: list[_Candidate]) -> list[_Candidate]:
