@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "quality": {"machine", "numerics", "models", "decoding", "quant", "training"},
     "compiler": {"machine", "isa", "numerics", "models", "decoding", "quant"},
     "rtl": HARDWARE,
-    "silicon": HARDWARE,
+    "silicon": HARDWARE | {"rtl"},
     "baselines": {"models", "decoding"},
     "explore": READERS,
     "report": READERS,

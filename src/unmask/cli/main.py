@@ -25,6 +25,7 @@ from unmask.cli.policies import policies
 from unmask.cli.quantize import quantize
 from unmask.cli.run import run_program
 from unmask.cli.sim import sim
+from unmask.cli.synth import synth
 from unmask.cli.text import printable
 from unmask.cli.trace import trace
 from unmask.cli.train import train
@@ -77,6 +78,7 @@ app.command("train")(train)
 app.command("bound")(bound)
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
+app.command("synth")(synth)
 
 
 def _explain(mistake: str) -> None:

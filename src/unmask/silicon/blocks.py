@@ -114,7 +114,7 @@ class Design:
         self.top = add(name)
         for block in self.blocks.values():
             if not block.macro and block.memory_bits > MOST_BITS:
-                raise UnmaskError(f"{block.name} of {name} infers {block.memory_bits} bits of memory, expected {MOST_BITS} at most, or a macro")
+                raise UnmaskError(f"{block.name} of {name} infers {block.memory_bits} bits of memory: expected a macro beyond {MOST_BITS}")
 
     @cached_property
     def instances(self) -> Counter[str]:

@@ -1,0 +1,63 @@
+"""`unmask synth`: area, timing and power of a unit of the hardware in standard cells, before layout."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from unmask.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from unmask.silicon.measure import Measurement
+
+LibertyOption = Annotated[
+    str | None,
+    typer.Option(help="A Liberty file (.lib, .lib.gz), a folder of them, or asap7: a kit in pdk/ beside the checkout. Default: OSU 180 nm."),
+]
+UnitOption = Annotated[str, typer.Option(help="sampler, vector, lane, max_tree, window_tree, noise, integer or sequencer.")]
+VlenOption = Annotated[int | None, typer.Option(help="Lanes, a power of two from 8 to 2048; by default the machine's.")]
+SynthesisMachine = Annotated[str, typer.Option("--machine", help="Preset or .toml file of the machine that the unit is built for.")]
+ClockOption = Annotated[float, typer.Option(min=1, help="Clock period, picoseconds.")]
+
+
+def synth(
+    unit: UnitOption = "sampler",
+    vlen: VlenOption = None,
+    clock_ps: ClockOption = 1000,
+    liberty: LibertyOption = None,
+    machine: SynthesisMachine = "sampler",
+    as_json: JsonOption = False,
+) -> None:
+    """Synthesize a unit, time it, and measure its power at the activity of a run."""
+    from unmask.silicon.kits import cache_folder, library_named
+    from unmask.silicon.measure import measure
+    from unmask.silicon.units import machine_of
+
+    cache = cache_folder()
+    found = measure(unit, machine_of(machine, vlen), library_named(liberty, cache), clock_ps, cache)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        _show(found)
+
+
+def _show(found: Measurement) -> None:
+    console = Console()
+    table = Table("", "", title=f"{found.unit}, {found.lanes} lanes, {found.clock_ps:g} ps, {found.library}: before layout, no wires")
+    table.add_row("cells (flip-flops)", f"{found.cells:,} ({found.registers:,})")
+    table.add_row("area", f"{found.area_um2:,.1f} um2, {found.area_um2_per_lane:,.1f} per lane")
+    table.add_row("worst slack", "no path" if found.wns_ps is None else f"{found.wns_ps:.1f} ps: {found.critical}")
+    table.add_row("power", f"{found.power_mw:.3f} mW, {found.power_mw_per_lane:.4f} per lane ({found.activity})")
+    if found.macro_bits:
+        table.add_row("memory macros", f"{found.macro_bits:,} bits, in none of the above")
+    console.print(table)
+    blocks = Table("block", "instances", "cells", "um2 each", "um2 in all")
+    for block in sorted(found.blocks, key=lambda block: -block.instances * block.area_um2):
+        area = "macro" if block.macro_bits else f"{block.area_um2:,.1f}"
+        whole = "" if block.macro_bits else f"{block.instances * block.area_um2:,.1f}"
+        blocks.add_row(block.name, str(block.instances), f"{block.cells:,}", area, whole)
+    console.print(blocks)

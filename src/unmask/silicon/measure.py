@@ -1,0 +1,138 @@
+"""Area, timing and power of a unit, in one record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmask.machine.config import Machine
+from unmask.silicon.gates import Bits, Gates
+from unmask.silicon.liberty import Library
+from unmask.silicon.synthesis import Netlist, synthesize
+from unmask.silicon.timing import Analysis, analyse
+from unmask.silicon.units import unit_named
+
+# Cycles of random inputs where no run was recorded, and those before counting starts.
+RANDOM_CYCLES, WARM_UP = 1024, 64
+
+
+@dataclass(frozen=True)
+class BlockArea:
+    """Part of a unit: its name, how often it stands there, cells and area of one without the blocks inside it, bits of a memory macro."""
+
+    name: str
+    instances: int
+    cells: int
+    area_um2: float
+    macro_bits: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A unit in standard cells, before layout: no wires, an ideal clock without a tree, no memory macros.
+
+    Attributes:
+        area_um2: of standard cells, in the library's unit of area.
+        wns_ps: worst slack; below 0 the clock is missed.
+        critical: from where to where the worst path goes, and through how many cells.
+        power_mw: at the activity.
+        activity: what the power is at.
+        macro_bits: of memories that are not in area, timing and power.
+        seconds: what the measurement took.
+    """
+
+    unit: str
+    vlen: int
+    lanes: int
+    clock_ps: float
+    library: str
+    cells: int
+    registers: int
+    area_um2: float
+    area_um2_per_lane: float
+    wns_ps: float | None
+    critical: str
+    power_mw: float
+    power_mw_per_lane: float
+    registers_mw: float
+    leakage_mw: float
+    activity: str
+    macro_bits: int
+    seconds: float
+    blocks: list[BlockArea]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def measure(
+    name: str, machine: Machine, library: Library, clock_ps: float, cache: Path, recorded: tuple[Bits, str] | None = None
+) -> Measurement:
+    """Synthesize a unit, time it, and add up its power.
+
+    Args:
+        name: of the unit.
+        machine: that it is built for.
+        clock_ps: period, picoseconds.
+        cache: folder of results.
+        recorded: inputs of every cycle of a run ([cycles, bits] as `Gates.run` takes them) and what run that is; by default random inputs.
+
+    Raises:
+        UnmaskError: an unknown unit, a tool that is missing or fails, a stimulus that does not fit.
+    """
+    started = time.perf_counter()
+    unit = unit_named(name)
+    netlist = synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat)
+    gates = Gates(netlist)
+    stimulus, activity = recorded or (random_inputs(gates, RANDOM_CYCLES), f"{RANDOM_CYCLES} cycles of random inputs")
+    _, toggles = gates.run(stimulus, skip=WARM_UP)
+    rates = toggles / max(len(stimulus) - WARM_UP - 1, 1)
+    analysis = analyse(netlist, gates, clock_ps, netlist.folder / f"{clock_ps:g}", rates)
+    return _measurement(name, machine, unit.lanes(machine), netlist, analysis, clock_ps, activity, time.perf_counter() - started)
+
+
+def random_inputs(gates: Gates, cycles: int, seed: int = 0, reset: int = 4) -> Bits:
+    """[cycles, bits] of a netlist's inputs: a reset of some cycles, then random bits."""
+    width = sum(len(port.nets) for port in gates.inputs)
+    bits = np.random.default_rng(seed).integers(0, 2, (cycles, width), dtype=np.uint8)
+    start = 0
+    for port in gates.inputs:
+        if port.name == "rst":
+            bits[:, start] = np.arange(cycles) < reset
+        start += len(port.nets)
+    return bits
+
+
+def _measurement(
+    name: str, machine: Machine, lanes: int, netlist: Netlist, analysis: Analysis, clock_ps: float, activity: str, seconds: float
+) -> Measurement:
+    path, power = analysis.critical, analysis.power
+    return Measurement(
+        unit=name,
+        vlen=machine.vector.vlen,
+        lanes=lanes,
+        clock_ps=clock_ps,
+        library=netlist.library.name,
+        cells=netlist.cells,
+        registers=netlist.registers,
+        area_um2=netlist.area,
+        area_um2_per_lane=netlist.area / lanes,
+        wns_ps=path.slack_ps if path else None,
+        critical=f"{path.start} to {path.end}, {path.levels} cells" if path else "no path",
+        power_mw=power.total_mw,
+        power_mw_per_lane=power.total_mw / lanes,
+        registers_mw=power.registers_mw,
+        leakage_mw=power.leakage_mw,
+        activity=activity,
+        macro_bits=netlist.macro_bits,
+        seconds=seconds,
+        blocks=[
+            BlockArea(block.name, block.instances, sum(block.cells.values()), block.area(netlist.library), block.bits)
+            for block in netlist.blocks
+        ],
+    )

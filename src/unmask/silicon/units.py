@@ -1,0 +1,116 @@
+"""The units of the hardware that can be synthesized by themselves, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from amaranth.lib import wiring
+
+from unmask.errors import UnmaskError
+from unmask.machine.config import Machine
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit.
+
+    Attributes:
+        build: the component for a machine.
+        lanes: how many lanes of the vector engine it serves; area and power per lane are by these.
+        flat: it is one block to the mapper.
+    """
+
+    build: Callable[[Machine], wiring.Component]
+    lanes: Callable[[Machine], int]
+    flat: bool = True
+
+
+def unit_named(name: str) -> Unit:
+    """The unit of that name.
+
+    Raises:
+        UnmaskError: there is none.
+    """
+    if name not in UNITS:
+        raise UnmaskError(f"unknown unit {name!r}: expected one of {', '.join(UNITS)}")
+    return UNITS[name]
+
+
+def machine_of(name: str, vlen: int | None) -> Machine:
+    """A machine, of a preset or file, with as many lanes as asked for.
+
+    Raises:
+        UnmaskError: no such machine, or its other sizes do not allow that.
+    """
+    from unmask.rtl.lockstep.machines import bench_machine
+
+    return bench_machine(Machine.load(name), vlen)
+
+
+def _lane(machine: Machine) -> wiring.Component:
+    from unmask.rtl.engine import SAMPLER_INSTRUCTIONS
+    from unmask.rtl.lane import LONG, SHORT, SHORT_PLACES, Lane
+
+    operations = [name for name in (*SHORT, *LONG) if name in SAMPLER_INSTRUCTIONS]
+    return Lane(SHORT_PLACES, Lane(0, 0, operations).function_places, operations)
+
+
+def _max_tree(machine: Machine) -> wiring.Component:
+    from unmask.rtl.reduce import MaxTree
+
+    return MaxTree(machine.vector.vlen, MaxTree.places(machine.vector.vlen))
+
+
+def _window_tree(machine: Machine) -> wiring.Component:
+    from unmask.rtl.window import WindowTree
+
+    return WindowTree(machine.vector.vlen, WindowTree.places(machine.vector.vlen))
+
+
+def _integer(machine: Machine) -> wiring.Component:
+    from unmask.rtl.integer import IntegerUnit
+
+    return IntegerUnit(machine.vector.integer_lanes, machine.vector.latency - 2)
+
+
+def _noise(machine: Machine) -> wiring.Component:
+    from unmask.rtl.noise_lanes import NoiseLanes
+
+    return NoiseLanes(machine.vector.vlen, machine.vector.noise_latency - 2)
+
+
+def _part(name: str) -> Callable[[Machine], wiring.Component]:
+    def build(machine: Machine) -> wiring.Component:
+        from unmask.rtl.engine import SamplingEngine
+
+        part: wiring.Component = getattr(SamplingEngine(machine, black_box=True), name)
+        return part
+
+    return build
+
+
+def _sampler(machine: Machine) -> wiring.Component:
+    from unmask.rtl.engine import SamplingEngine
+
+    return SamplingEngine(machine, black_box=True)
+
+
+def _vlen(machine: Machine) -> int:
+    return machine.vector.vlen
+
+
+def _one(machine: Machine) -> int:
+    return 1
+
+
+UNITS = {
+    "lane": Unit(_lane, _one),
+    "max_tree": Unit(_max_tree, _vlen),
+    "window_tree": Unit(_window_tree, _vlen),
+    "noise": Unit(_noise, _vlen, flat=False),
+    "integer": Unit(_integer, _vlen),
+    "sequencer": Unit(_part("sequencer"), _vlen),
+    "vector": Unit(_part("vector"), _vlen, flat=False),
+    "sampler": Unit(_sampler, _vlen, flat=False),
+}
