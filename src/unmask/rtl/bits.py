@@ -67,7 +67,7 @@ def saturated(value: Value, width: int) -> Value:
         return value
     sign = value[-1]
     fits = Mux(sign, value[width - 1 :].all(), ~value[width - 1 :].any())
-    return Mux(fits, value[:width], Cat(sign.replicate(width - 1) ^ Const(-1, width - 1), sign)).as_signed()
+    return Mux(fits, value[:width], Cat((~sign).replicate(width - 1), sign)).as_signed()
 
 
 def table(entries: Sequence[int], index: Value, width: int) -> Value:

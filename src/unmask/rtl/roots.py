@@ -1,0 +1,124 @@
+"""Correctly rounded FP32 reciprocals and reciprocal square roots, a digit after the other, and the logarithm."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Value
+
+from unmask.numerics.functions import LN2, LOG_FRACTION, LOG_INDEX_BITS, LOG_INVERSE_FRACTION, LOG_INVERSES, LOG_ROM
+from unmask.rtl import floating, fp32
+from unmask.rtl.bits import leading_zeros, shift_left, table, wire
+from unmask.rtl.floating import BIAS
+from unmask.rtl.pipeline import Pipeline
+
+_DIGITS = fp32.PRECISION + 3
+"""A quotient's: two to round by, and one before the point."""
+_PER_PLACE = 3
+_TRIALS = _DIGITS // _PER_PLACE
+RECIPROCAL_PLACES = RSQRT_PLACES = 1 + _TRIALS
+LOG_PLACES = 5 + fp32.PLACES
+_ARGUMENT_FRACTION = 23 + LOG_INVERSE_FRACTION
+
+
+def _normalised(m: Module, number: floating.Number) -> tuple[Value, Value]:
+    """Significand with its leading one in place (of a 0: anything), and the signed exponent field that goes with it."""
+    count = wire(m, leading_zeros(m, number.significand)[:5])
+    return shift_left(m, number.significand, count), wire(m, (number.exponent - count).as_signed()[:10].as_signed())
+
+
+def _rounded(m: Module, sign: Value, digits: Value, rest: Value, exponent: Value, nan: Value, infinity: Value) -> Value:
+    value = floating.wired(m, floating.Unrounded(sign, Cat(rest.any(), digits), exponent, nan, infinity))
+    return floating.packed(m, value, floating.normalising(m, value, 1), fp32.FRACTION)
+
+
+def reciprocal(p: Pipeline, x: Value) -> Value:
+    """1 / x, correctly rounded: `unmask.numerics.functions.reciprocal_fp32`; `RECIPROCAL_PLACES` places.
+
+    Restoring division: a digit is whether the divisor fits into the rest.
+    """
+    m = p.m
+    number = floating.unpack(m, x)
+    divisor, field = _normalised(m, number)
+    exponent = wire(m, (2 * BIAS - 1 - field)[:10].as_signed())
+    exponent = wire(m, Mux(number.infinity, -BIAS, exponent)[:10].as_signed())
+    sign, nan, infinity = number.sign, number.nan, number.zero
+    rest: Value = Const(1 << fp32.FRACTION, fp32.PRECISION + 1)
+    digits: Value = Const(0, 0)
+    sign, nan, infinity, exponent, divisor = p.cut(sign, nan, infinity, exponent, divisor)
+    for _ in range(_TRIALS):
+        for _ in range(_PER_PLACE):
+            trial = wire(m, rest - divisor)
+            digit = ~trial[-1]
+            rest = wire(m, Cat(Const(0, 1), Mux(digit, trial, rest)[: fp32.PRECISION]))
+            digits = Cat(digit, digits)
+        sign, nan, infinity, exponent, divisor, rest, digits = p.cut(sign, nan, infinity, exponent, divisor, rest, wire(m, digits))
+    return _rounded(m, sign, digits, rest, exponent, nan, infinity)
+
+
+def rsqrt(p: Pipeline, x: Value) -> Value:
+    """1 / sqrt(x), correctly rounded: `unmask.numerics.functions.rsqrt_fp32`; `RSQRT_PLACES` places.
+
+    The largest y with s y^2 <= 1, digit after digit: of y so far, s y and 1 - s y^2 are kept as integers and neither is ever multiplied.
+    """
+    m = p.m
+    number = floating.unpack(m, x)
+    significand, field = _normalised(m, number)
+    odd = ~field[0]
+    square = wire(m, Mux(odd, Cat(Const(0, 1), significand), Cat(significand, Const(0, 1))))
+    halved = wire(m, ((field - BIAS) >> 1).as_signed())
+    exponent = wire(m, Mux(number.infinity, -BIAS, BIAS - 1 - halved)[:10].as_signed())
+    nan = wire(m, number.nan | (number.sign & ~number.zero))
+    infinity = number.zero
+    # One bit more per digit than the square; the rest stays below twice s y.
+    width = len(square) + _DIGITS + 3
+    rest: Value = Const(1 << (fp32.FRACTION - 2), width)
+    multiple: Value = Const(0, width)
+    digits: Value = Const(0, 0)
+    nan, infinity, exponent, square = p.cut(nan, infinity, exponent, square)
+    for _ in range(_TRIALS):
+        for _ in range(_PER_PLACE):
+            trial = wire(m, (Cat(Const(0, 2), rest) - Cat(Const(0, 2), multiple) - square)[: width + 1])
+            digit = ~trial[-1]
+            rest = wire(m, Mux(digit, trial, Cat(Const(0, 2), rest))[:width])
+            multiple = wire(m, (Cat(Const(0, 1), multiple) + Mux(digit, square, 0))[:width])
+            digits = Cat(digit, digits)
+        nan, infinity, exponent, square, rest, multiple, digits = p.cut(nan, infinity, exponent, square, rest, multiple, wire(m, digits))
+    return _rounded(m, Const(0, 1), digits, rest, exponent, nan, infinity)
+
+
+def logarithm(p: Pipeline, x: Value) -> Value:
+    """ln(x): `unmask.numerics.functions.log_fp32`, step for step; `LOG_PLACES` places."""
+    m = p.m
+    number = floating.unpack(m, x)
+    significand, field = _normalised(m, number)
+    nan = wire(m, number.nan | (number.sign & ~number.zero))
+    minus, plus = number.zero, number.infinity
+    power = wire(m, (field - BIAS)[:10].as_signed())
+    minus, plus, nan, power, significand = p.cut(minus, plus, nan, power, significand)
+
+    segment = wire(m, significand[-1 - LOG_INDEX_BITS : -1])
+    inverse = wire(m, table([int(entry) for entry in LOG_INVERSES], segment, LOG_INVERSE_FRACTION + 1))
+    constants = [int(entry) for entry in LOG_ROM]
+    bits = max(max(constants).bit_length(), max(-entry for entry in constants).bit_length()) + 1
+    constant = wire(m, table([entry % (1 << bits) for entry in constants], segment, bits).as_signed())
+    one = 1 << _ARGUMENT_FRACTION
+    # |r| < 2^-6.9
+    r = wire(m, (significand * inverse - one)[: _ARGUMENT_FRACTION - 4].as_signed())
+    minus, plus, nan, power, constant, r = p.cut(minus, plus, nan, power, constant, r)
+
+    series = wire(m, round(one / 3) - (r >> 2))
+    series = wire(m, one // 2 - ((r * series) >> _ARGUMENT_FRACTION))
+    base = wire(m, power * LN2 + constant)
+    minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
+
+    series = wire(m, one - ((r * series) >> _ARGUMENT_FRACTION))
+    minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
+
+    total = wire(m, (base + ((r * series) >> (2 * _ARGUMENT_FRACTION - LOG_FRACTION)))[:64].as_signed())
+    minus, plus, nan, total = p.cut(minus, plus, nan, total)
+
+    value = fp32.fixed(m, total, LOG_FRACTION)
+    special = wire(m, minus | plus | nan)
+    value, (minus, nan, special) = floating.cut(p, value, minus, nan, special)
+    value, (shift, minus, nan, special) = floating.cut(p, value, floating.normalising(m, value), minus, nan, special)
+    result = floating.packed(m, value, shift, fp32.FRACTION, right=False)
+    return wire(m, Mux(special, Mux(nan, fp32.NAN, fp32.INFINITY | Mux(minus, 1 << 31, 0)), result)[:32])

@@ -1,0 +1,110 @@
+"""A lane computes what the functional reading does, for every input where there is one operand."""
+
+import numpy as np
+import pytest
+
+from unmask.errors import UnmaskError
+from unmask.numerics import bf16, functions, window
+from unmask.rtl.functions import LEVEL_BITS, NO_LEVEL
+from unmask.rtl.lane import LONG, SHORT, SHORT_PLACES, Lane, LaneOp
+
+from .patterns import EVERY_BF16, bf16_pairs
+from .streaming import stream
+
+UNARY = {
+    "V_EXP": functions.exp_bits,
+    "V_XEXP": functions.xexp_bits,
+    "V_RECIP": functions.reciprocal_bits,
+    "V_SILU": functions.silu_bits,
+    "V_POW2": functions.power_of_two_bits,
+}
+BINARY = {
+    "V_ADD": bf16.add,
+    "V_SUB": bf16.subtract,
+    "V_SUB_F": bf16.subtract,
+    "V_MUL": bf16.multiply,
+    "V_MUL_F": bf16.multiply,
+    "V_MUL_I": bf16.multiply,
+    "V_FILL": lambda a, b: bf16.round(b),
+}
+PLACES = Lane(0, 0).function_places
+
+
+def check(found: np.ndarray, expected: np.ndarray, *inputs: np.ndarray) -> None:
+    wrong = np.flatnonzero(found != expected)
+    assert not wrong.size, [
+        (wrong.size, *(hex(int(x[i]) & 0xFFFFFFFF) for x in inputs), hex(found[i]), hex(expected[i])) for i in wrong[:: len(wrong) // 6 + 1]
+    ]
+
+
+@pytest.mark.parametrize("registers", [0, 3, PLACES])
+def test_a_function_of_every_bf16(registers: int) -> None:
+    ops = np.repeat([LaneOp[name] for name in UNARY], 1 << 16)
+    bits = np.tile(EVERY_BF16, len(UNARY))
+    found = stream(Lane(0, registers), {"op": ops, "a": bits}, registers)["function_result"]
+    check(found, np.concatenate([algorithm(EVERY_BF16) for algorithm in UNARY.values()]), ops, bits)
+
+
+@pytest.mark.parametrize("operations", [("V_EXP",), ("V_EXP", "V_EXP_WIN"), ("V_RECIP",), ("V_XEXP", "V_POW2")])
+def test_a_lane_of_some_functions_computes_them_alike(operations: tuple[str, ...]) -> None:
+    lane = Lane(1, Lane(0, 0, operations).function_places, operations)
+    for name in set(operations) & UNARY.keys():
+        found = stream(lane, {"op": np.full(1 << 16, LaneOp[name]), "a": EVERY_BF16}, lane.function_places)["function_result"]
+        check(found, UNARY[name](EVERY_BF16), EVERY_BF16)
+
+
+@pytest.mark.parametrize("registers", [0, PLACES])
+def test_a_weight_is_scaled_to_its_row(registers: int) -> None:
+    random = np.random.default_rng(5)
+    bits = np.tile(EVERY_BF16, 3)
+    levels = window.level(bf16.from_bits(bits)) + random.integers(-1, 5, bits.size)
+    near = np.where(random.integers(0, 8, bits.size) == 0, window.level(bf16.from_bits(random.permutation(bits))), levels)
+    levels = np.where(near < -(2**40) + 9, window.LOWEST, near)
+    expected = bf16.to_bits(window.scaled(bf16.from_bits(bits), levels))
+    expected = np.where(expected & 0x7FFF > 0x7F80, 0x7FC0, expected)
+    level = np.where(levels == window.LOWEST, NO_LEVEL, levels)
+    assert (np.abs(level) < 1 << LEVEL_BITS).all()
+    found = stream(Lane(0, registers), {"op": np.full(bits.size, LaneOp["V_EXP_WIN"]), "a": bits, "level": level}, registers)[
+        "function_result"
+    ]
+    check(found, expected, bits, level)
+
+
+@pytest.mark.parametrize("registers", [0, 1, SHORT_PLACES])
+def test_an_operation_of_two_operands(registers: int) -> None:
+    lane = Lane(registers, 0, SHORT)
+    for seed, (name, operation) in enumerate(BINARY.items()):
+        a, b = bf16_pairs(8000, seed)
+        found = stream(lane, {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, registers)["result"]
+        check(found, bf16.to_bits(operation(bf16.from_bits(a), bf16.from_bits(b))), a, b)
+
+
+def test_what_is_below_a_key_is_cut() -> None:
+    random = np.random.default_rng(6)
+    keys = np.concatenate([random.integers(0, 1 << 16, 1 << 16), bf16.ordered(bf16.from_bits(EVERY_BF16)), np.zeros(1 << 16, int)])
+    bits = np.tile(EVERY_BF16, 3)
+    values = bf16.from_bits(bits)
+    kept = (bf16.ordered(values) >= keys) | np.isnan(values)
+    expected = bf16.to_bits(bf16.round(np.where(kept, values, np.float32(-np.inf))))
+    found = stream(Lane(2, 0, SHORT), {"op": np.full(bits.size, LaneOp["V_CUT"]), "a": bits, "key": keys}, 2)["result"]
+    check(found, expected, bits, keys)
+
+
+def test_operations_follow_each_other_every_cycle() -> None:
+    random = np.random.default_rng(7)
+    a, b = bf16_pairs(10_000, 8)
+    names = random.choice([*BINARY, *UNARY], a.size)
+    ops = np.array([LaneOp[name] for name in names])
+    outputs = {
+        2: stream(Lane(2, 5), {"op": ops, "a": a, "b": b}, 2)["result"],
+        5: stream(Lane(2, 5), {"op": ops, "a": a, "b": b}, 5)["function_result"],
+    }
+    for name, operation in BINARY.items():
+        check(outputs[2][names == name], bf16.to_bits(operation(bf16.from_bits(a), bf16.from_bits(b)))[names == name])
+    for name, function in UNARY.items():
+        check(outputs[5][names == name], function(a)[names == name])
+
+
+def test_an_unknown_operation_is_refused() -> None:
+    with pytest.raises(UnmaskError, match="V_NONE"):
+        Lane(1, 1, (*LONG, "V_NONE"))
