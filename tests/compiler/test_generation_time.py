@@ -21,7 +21,7 @@ from unmask.report.generation import figures
 from .cases import BASE, NANO, SMALL, network, shrunk
 from .test_policies import DREAM, dream
 
-HBM = Machine.preset("published-512")
+HBM = shrunk(Machine.preset("published-512"), vector={"granule": 8})
 MIDDLE = Architecture(512, 2, 8, 8, 64, 1408, 16384, 16384, 1024, 1e-5, 1e4, 16383, 16382, False)
 POLICIES = [
     Policy(16, 8, 8),

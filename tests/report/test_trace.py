@@ -25,7 +25,8 @@ from unmask.report.trace import BINS, Step, Window, steps_of, write_trace
 
 SHAPE = Architecture(32, 2, 2, 2, 16, 64, 320, 320, 64, 1e-5, 1e4, 319, 318, False)
 SMALL = Machine.preset("small")
-DRAM = Machine.preset("published-512")
+PUBLISHED = Machine.preset("published-512")
+DRAM = PUBLISHED.model_copy(update={"vector": PUBLISHED.vector.model_copy(update={"granule": 8})})
 ODD = SMALL.model_copy(update={"clock_ghz": 0.7})
 EXP = "V_EXP dst=r1 a=r1 rows=4 cols=64 dst_stride=2 a_stride=2"
 

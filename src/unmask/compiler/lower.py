@@ -28,11 +28,15 @@ from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES
 from unmask.machine.config import BF16, Machine
+from unmask.machine.dma import CHUNK_BLOCKS
 from unmask.models.family import Network
 from unmask.models.guide import GuideNetwork
 from unmask.models.layers import Architecture
 from unmask.numerics import bf16, mx
 from unmask.quant.smoothing.static import KvScales
+
+_LONG_ROW = 8 * CHUNK_BLOCKS
+"""MX blocks; of a row that is longer, what fills the last chunk is little."""
 
 
 def fed_rows(policy: Policy, now: Moment) -> range:
@@ -114,7 +118,8 @@ def compile_step(
     hbm = Hbm()
     if isinstance(model, GuideNetwork):
         raise UnmaskError("a guide sees only what precedes a position; expected a diffusion model (a guide is compiled by compile_guide)")
-    network = place_network(hbm, model, positions, mx.format_named(machine.formats.weights))
+    weights, kv = (mx.format_named(name) for name in (machine.formats.weights, machine.formats.kv))
+    network = place_network(hbm, model, positions, weights, kv)
     at = _reserve(hbm, shape, policy, machine, positions, batch, padded, kv_scales, filled=not isinstance(model, Architecture))
     kinds = _kinds(policy, shape, prompt_length)
 
@@ -204,11 +209,17 @@ def _reserve(
 
 
 def reserve_logits(hbm: Hbm, name: str, rows: int, vocabulary: int, form: str) -> Logits:
-    """Room for rows of logits in a format of the machine's configuration."""
+    """Room for rows of logits in a format of the machine's configuration.
+
+    Long rows in MX are an odd number of chunks of blocks apart, as the load engine asks for them: its bursts are then whole ones, and rows
+    at the same column do not all lie in one bank.
+    """
     if form == BF16:
         row_bytes = ceil_to(vocabulary * BF16_BYTES, 64)
         return Logits(hbm.reserve(name, rows * row_bytes), 0, row_bytes, vocabulary, None)
     packed, blocks = mx.format_named(form), mx_blocks(vocabulary)
+    if blocks > _LONG_ROW:
+        blocks = (-(-blocks // CHUNK_BLOCKS) | 1) * CHUNK_BLOCKS
     row_bytes = blocks * mx.BLOCK * packed.element.bits // 8
     elements = hbm.reserve(f"{name}.elements", rows * row_bytes)
     return Logits(elements, hbm.reserve(f"{name}.scales", rows * blocks), row_bytes, vocabulary, packed)

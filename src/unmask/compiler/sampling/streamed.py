@@ -24,7 +24,7 @@ from unmask.numerics import bf16, mx
 
 SamplingProgram = Literal["general", "four-phase", "single-pass", "fused"]
 PROGRAMS: tuple[SamplingProgram, ...] = get_args(SamplingProgram)
-DEFAULT_VECTORS = 12
+DEFAULT_VECTORS = 13
 """Vectors of VLEN logits that the published program loads at once; the paper does not say how many (docs/sampling.md)."""
 
 

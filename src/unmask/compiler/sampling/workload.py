@@ -21,7 +21,7 @@ from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Cost, Engine
-from unmask.machine.config import Machine
+from unmask.machine.config import BF16, Machine
 from unmask.machine.cycle import Timing, check_depth, check_length
 from unmask.machine.state import check_hbm
 from unmask.numerics import mx
@@ -60,8 +60,10 @@ class Workload:
 
     def logit_bytes(self, form: str) -> int:
         """Bytes of the logits in HBM, each once, in a format of the machine's configuration."""
-        at = reserve_logits(Hbm(), "logits", self.rows, self.vocabulary, form)
-        return self.rows * (self.vocabulary * BF16_BYTES if at.form is None else at.row_bytes + at.row_blocks)
+        if form == BF16:
+            return self.rows * self.vocabulary * BF16_BYTES
+        size = MxMatrix(0, 0, self.rows, self.vocabulary, mx.format_named(form))
+        return self.rows * (size.row_bytes + size.blocks)
 
     def head_bytes(self, form: str) -> int:
         """Bytes of the LM head's weights in an MX format."""
