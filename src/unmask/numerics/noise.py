@@ -11,10 +11,10 @@ from unmask.errors import UnmaskError
 from unmask.numerics import accumulator
 from unmask.numerics._arrays import Float32, Int64, Uint32
 
-_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
-_PARITY = 0x1BD11BDA
-_ROUNDS = 20
-_NO_TOKEN = 2**32 - 1
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+PARITY = 0x1BD11BDA
+ROUNDS = 20
+NO_TOKEN = 2**32 - 1
 
 #: The logarithm unit. A 33-bit normalised significand m in [1/2, 1) has d = 1 - m; -ln(m) = d * h(d), h from a ROM with linear
 #: interpolation.
@@ -50,11 +50,11 @@ def threefry2x32(key: tuple[int, int], counter: tuple[Uint32, Uint32]) -> tuple[
     key: two integers below 2^32. counter: two uint32 arrays that broadcast. Returns two uint32 arrays.
     Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011.
     """
-    schedule = [np.uint32(k) for k in (*key, key[0] ^ key[1] ^ _PARITY)]
+    schedule = [np.uint32(k) for k in (*key, key[0] ^ key[1] ^ PARITY)]
     left, right = np.broadcast_arrays(*counter)
     left, right = left + schedule[0], right + schedule[1]
-    for i in range(_ROUNDS):
-        rotation = _ROTATIONS[i % 8]
+    for i in range(ROUNDS):
+        rotation = ROTATIONS[i % 8]
         left += right
         high = right << np.uint32(rotation)
         right >>= np.uint32(32 - rotation)
@@ -73,7 +73,7 @@ def position_bits(seed: int, step: int, positions: Int64) -> Uint32:
 
     Sharing a token's words would tie which positions commit to what they commit. Arguments and errors as for `uniform_bits`.
     """
-    return uniform_bits(seed, step, positions, np.array([_NO_TOKEN]))[:, 0]
+    return uniform_bits(seed, step, positions, np.array([NO_TOKEN]))[:, 0]
 
 
 def uniform_bits(seed: int, step: int, positions: Int64, tokens: Int64) -> Uint32:

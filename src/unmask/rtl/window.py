@@ -53,12 +53,12 @@ class Node:
     lower: Value
 
 
-def merge(m: Module, a: Node, b: Node) -> Node:
-    """The sum of two sums; counters get one bit longer."""
+def merge(m: Module, a: Node, b: Node, stays: ValueLike = 0) -> Node:
+    """The sum of two sums of equally long counters, which get one bit longer; `stays`: b counts at the higher level as it is."""
     difference = wire(m, a.level - b.level)
-    keeps_b = wire(m, difference <= 0)
+    keeps_b = wire(m, (difference <= 0) | stays)
     keeps_a = wire(m, ~difference[-1])
-    upper, lower = zip(_moved(m, a, keeps_a, difference == -1), _moved(m, b, keeps_b, difference == 1), strict=True)
+    upper, lower = zip(_moved(m, a, keeps_a, difference == -1), _moved(m, b, keeps_b, ~keeps_b & (difference == 1)), strict=True)
     level = Mux(difference[-1], b.level, a.level)
     return Node(wire(m, level), wire(m, upper[0] + upper[1]), wire(m, lower[0] + lower[1]))
 
