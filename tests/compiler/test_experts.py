@@ -15,8 +15,11 @@ from unmask.compiler.step import PARAMETERS, PARAMETERS_AT
 from unmask.isa.program import Program
 from unmask.machine.cycle import time_program
 from unmask.machine.hazards import find_races
+from unmask.models.checkpoint import load_network, save_model
 from unmask.models.family import Network
 from unmask.models.llada_moe import LladaMoe, LladaMoeConfig
+from unmask.quant.checkpoint import quantize_checkpoint
+from unmask.quant.layout import CheckpointFormats
 
 from .cases import FLAT, NANO, ODD, SMALL, TILES, shrunk
 from .test_by_shape import same
@@ -181,3 +184,17 @@ def test_rows_whose_scores_are_no_numbers_take_no_more_experts_than_others():
     policy = Policy(8, 4, 4)
     done = simulate(compile_step(model, policy, NANO, 9), [5] * 4 + prompt(5))
     assert len(done.steps) == 4
+
+
+def test_the_router_is_in_the_wider_of_the_formats_and_its_values_are_those_of_a_machine_checkpoint(tmp_path):
+    model, machine = network("pair"), shrunk(NANO, formats={"weights": "mxfp4", "kv": "mxint8"})
+    router = next(op for op in compile_step(model, Policy(8, 4, 4), machine, 9).ops if op.name == "M_MM" and op.operands["n"] == 8)
+    assert router.operands["format"] == 1
+    save_model(model, tmp_path / "source")
+    quantize_checkpoint(tmp_path / "source", tmp_path / "packed", CheckpointFormats("mxfp4", "mxint8", "mxint8"))
+    packed = load_network(tmp_path / "packed")
+    name = "model.layers.0.mlp.{}.weight"
+    assert torch.equal(packed.state_dict()[name.format("gate")], model.state_dict()[name.format("gate")].bfloat16().float())
+    assert not torch.equal(packed.state_dict()[name.format("experts.7.up_proj")], model.state_dict()[name.format("experts.7.up_proj")])
+    policy = Policy(8, 4, 4)
+    assert check(simulate(compile_step(packed, policy, machine, 9), prompt(9)), packed).identical

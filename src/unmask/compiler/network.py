@@ -22,6 +22,7 @@ from unmask.numerics import mx
 
 _NORMS = ("attention_norm", "feed_forward_norm")
 _HEAD_NORMS = ("query_norm", "key_norm")
+_ROUTER = "router"
 _FEED_FORWARD = ("gate", "up", "down")
 
 
@@ -64,7 +65,7 @@ def matrix_shapes(shape: Architecture) -> dict[str, tuple[int, int]]:
         "up": (feed_forward, width),
         "down": (width, feed_forward),
     }
-    return sizes | ({"router": (shape.experts, width)} if shape.experts else {})
+    return sizes | ({_ROUTER: (shape.experts, width)} if shape.experts else {})
 
 
 def _norms(shape: Architecture) -> dict[str, int]:
@@ -82,10 +83,10 @@ class _LayerLayout:
     expert_bytes: int
 
     @classmethod
-    def of(cls, shape: Architecture, form: mx.MxFormat) -> _LayerLayout:
+    def of(cls, shape: Architecture, form: mx.MxFormat, router: mx.MxFormat) -> _LayerLayout:
         sizes: dict[str, int] = {}
         for name, (rows, cols) in matrix_shapes(shape).items():
-            matrix = MxMatrix(0, 0, rows, cols, form)
+            matrix = MxMatrix(0, 0, rows, cols, router if name == _ROUTER else form)
             sizes[f"{name}.elements"], sizes[f"{name}.scales"] = rows * matrix.row_bytes, rows * matrix.blocks
             if shape.qkv_bias and name in ("query", "key", "value"):
                 sizes[f"{name}.bias"] = rows * BF16_BYTES
@@ -105,20 +106,24 @@ def _in_order(sizes: dict[str, int], names: list[str], start: int) -> tuple[dict
     return places, start
 
 
-def place_network(hbm: Hbm, model: Network | Architecture, positions: int, weights: mx.MxFormat) -> NetworkImage:
+def place_network(
+    hbm: Hbm, model: Network | Architecture, positions: int, weights: mx.MxFormat, kv: mx.MxFormat | None = None
+) -> NetworkImage:
     """Put a network into HBM: matrices packed to `weights`, everything else in BF16; of an architecture, only reserve the room.
 
     Args:
         positions: rows of the rotary tables.
+        kv: the format of the KV cache, in which the router of a mixture is if that is wider than `weights`.
     """
     shape: Architecture = model if isinstance(model, Architecture) else model.config.architecture
-    layout, row_bytes = _LayerLayout.of(shape, weights), shape.width * BF16_BYTES
+    router = weights if kv is None else mx.wider(weights, kv)
+    layout, row_bytes = _LayerLayout.of(shape, weights, router), shape.width * BF16_BYTES
     angle_bytes = positions * shape.head_dim // 2 * BF16_BYTES
     base = hbm.reserve("layers", shape.layers * layout.size)
 
     def matrix(name: str, rows: int, cols: int) -> MxMatrix:
         elements, scales = (base + layout.places[f"{name}.{part}"][0] for part in ("elements", "scales"))
-        return MxMatrix(elements, scales, rows, cols, weights)
+        return MxMatrix(elements, scales, rows, cols, router if name == _ROUTER else weights)
 
     image = NetworkImage(
         architecture=shape,
@@ -133,7 +138,7 @@ def place_network(hbm: Hbm, model: Network | Architecture, positions: int, weigh
         head=_reserve_head(hbm, shape, weights),
     )
     if not isinstance(model, Architecture):
-        _fill(hbm, model.parts, shape, layout, positions, weights)
+        _fill(hbm, model.parts, shape, layout, positions, weights, router)
     return image
 
 
@@ -143,11 +148,13 @@ def _reserve_head(hbm: Hbm, shape: Architecture, form: mx.MxFormat) -> MxMatrix:
     return MxMatrix(elements, hbm.reserve("head.scales", size.rows * size.blocks), size.rows, size.cols, form)
 
 
-def _fill(hbm: Hbm, parts: NetworkParts, shape: Architecture, layout: _LayerLayout, positions: int, form: mx.MxFormat) -> None:
+def _fill(
+    hbm: Hbm, parts: NetworkParts, shape: Architecture, layout: _LayerLayout, positions: int, form: mx.MxFormat, router: mx.MxFormat
+) -> None:
     """The bytes of what `place_network` reserved."""
     layers = np.zeros((shape.layers, layout.size), np.uint8)
     for image, block in zip(layers, parts.blocks, strict=True):
-        for name, content in _layer_contents(block.parts, shape, form).items():
+        for name, content in _layer_contents(block.parts, shape, form, router).items():
             start, size = layout.places[name]
             image[start : start + size] = content
         for number, feed_forward in enumerate(_feed_forwards(block.parts)):
@@ -165,12 +172,12 @@ def _fill(hbm: Hbm, parts: NetworkParts, shape: Architecture, layout: _LayerLayo
     hbm.fill("head.scales", scales)
 
 
-def _layer_contents(parts: BlockParts, shape: Architecture, form: mx.MxFormat) -> dict[str, NDArray[np.uint8]]:
+def _layer_contents(parts: BlockParts, shape: Architecture, form: mx.MxFormat, router: mx.MxFormat) -> dict[str, NDArray[np.uint8]]:
     """The bytes of every part of a layer but its feed-forwards."""
-    linears = {"query": parts.query, "key": parts.key, "value": parts.value, "output": parts.output}
+    contents = _matrices({"query": parts.query, "key": parts.key, "value": parts.value, "output": parts.output}, form)
     if isinstance(parts.feed_forward, ExpertMixture):
-        linears["router"] = parts.feed_forward.router
-    return _matrices(linears, form) | {name: bf16_bytes(_array(getattr(parts, name).weight)) for name in _norms(shape)}
+        contents |= _matrices({_ROUTER: parts.feed_forward.router}, router)
+    return contents | {name: bf16_bytes(_array(getattr(parts, name).weight)) for name in _norms(shape)}
 
 
 def _feed_forwards(parts: BlockParts) -> Sequence[GatedFeedForward]:

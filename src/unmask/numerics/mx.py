@@ -57,6 +57,11 @@ def format_named(name: str) -> MxFormat:
     return FORMATS[name]
 
 
+def wider(first: MxFormat, second: MxFormat) -> MxFormat:
+    """The format with more bits per element; the first, if they have equally many."""
+    return second if second.element.bits > first.element.bits else first
+
+
 @dataclass
 class MxTensor:
     """A tensor in MX blocks along its last axis.

@@ -60,12 +60,15 @@ class MachineArithmetic:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """MX activations times MX weights, accumulated exactly, rounded to BF16; a BF16 bias is added after that."""
+        product = self._product(x, weight, self._weights)
+        return torch.from_numpy(product if bias is None else bf16.add(product, bf16.round(_array(bias))))
+
+    def _product(self, x: Tensor, weight: Tensor, form: mx.MxFormat) -> F32:
         packed: mx.MxTensor | None = self._packed.get(weight)  # type: ignore[no-untyped-call]
         if packed is None:
-            packed = self._packed[weight] = mx.quantize(_array(weight), self._weights)
+            packed = self._packed[weight] = mx.quantize(_array(weight), form)
         rows = mx.quantize(_array(x).reshape(-1, x.shape[-1]), self._activations)
-        product = _multiply(rows, packed).reshape(*x.shape[:-1], -1)
-        return torch.from_numpy(product if bias is None else bf16.add(product, bf16.round(_array(bias))))
+        return _multiply(rows, packed).reshape(*x.shape[:-1], -1)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotary embedding, every product and sum rounded to BF16, tables in BF16."""
@@ -107,8 +110,10 @@ class MachineArithmetic:
         return torch.from_numpy(bf16.multiply(functions.silu(_array(gate)), _array(up)))
 
     def route(self, x: Tensor, weight: Tensor, chosen: int, normalised: bool) -> Tensor:
-        """Experts are chosen by their BF16 scores, ties to the lowest; exponentials are scaled by the reciprocal of their sum."""
-        scores = _array(self.linear(x, weight))
+        """Experts are chosen by their BF16 scores, ties to the lowest; exponentials are scaled by the reciprocal of their sum. The router's
+        weights are in the wider of the formats of weights and KV cache, since an error of theirs takes another expert.
+        """
+        scores = self._product(x, weight, mx.wider(self._weights, self._kv))
         comparable = np.where(np.isnan(scores), np.float32(-np.inf), scores)
         best = np.argsort(-comparable, axis=1, kind="stable")[:, :chosen]
         others = np.ones(scores.shape, bool)

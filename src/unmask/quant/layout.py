@@ -20,6 +20,8 @@ from torch import nn
 from unmask.errors import UnmaskError
 from unmask.models import packed
 from unmask.models.checkpoint import read_json
+from unmask.models.family import Network
+from unmask.models.layers import ExpertMixture
 from unmask.numerics import mx
 
 VERSION = 1
@@ -74,12 +76,13 @@ class Entry:
         return count
 
 
-def roles(network: nn.Module) -> dict[str, str]:
+def roles(network: Network) -> dict[str, str]:
     """The role of every tensor of a network by its name: `weights` for a matrix that it multiplies with, `embedding`, `vector` (a norm, a
-    bias)."""
+    bias, and a mixture's router, which a machine packs to a wider format than its weights)."""
     found = dict.fromkeys(network.state_dict(), "vector")
+    routers = [part.router for part in (block.parts.feed_forward for block in network.parts.blocks) if isinstance(part, ExpertMixture)]
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and not any(module is router for router in routers):
             found[f"{name}.weight"] = "weights"
         elif isinstance(module, nn.Embedding):
             found[f"{name}.weight"] = "embedding"

@@ -137,7 +137,8 @@ class _Mixture:
         with c.vector.scope(), c.floats.scope():
             scores = c.tile(x.rows, shape.experts, "the scores of the experts")
             words = c.scalars(x.rows, "row maxima and row sums of a router")
-            product(c, scores, x, self.network.matrices["router"], self.layer)
+            router = self.network.matrices["router"]
+            product(c, scores, x, router, self.layer, kv=router.format is not c.weights)
             c.reduce("V_RED_MAX", words, scores)
             c.unary("V_SUB_F", weights, scores, f=words)
             c.unary("V_EXP", weights, weights)
