@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,18 @@ from numpy.typing import NDArray
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
 from unmask.isa.program import Program
-from unmask.isa.table import NO_SEMAPHORE, Engine
+from unmask.isa.table import INSTRUCTIONS, NO_SEMAPHORE, Cost, Engine
 from unmask.machine import _analytic as kernels
 from unmask.machine.analytic_memory import Pins, Place
 from unmask.machine.config import Machine
 from unmask.machine.costs import cost_of
 from unmask.machine.cycle import PIPELINED, Timing, check_depth, check_semaphores, engine_of
-from unmask.machine.dma import is_dma
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
 _FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT", "S_LI", "S_ADDI", "S_ADD", "S_MULI", "S_XORI", "S_LD")}
+_TRANSFERS = frozenset(row.name for row in INSTRUCTIONS if row.cost in (Cost.DMA, Cost.GATHER))
 _ROOM = 64
 """Tokens that a semaphore may have outstanding before the walk starts again with more room."""
 _ERRORS = {
@@ -48,6 +49,8 @@ class Listing:
         repeats: int64, how often it runs: the product of the trip counts around it.
         moved: float64, bytes of HBM that it moves each time, on average over its addresses.
         asked: int64, bytes of HBM that it names each time.
+        operations: int64, each time: of the matrix engine a multiplication and an addition for every product; of the vector engine one for
+            every element.
         phases: names, by their number in the table.
     """
 
@@ -55,55 +58,77 @@ class Listing:
     repeats: I64
     moved: F64
     asked: I64
+    operations: I64
     phases: tuple[str, ...]
 
+    @property
+    def engines(self) -> I64:
+        """Number of the engine that runs each instruction."""
+        return self.table[:, kernels.ENGINE]
 
-def _rows(ops: Sequence[Op], numbers: Sequence[int]) -> list[list[int]]:
-    """Rows of the table but for what instructions take."""
-    table, starts = [], []
+    @property
+    def busy(self) -> I64:
+        """Cycles for which each instruction keeps its engine each time; 0 of load and store, whose time the memory decides."""
+        whole = self.table[:, kernels.OCCUPANCY] + self.table[:, kernels.LATENT]
+        return np.where(np.isin(self.engines, PIPELINED), 0, whole)
+
+
+def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> list[list[int]]:
+    """Rows of the table but for what transfers take."""
+    table: list[list[int]] = []
+    starts: list[int] = []
+    known: dict[str, tuple[int, int]] = {}
     for index, (op, phase) in enumerate(zip(ops, numbers, strict=True)):
-        kind = _FLOW.get(op.name, kernels.PLAIN)
-        engine = engine_of(op)
-        target = value = rd = rs = rt = 0
+        name, operands = op.name, op.operands
+        kind, engine = _FLOW.get(name, kernels.PLAIN), 0
+        target = value = rd = rs = rt = occupancy = latency = 0
         address, scales = -1, 0
+        try:
+            if kind != kernels.PLAIN:
+                if name not in known:
+                    known[name] = cost_of(op, machine)
+                occupancy, latency = known[name]
+            elif name in _TRANSFERS:
+                engine = op.row.engine
+                address = operands["table"] if name == "L_GATHER" else operands["dst" if engine is Engine.STORE else "src"]
+                scales = operands["ids"] if name == "L_GATHER" else operands.get("scales", 0)
+            else:
+                engine = engine_of(op)
+                occupancy, latency = cost_of(op, machine)
+        except UnmaskError as error:
+            raise UnmaskError(f"instruction {index}: {error}") from None
         if kind >= kernels.S_LI:
-            get = op.operands.get
-            rd, rs, rt, value = op.operands["rd"], get("rs", get("a", 0)), get("rt", 0), get("value", 0)
+            rd, rs, rt, value = operands["rd"], operands.get("rs", operands.get("a", 0)), operands.get("rt", 0), operands.get("value", 0)
         elif kind == kernels.LOOP:
-            value = op.operands["count"]
+            value = operands["count"]
             starts.append(index)
         elif kind == kernels.END:
             target = starts.pop()
         elif kind == kernels.SEM_SET:
-            target, value = op.operands["semaphore"], op.operands["value"]
-        elif is_dma(op):
-            get = op.operands.get
-            address, scales = get("table", get("dst" if engine is Engine.STORE else "src")), get("scales", get("ids", 0))
-        waits, signals = (*op.wait, NO_SEMAPHORE, NO_SEMAPHORE)[:2], (*op.signal, NO_SEMAPHORE, NO_SEMAPHORE)[:2]
-        table.append([kind, engine, phase, *waits, *signals, target, value, rd, rs, rt, address, scales, 0, 0, 0, 0])
+            target, value = operands["semaphore"], operands["value"]
+        wait0, wait1 = _two(op.wait)
+        signal0, signal1 = _two(op.signal)
+        row = [kind, engine, phase, wait0, wait1, signal0, signal1, target, value, rd, rs, rt, address, scales, occupancy, latency, 0, 0, 0]
+        table.append(row)
     return table
 
 
-def _set_times(table: I64, ops: Sequence[Op], machine: Machine, words: I64) -> tuple[F64, I64]:
-    """Put what instructions take into the table; bytes that they move and name."""
+def _two(semaphores: tuple[int, ...]) -> tuple[int, int]:
+    return (*semaphores, NO_SEMAPHORE, NO_SEMAPHORE)[:2] if semaphores else (NO_SEMAPHORE, NO_SEMAPHORE)
+
+
+def _set_transfers(table: I64, ops: Sequence[Op], machine: Machine, words: I64) -> tuple[F64, I64]:
+    """Put what transfers take into the table; bytes that they move and name."""
     pins, found = Pins(machine), np.zeros((len(ops), 4), np.int64)
     kernels.places(table, machine.sequencer.loop_depth, words, found)
     moved, asked = np.zeros(len(ops)), np.zeros(len(ops), np.int64)
-    known: dict[str, tuple[int, int]] = {}
-    for index, (op, place) in enumerate(zip(ops, found.tolist(), strict=True)):
+    for index in np.flatnonzero(table[:, kernels.ADDRESS0] >= 0):
         try:
-            if is_dma(op):
-                t = pins.times(op, Place(*place))
-                table[index, kernels.OCCUPANCY : kernels.COLUMNS] = t.asking, t.latency, t.service, t.window
-                moved[index], asked[index] = t.moved, t.asked
-            elif op.row.engine is not Engine.SEQUENCER:
-                table[index, kernels.OCCUPANCY : kernels.SERVICE] = cost_of(op, machine)
-            else:
-                if op.name not in known:
-                    known[op.name] = cost_of(op, machine)
-                table[index, kernels.OCCUPANCY : kernels.SERVICE] = known[op.name]
+            t = pins.times(ops[index], Place(*found[index].tolist()))
         except UnmaskError as error:
             raise UnmaskError(f"instruction {index}: {error}") from None
+        table[index, kernels.OCCUPANCY :] = t.asking, t.latency, t.service, t.window, t.density
+        moved[index], asked[index] = t.moved, t.asked
     return moved, asked
 
 
@@ -120,6 +145,14 @@ def _repeats(table: I64) -> I64:
     return np.array(repeats, np.int64)
 
 
+def _operations(op: Op) -> int:
+    if op.row.engine is Engine.MATRIX:
+        return 2 * int(op.operands["m"] * op.operands["n"] * op.operands["k"])
+    if op.row.engine is Engine.VECTOR:
+        return prod(int(op.operands[name]) for name in ("rows", "cols", "count") if name in op.operands)
+    return 0
+
+
 def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine, parameters: Mapping[int, int] | None = None) -> Listing:
     """Instructions of one entry, with the phase of each, in numbers; `parameters` as of `analytic_time`.
 
@@ -128,12 +161,13 @@ def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine, paramet
     """
     names = tuple(dict.fromkeys(phases))
     number = {name: index for index, name in enumerate(names)}
-    table = np.array(_rows(ops, [number[phase] for phase in phases]), np.int64)
+    table = np.array(_rows(ops, [number[phase] for phase in phases], machine), np.int64)
     words = np.zeros(max(parameters or {}, default=-1) + 1, np.int64)
     for address, value in (parameters or {}).items():
         words[address] = value
-    moved, asked = _set_times(table, ops, machine, words)
-    return Listing(table, _repeats(table), moved, asked, names)
+    moved, asked = _set_transfers(table, ops, machine, words)
+    operations = np.array([_operations(op) for op in ops], np.int64)
+    return Listing(table, _repeats(table), moved, asked, operations, names)
 
 
 def time_listing(listing: Listing, machine: Machine) -> Timing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +26,8 @@ I64 = NDArray[np.int64]
 
 _ALIGNMENT = 64
 """Bytes: where the compiler lets regions of HBM begin."""
-_COPIES = 5
-_STREAM_BYTES = 2**20
-_LATENCY_BYTES = 2**14
-_SCALES_AT = 2**32
+_COPIES, _ALONE, _PAUSE = 5, 3, 40
+_LARGE_BYTES, _STREAM_BYTES, _LATENCY_BYTES = 2**17, 2**20, 2**14
 _SPREAD = 389
 
 
@@ -53,6 +52,7 @@ class Times(NamedTuple):
         service: of the memory's pins; 0 of an ideal memory, whose ports are never shared.
         latency: from the last byte at the pins to its place.
         window: by how much asking is ahead of the end, where the memory does not keep up.
+        density: how much of the pins it takes during its service, of 1024.
         moved: bytes, whole beats or bursts, on average.
         asked: bytes that the instruction names.
     """
@@ -61,6 +61,7 @@ class Times(NamedTuple):
     service: int
     latency: int
     window: int
+    density: int
     moved: float
     asked: int
 
@@ -106,12 +107,14 @@ class Pins:
         if t[kernels.PACE]:
             beat = t[kernels.BEAT]
             asking = sum(r.count * max(1.0, r.pieces(beat) * beat / t[kernels.PACE]) for r in ranges)
-            return Times(round(asking), 0, t[kernels.LATENCY] // kernels.TICKS, 0, beats * beat, asked)
+            return Times(round(asking), 0, t[kernels.LATENCY] // kernels.TICKS, 0, 0, beats * beat, asked)
         moved = sum(r.count * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
         transfer, write = transfer._replace(address=0, scale_address=0), op.row.engine is Engine.STORE
-        found = _stream(t, transfer, place, write) if transfer.rows == 1 else _probe(t, transfer, place, write, _COPIES)
+        found = _stream(t, transfer, place, write) if transfer.rows == 1 else _probe(t, transfer, place, write)
         service, latency, window = max(1, round(found.service)), round(found.latency), round(found.window)
-        return Times(max(1, round(beats / t[kernels.PORTS])), service, latency, window, moved, asked)
+        pins = moved * t[kernels.BURST] / t[kernels.BURST_BYTES] / t[kernels.CHANNELS]
+        density = min(kernels.TICKS, round(pins / service))
+        return Times(max(1, round(beats / t[kernels.PORTS])), service, latency, window, density, moved, asked)
 
 
 class Served(NamedTuple):
@@ -130,44 +133,48 @@ class Served(NamedTuple):
 
 def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
     """A transfer of consecutive bytes, whose rate depends on its chunks and on where these lie among AXI bursts."""
-    elements, scales = place.elements % memory[kernels.REQUEST], place.scales % memory[kernels.REQUEST]
-    chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (2**14, 0)
-    many = _STREAM_BYTES // chunk
-    whole = Transfer(0, 0, 1, many * chunk, many * scale_chunk, 0, 0, chunk, scale_chunk, 0)
-    start = Place(elements, _SCALES_AT + scales, whole.size, whole.scale_size)
-    steady = _probe(memory, whole, start, write, _COPIES)
-    first = _probe(memory, _beginning(transfer), start, write, 1)
-    rate = steady.service / whole.size
-    latency = first.latency - rate * min(transfer.size, _LATENCY_BYTES)
-    return Served(rate * transfer.size, max(latency, 0), min(steady.window, rate * transfer.size + max(latency, 0)))
+    request, sweep = memory[kernels.REQUEST], memory[kernels.CHANNELS] * memory[kernels.BANKS] * memory[kernels.PIECES] * memory[kernels.INTERLEAVE]
+    # Half the banks and half the channels away.
+    scales = 2**34 + sweep // 2 + memory[kernels.CHANNELS] // 2 * memory[kernels.INTERLEAVE] // request * request + place.scales % request
+    start = Place(place.elements % request, scales, transfer.size, transfer.scale_size)
+    if transfer.size <= _LARGE_BYTES:
+        return _probe(memory, transfer, start, write)
+    chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (_LATENCY_BYTES, 0)
+    many, few = _STREAM_BYTES // chunk, _LATENCY_BYTES // chunk
+    steady, alone = (
+        _probe(memory, _chunks(count, chunk, scale_chunk), start._replace(to_next=count * chunk, to_next_scales=count * scale_chunk), write)
+        for count in (many, few)
+    )
+    return Served(steady.service / (many * chunk) * transfer.size, alone.latency, steady.window)
 
 
-def _beginning(transfer: Transfer) -> Transfer:
-    """At most the first `_LATENCY_BYTES` of consecutive bytes."""
-    if transfer.size <= _LATENCY_BYTES:
-        return transfer
-    chunks = max(1, _LATENCY_BYTES // transfer.chunk)
-    if not transfer.scale_size:
-        return transfer._replace(size=_LATENCY_BYTES, chunk=_LATENCY_BYTES)
-    return transfer._replace(size=min(chunks * transfer.chunk, transfer.size), scale_size=min(chunks * transfer.scale_chunk, transfer.scale_size))
+def _chunks(count: int, size: int, scales: int) -> Transfer:
+    """A transfer of so many chunks."""
+    return Transfer(0, 0, 1, count * size, count * scales, 0, 0, size, scales, 0)
 
 
 @lru_cache(maxsize=4096)
-def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool, copies: int) -> Served:
-    """Try transfers that follow each other on the memory's model, on banks of which each has another row open and an age of its refresh."""
+def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
+    """Try transfers on the memory's model, some that follow each other and some alone."""
     t = np.array(memory, np.int64)
     op = np.zeros(kernels.COLUMNS, np.int64)
     op[kernels.ADDRESS0 : kernels.COLUMNS] = transfer
     state, start = _in_use(t), 4 * memory[kernels.REFI] // kernels.TICKS
     elements, scales = place.elements, place.scales
-    ready, first, _ = kernels.transfer(t, state, op, elements, scales, write, start)
-    alone, end = first - start, first
-    for _ in range(copies - 1):
-        elements += place.to_next
-        scales += place.to_next_scales
+    ends, alone = [], []
+    ready = start
+    for _ in range(_COPIES):
         ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready)
-    service = (end - first) / (copies - 1) if copies > 1 else 0.0
-    return Served(service, max(alone - service, 0), end - ready)
+        ends.append(end)
+        elements, scales = elements + place.to_next, scales + place.to_next_scales
+    window = end - ready
+    service = (ends[-1] - ends[0]) / (_COPIES - 1)
+    for _ in range(_ALONE if transfer.size <= _LARGE_BYTES else 1):
+        start = end + _PAUSE
+        _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start)
+        alone.append(end - start)
+        elements, scales = elements + place.to_next, scales + place.to_next_scales
+    return Served(service, max(median(alone) - service, 0), window)
 
 
 def _in_use(t: I64) -> kernels.Memory:

@@ -1,0 +1,71 @@
+"""How long a whole generation takes by the analytic reading: the same programs and the same figures as of `unmask.compiler.generation`,
+in milliseconds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from unmask.compiler.analytic_program import list_step
+from unmask.compiler.generation import GenerationTime, Part, Work, shared_out
+from unmask.compiler.routing import even_routing
+from unmask.compiler.sampling.streamed import SamplingProgram
+from unmask.compiler.schedule import runs_of
+from unmask.decoding.policy import Policy
+from unmask.isa.program import Program
+from unmask.isa.table import Engine
+from unmask.machine.analytic import Listing, list_ops, time_listing
+from unmask.machine.config import Machine
+from unmask.machine.cycle import Timing
+from unmask.models.layers import Architecture
+
+
+def _work(program: Program, listing: Listing, timing: Timing) -> dict[Part, Work]:
+    """`work_of`, from what the listing has."""
+    numbers: dict[Part, int] = {}
+    labels = [engine.name.lower() for engine in Engine]
+    parts = [
+        numbers.setdefault(Part(phase, labels[engine], op.row.cost.name.lower()), len(numbers))
+        for op, phase, engine in zip(program.ops, program.phases, listing.engines.tolist(), strict=True)
+    ]
+    counts, weights, operations = (
+        np.bincount(parts, listing.repeats * values, len(numbers)) for values in (1, listing.busy + listing.asked, listing.operations)
+    )
+    cycles: dict[Part, int] = {}
+    moved: dict[Part, int] = {}
+    for engine in labels:
+        shares = {part: int(weights[number]) for part, number in numbers.items() if part.engine == engine}
+        cycles |= shared_out(timing.busy[engine], shares)
+        moved |= shared_out(timing.hbm_bytes.get(engine, 0), shares)
+    return {part: Work(int(counts[number]), cycles[part], moved[part], int(operations[number])) for part, number in numbers.items()}
+
+
+def estimate_generation(
+    shape: Architecture,
+    policy: Policy,
+    machine: Machine,
+    prompt_length: int,
+    batch: int = 1,
+    tokens_per_step: float | None = None,
+    sampling: SamplingProgram = "general",
+) -> GenerationTime:
+    """`time_generation` by the analytic reading; arguments and errors as there."""
+    runs = runs_of(policy, shape, prompt_length, batch, tokens_per_step)
+    started = time.perf_counter()
+    program = list_step(shape, policy, machine, prompt_length, batch, sampling)
+    runs = tuple(replace(run, parameters=run.parameters | even_routing(program, run.entry)) for run in runs)
+    compiled = time.perf_counter()
+    timings: dict[str, Timing] = {}
+    work: dict[str, dict[Part, Work]] = {}
+    for run in runs:
+        entry = program.entry(run.entry)
+        listing = list_ops(entry.ops, entry.phases, machine, run.parameters)
+        timings[run.entry] = time_listing(listing, machine)
+        work[run.entry] = _work(entry, listing, timings[run.entry])
+    timed = time.perf_counter()
+    rate = tokens_per_step or policy.gen_length / sum(run.count for run in runs)
+    return GenerationTime(
+        machine, policy, shape, batch, prompt_length, rate, program, runs, timings, work, compiled - started, timed - compiled
+    )
