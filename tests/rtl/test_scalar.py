@@ -1,0 +1,107 @@
+"""The scalar unit computes what the functional reading does."""
+
+import numpy as np
+import pytest
+
+from unmask.numerics import bf16, functions, noise, window
+from unmask.rtl.functions import NO_LEVEL
+from unmask.rtl.scalar import FUNCTION_PLACES, LONG, SHORT, SHORT_PLACES, ScalarOp, ScalarUnit
+
+from . import patterns
+from .streaming import Vectors, stream
+
+COUNT = 20_000
+
+
+def run(operations: tuple[str, ...], registers: int, inputs: Vectors) -> np.ndarray:
+    """Results of `operations`, drawn at random, among each other."""
+    if operations[0] in SHORT:
+        return stream(ScalarUnit(registers, 0, operations), inputs, registers)["result"]
+    return stream(ScalarUnit(0, registers, operations), inputs, registers)["function_result"]
+
+
+def expected_short(name: str, a: np.ndarray, b: np.ndarray, immediate: np.ndarray) -> np.ndarray:
+    x, y, constant = (patterns.as_fp32(bits) for bits in (a, b, immediate))
+    with np.errstate(all="ignore"):
+        match name:
+            case "F_FILL":
+                return patterns.to_fp32(constant)
+            case "F_ADD_I":
+                return patterns.to_fp32(x + constant)
+            case "F_MUL_I":
+                return patterns.to_fp32(x * constant)
+            case "F_SUB":
+                return patterns.to_fp32(x - y)
+            case "F_MUL":
+                return patterns.to_fp32(x * y)
+            case "F_LT":
+                return x < y
+            case "I_SET_BIT_GT":
+                return x > y
+            case "F_FROM_INT":
+                return patterns.to_fp32(a.view(np.int32).astype(np.float32))
+    raise KeyError(name)
+
+
+def expected_long(name: str, a: np.ndarray, b: np.ndarray, bits: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    x, y = patterns.as_fp32(a), patterns.as_fp32(b)
+    with np.errstate(all="ignore"):
+        match name:
+            case "F_EXP":
+                return functions.exp(bf16.round(x))
+            case "F_RECIP":
+                return functions.reciprocal_fp32(x)
+            case "F_RSQRT":
+                return functions.rsqrt_fp32(x)
+            case "F_LOG":
+                return functions.log_fp32(x)
+            case "F_UNIFORM":
+                return noise.uniform(bits)
+            case "F_GUMBEL":
+                return x + noise.gumbel_fp32(bits)
+            case "F_EXP_WIN":
+                return window.scaled(x, levels)
+            case "V_SAMPLE_END":
+                return window.scaled(x, levels) * functions.reciprocal_fp32(y)
+    raise KeyError(name)
+
+
+@pytest.mark.parametrize("registers", [0, 1, SHORT_PLACES, 5])
+def test_short_operations_follow_each_other(registers: int) -> None:
+    names = np.random.default_rng(registers).choice(SHORT, COUNT)
+    a, b = patterns.fp32_pairs(COUNT, seed=registers)
+    # A difference of nothing, and a comparison of equals.
+    b = np.where(np.arange(COUNT) % 9 == 0, a, b)
+    immediate = patterns.fp32(COUNT, seed=10 + registers)
+    ops = np.array([ScalarOp[name] for name in names])
+    found = run(SHORT, registers, {"op": ops, "a": a, "b": b, "immediate": immediate})
+    for name in SHORT:
+        of = names == name
+        np.testing.assert_array_equal(found[of], expected_short(name, a, b, immediate)[of].astype(np.uint64), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("registers", "operations"),
+    [(26, LONG), (FUNCTION_PLACES, LONG), (3, ("F_LOG", "F_RECIP", "F_EXP")), (4, ("V_SAMPLE_END", "F_UNIFORM"))],
+)
+def test_functions_follow_each_other(registers: int, operations: tuple[str, ...]) -> None:
+    random = np.random.default_rng(registers)
+    names = random.choice(operations, COUNT)
+    a, b = patterns.fp32_pairs(COUNT, seed=20)
+    narrow = np.isin(names, ["F_EXP_WIN", "V_SAMPLE_END"])
+    a = np.where(narrow, bf16.round(patterns.as_fp32(a)).view(np.uint32), a)
+    bits = random.integers(0, 1 << 32, COUNT, dtype=np.uint32)
+    levels = window.level(patterns.as_fp32(a & np.uint32(0xFFFF0000))) + random.integers(-1, 4, COUNT)
+    levels = np.where(levels < -(2**39), window.LOWEST, levels)
+    inputs = {
+        "op": np.array([ScalarOp[name] for name in names]),
+        "a": a,
+        "b": b,
+        "random": bits,
+        "level": np.where(levels == window.LOWEST, NO_LEVEL, levels),
+    }
+    found = run(operations, registers, inputs)
+    for name in operations:
+        of = names == name
+        expected = patterns.to_fp32(expected_long(name, a, b, bits, levels))
+        np.testing.assert_array_equal(found[of], expected[of].astype(np.uint64), err_msg=name)
