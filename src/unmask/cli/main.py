@@ -17,6 +17,7 @@ from unmask.cli.compile import compile_prompt
 from unmask.cli.disasm import disasm
 from unmask.cli.eval import evaluate
 from unmask.cli.formats import formats
+from unmask.cli.gatesim import gatesim
 from unmask.cli.generate import generate
 from unmask.cli.golden import golden
 from unmask.cli.isa import isa
@@ -79,6 +80,7 @@ app.command("bound")(bound)
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("synth")(synth)
+app.command("gatesim")(gatesim)
 
 
 def _explain(mistake: str) -> None:

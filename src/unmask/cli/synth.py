@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 LibertyOption = Annotated[
     str | None,
-    typer.Option(help="A Liberty file (.lib, .lib.gz), a folder of them, or asap7: a kit in pdk/ beside the checkout. Default: OSU 180 nm."),
+    typer.Option(help="A Liberty file (.lib, .lib.gz), a folder of them, or asap7, a kit in pdk/ beside the checkout. Default: OSU 180."),
 ]
-UnitOption = Annotated[str, typer.Option(help="sampler, vector, lane, max_tree, window_tree, noise, integer or sequencer.")]
+UnitOption = Annotated[str, typer.Option(help="sampler, vector, lane, max_tree, window_tree, noise, integer_unit or sequencer.")]
 VlenOption = Annotated[int | None, typer.Option(help="Lanes, a power of two from 8 to 2048; by default the machine's.")]
 SynthesisMachine = Annotated[str, typer.Option("--machine", help="Preset or .toml file of the machine that the unit is built for.")]
 ClockOption = Annotated[float, typer.Option(min=1, help="Clock period, picoseconds.")]

@@ -109,7 +109,7 @@ UNITS = {
     "max_tree": Unit(_max_tree, _vlen),
     "window_tree": Unit(_window_tree, _vlen),
     "noise": Unit(_noise, _vlen, flat=False),
-    "integer": Unit(_integer, _vlen),
+    "integer_unit": Unit(_integer, _vlen),
     "sequencer": Unit(_part("sequencer"), _vlen),
     "vector": Unit(_part("vector"), _vlen, flat=False),
     "sampler": Unit(_sampler, _vlen, flat=False),

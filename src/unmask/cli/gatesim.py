@@ -1,0 +1,41 @@
+"""`unmask gatesim`: the mapped netlist of a unit against its RTL, bit by bit."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from unmask.cli.options import JsonOption
+from unmask.cli.synth import ClockOption, LibertyOption, SynthesisMachine, UnitOption, VlenOption
+
+
+def gatesim(
+    unit: UnitOption = "sampler",
+    vlen: VlenOption = None,
+    clock_ps: ClockOption = 1000,
+    liberty: LibertyOption = None,
+    machine: SynthesisMachine = "sampler",
+    cycles: Annotated[int, typer.Option(min=1, help="Cycles of random inputs, of a unit other than the sampler.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of random inputs and of the flip-flops' states before reset.")] = 0,
+    icarus: Annotated[bool, typer.Option("--icarus", help="Run the netlist in Icarus too, from unknown states.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a unit's mapped netlist on what its RTL is run on and compare every output in every cycle; exit 1 if any bit differs."""
+    from unmask.silicon.gatesim import compare
+    from unmask.silicon.kits import cache_folder, library_named
+    from unmask.silicon.units import machine_of
+
+    cache = cache_folder()
+    library = library_named(liberty, cache)
+    found = compare(unit, machine_of(machine, vlen), library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        print(f"{found.unit}, {found.cells:,} cells of {found.library}: {found.inputs}")
+        print(f"{found.mismatches} of {found.compared:,} output bits differ in {found.cycles:,} cycles ({', '.join(found.simulators)})")
+        if found.first:
+            print(f"first: {found.first}")
+    if found.mismatches:
+        raise typer.Exit(1)

@@ -1,0 +1,124 @@
+"""A mapped netlist against its RTL, every output in every cycle after reset."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmask.machine.config import Machine
+from unmask.silicon import icarus
+from unmask.silicon.gates import Bits, Gates
+from unmask.silicon.liberty import Library
+from unmask.silicon.measure import random_inputs
+from unmask.silicon.reference import rtl_outputs
+from unmask.silicon.synthesis import synthesize
+from unmask.silicon.units import unit_named
+
+# The cycles of reset that random inputs begin with.
+RESET = 4
+# Power-up states of the flip-flops that are tried.
+POWER_UPS = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A netlist and its RTL.
+
+    Attributes:
+        cycles, compared: cycles that were run and output bits that were compared, of all power-up states.
+        mismatches: bits that differ; an unknown value of the four-valued simulation is one.
+        first: where the first one is, or nothing.
+        simulators: what ran the netlist.
+        inputs: what was run.
+    """
+
+    unit: str
+    vlen: int
+    library: str
+    cells: int
+    cycles: int
+    compared: int
+    mismatches: int
+    first: str
+    simulators: list[str]
+    inputs: str
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def compare(
+    name: str,
+    machine: Machine,
+    library: Library,
+    clock_ps: float,
+    cache: Path,
+    *,
+    cycles: int,
+    seed: int = 0,
+    with_icarus: bool = False,
+    recorded: tuple[Bits, Bits, str] | None = None,
+) -> Comparison:
+    """Run a unit's netlist, from several random states of its flip-flops, on what its RTL was run on.
+
+    Args:
+        name: of the unit; machine: that it is built for; clock_ps: what it is mapped for; cache: folder of results.
+        cycles: of random inputs, if nothing is recorded.
+        seed: of the inputs and the power-up states.
+        with_icarus: run it in Icarus too, from unknown states.
+        recorded: inputs and outputs of the RTL, [cycles, bits], in the order of `Gates.run`, and what run that is. Both begin with `RESET`
+            cycles of reset.
+
+    Raises:
+        UnmaskError: an unknown unit, a tool that is missing or fails; a unit that can't be simulated by itself and nothing recorded.
+    """
+    started = time.perf_counter()
+    unit = unit_named(name)
+    netlist = synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat)
+    gates = Gates(netlist)
+    if recorded is None:
+        stimulus = random_inputs(gates, cycles + RESET, seed, RESET)
+        expected = rtl_outputs(unit.build(machine), gates.inputs, gates.outputs, stimulus[RESET:])
+        inputs = f"{cycles} cycles of random inputs"
+    else:
+        stimulus, expected, inputs = recorded[0], recorded[1][RESET:], recorded[2]
+    runs = {f"levels, power-up state {index}": gates.run(stimulus, seed=seed + index)[0] for index in range(POWER_UPS)}
+    if with_icarus:
+        runs["icarus"] = icarus.simulate(netlist, gates, stimulus, netlist.folder / "icarus")
+    mismatches, first = 0, ""
+    for simulator, seen in runs.items():
+        wrong = seen[RESET:] != expected
+        mismatches += int(np.count_nonzero(wrong))
+        if not first and wrong.any():
+            cycle, bit = (int(index[0]) for index in np.nonzero(wrong))
+            port, position = _port_of(gates, bit)
+            values = f"{seen[RESET + cycle, bit]}, RTL {expected[cycle, bit]}"
+            first = f"{port} bit {position} in cycle {cycle} after reset, {simulator}: {values}"
+    return Comparison(
+        unit=name,
+        vlen=machine.vector.vlen,
+        library=library.name,
+        cells=netlist.cells,
+        cycles=len(expected) * len(runs),
+        compared=expected.size * len(runs),
+        mismatches=mismatches,
+        first=first,
+        simulators=list(runs),
+        inputs=inputs,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _port_of(gates: Gates, bit: int) -> tuple[str, int]:
+    """The output port, and the bit in it, of a column of the outputs."""
+    for port in gates.outputs:
+        if bit < len(port.nets):
+            return port.name, bit
+        bit -= len(port.nets)
+    raise IndexError(bit)
