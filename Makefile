@@ -72,7 +72,31 @@ touch .venv/.incomplete
 rm -f .venv/.incomplete
 endef
 
-.PHONY: FORCE help setup demo test test-all lint docs bench clean
+# What the tests of the hardware need besides Python packages: `program package`, or a file of a package without programs.
+HARDWARE := "iverilog iverilog" "sta opensta" "/usr/share/qflow/tech/osu018/osu018_stdcells.lib qflow-tech-osu018" "g++ g++" "make make"
+
+# Tests skip what a missing package keeps from running, so where there is no apt-get, or no right to use it, this only says so.
+define install_hardware_tools
+@packages=()
+for entry in $(HARDWARE); do
+    read -r what package <<<"$$entry"
+    [ -e "$$what" ] || command -v "$$what" >/dev/null || packages+=("$$package")
+done
+if [ $${#packages[@]} -gt 0 ]; then
+    as_root=()
+    [ "$$(id -u)" -eq 0 ] || as_root=(sudo -n)
+    if command -v apt-get >/dev/null && { [ "$$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }; then
+        echo "unmask: the tests of the hardware need $${packages[*]}; installing them with apt-get"
+        { "$${as_root[@]}" apt-get update -q &&
+            "$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$${packages[@]}"; } ||
+            echo "unmask: apt-get failed; tests that need $${packages[*]} are skipped" >&2
+    else
+        echo "unmask: tests that need $${packages[*]} are skipped; on Debian: apt-get install $${packages[*]}" >&2
+    fi
+fi
+endef
+
+.PHONY: FORCE help tools setup demo test test-all lint docs bench clean
 
 help: ## this list
 	@echo "make TARGET, each working alone in a fresh clone:"
@@ -83,10 +107,13 @@ setup: $(RUN) ## make .venv with the unmask command in it
 demo: $(RUN) ## write text on a simulated NPU and check it against PyTorch
 	.venv/bin/unmask generate "My fellow citizens," --machine small --check
 
-test: lint ## style, types and the tests that take minutes
+tools: ## Debian packages that the tests of the hardware need, if they are missing
+	$(install_hardware_tools)
+
+test: lint tools ## style, types and the tests that take minutes
 	$(PYTEST)
 
-test-all: lint ## the slow tests too
+test-all: lint tools ## the slow tests too
 	$(PYTEST) -m ""
 
 lint: $(DEV) ## style and types
