@@ -206,7 +206,11 @@ def silu(x: Float32) -> Float32:
     return np.take(_table(silu_bits), bf16.to_bits(x))
 
 
-def _canonical(x: Float32) -> Float32:
+def canonical(x: Float32) -> Float32:
+    """x with every NaN replaced by 0x7FC00000, the only one that the machine makes; float32, any shape.
+
+    Which NaN an addition or a multiplication gives differs between processors.
+    """
     return np.where(np.isnan(x), np.uint32(0x7FC00000), x.view(np.uint32)).astype(np.uint32).view(np.float32)
 
 
@@ -217,7 +221,7 @@ def reciprocal_fp32(x: Float32) -> Float32:
     from halfway relative to its size; with a subnormal result too, whose halfway points have fewer bits.
     """
     with np.errstate(all="ignore"):
-        return _canonical((1.0 / np.asarray(x, dtype=np.float64)).astype(np.float32))
+        return canonical((1.0 / np.asarray(x, dtype=np.float64)).astype(np.float32))
 
 
 def rsqrt_fp32(x: Float32) -> Float32:
@@ -228,7 +232,7 @@ def rsqrt_fp32(x: Float32) -> Float32:
     """
     with np.errstate(all="ignore"):
         # Adding +0 turns -0 into +0.
-        return _canonical((1.0 / np.sqrt(np.asarray(x, dtype=np.float64) + 0.0)).astype(np.float32))
+        return canonical((1.0 / np.sqrt(np.asarray(x, dtype=np.float64) + 0.0)).astype(np.float32))
 
 
 def log_fp32(x: Float32) -> Float32:
@@ -252,7 +256,7 @@ def log_fp32(x: Float32) -> Float32:
     small = (r * series) >> (2 * _LOG_ARGUMENT_FRACTION - LOG_FRACTION)
     total = ((bits >> 52) - 1023) * LN2 + LOG_ROM[segment] + small
     special = np.where(x == 0, np.float32(-np.inf), np.where(x > 0, x, np.float32(np.nan)))
-    return _canonical(np.where(positive, accumulator.to_fp32(total, LOG_FRACTION), special).astype(np.float32))
+    return canonical(np.where(positive, accumulator.to_fp32(total, LOG_FRACTION), special).astype(np.float32))
 
 
 def softmax_scale(head_dim: int) -> float:

@@ -103,7 +103,7 @@ def confidence(picked: Float32, state: Int64) -> Float32:
     picked: bf16-valued [rows], each one of its row's terms.
     """
     with np.errstate(invalid="ignore"):
-        return scaled(picked, state[:, 0]) * functions.reciprocal_fp32(to_fp32(state))
+        return functions.canonical(scaled(picked, state[:, 0]) * functions.reciprocal_fp32(to_fp32(state)))
 
 
 def _shifted(significand: Int64, places: Int64) -> Int64:

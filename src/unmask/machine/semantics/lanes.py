@@ -44,7 +44,7 @@ def _v_mul_i(s: State, dst: int, a: int, rows: int, cols: int, dst_stride: int, 
 
 @effect("V_FILL")
 def _v_fill(s: State, dst: int, rows: int, cols: int, dst_stride: int, value: float) -> None:
-    s.tile(dst, rows, cols, dst_stride)[:] = np.float32(value)
+    s.tile(dst, rows, cols, dst_stride)[:] = bf16.round(np.full((rows, cols), value, np.float32))
 
 
 @effect("V_EXP")
@@ -109,4 +109,4 @@ def _v_drop(s: State, dst: int, index: int, base: int, rows: int, cols: int, dst
 def _v_cut(s: State, dst: int, a: int, key: int, rows: int, cols: int, dst_stride: int, a_stride: int) -> None:
     values = s.tile(a, rows, cols, a_stride)
     kept = (bf16.ordered(values) >= s.words(key, rows)[:, None]) | np.isnan(values)
-    s.tile(dst, rows, cols, dst_stride)[:] = np.where(kept, values, np.float32(-np.inf))
+    s.tile(dst, rows, cols, dst_stride)[:] = bf16.round(np.where(kept, values, np.float32(-np.inf)))
