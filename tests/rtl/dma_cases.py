@@ -132,7 +132,7 @@ class Times:
 
 def random_request(rng: np.random.Generator, shape: Shape, tag: int, *, aligned: bool = False) -> Request:
     """A legal request of any kind; with `aligned`, whatever lies in memory begins with a beat."""
-    kind = rng.choice([Kind.VECTOR, Kind.INTEGER, Kind.SYNC] + [Kind.MX] * (2 if shape.formats else 0))
+    kind = Kind(rng.choice([Kind.VECTOR, Kind.INTEGER, Kind.SYNC] + [Kind.MX] * (2 if shape.formats else 0)))
     unit = shape.beat_bytes if aligned else int(rng.choice([1, 2, 4, shape.beat_bytes]))
 
     def somewhere(size: int, start: int = 0) -> int:

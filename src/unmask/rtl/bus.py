@@ -1,10 +1,10 @@
 """The memory interface: a subset of AXI4 that any AXI4 memory controller serves.
 
-Every burst is incrementing (AxBURST = INCR), of full-width beats (AxSIZE = log2 of the bytes of a beat), from an address that is a multiple
-of a beat, of at most 256 beats, and stays within 4 KiB. There is one ID: responses come in the order of requests; AxLOCK, AxCACHE, AxPROT,
-AxQOS and AxREGION are constants of the integrator's choice. Reads have no strobes: a beat is read whole. WSTRB is set for the bytes that are
-written. A valid signal stays, with its payload, until ready; ready may depend on valid. Data of a write may precede its address, as AXI
-allows. RRESP and BRESP: bit 1 set is an error.
+Every burst is incrementing (AxBURST = INCR), of full-width beats (AxSIZE = log2 of the bytes of a beat), from an address that is a
+multiple of a beat, of at most 256 beats, and stays within 4 KiB. There is one ID: responses come in the order of requests; AxLOCK,
+AxCACHE, AxPROT, AxQOS and AxREGION are constants of the integrator's choice. Reads have no strobes: a beat is read whole. WSTRB is set
+for the bytes that are written. A valid signal stays, with its payload, until ready; ready may depend on valid. Data of a write may
+precede its address, as AXI allows. RRESP and BRESP: bit 1 set is an error.
 """
 
 from amaranth.lib.wiring import In, Out, Signature

@@ -10,12 +10,13 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from unmask.rtl.bus import ADDRESS_BITS, ReadBus
-from unmask.rtl.dma import Kind, Shape, Walker
+from unmask.rtl.dma import Kind, Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.queue import Queue
 from unmask.rtl.retire import Retirement
 from unmask.rtl.sram import SramWrite
 from unmask.rtl.unpacking import Unpacking
+from unmask.rtl.walker import Walker
 
 LOAD_OVERHEAD = 7
 """Cycles of a load that are not the memory's: two from the start of an instruction to its first request, five from a beat to its words in
@@ -25,9 +26,9 @@ the SRAM. A machine of latency L has a memory whose first beat comes L - 7 cycle
 class Load(wiring.Component):
     """In order, a burst's request in the first cycle of as many as it has beats, and never a wait for anything but the memory.
 
-    A request that starts in cycle s with n beats in all has taken its cycles at s + n, and the next may start. Its bursts are asked for from
-    s + 2 on, as `Walker` paces them; a beat that is accepted in cycle t is written in cycle t + 5. An instruction retires in the cycle of its
-    last write, or, a SYNC, as soon as all before it have.
+    A request that starts in cycle s with n beats in all has taken its cycles at s + n, and the next may start. Its bursts are asked for
+    from s + 2 on, as `Walker` paces them; a beat that is accepted in cycle t is written in cycle t + 5. An instruction retires in the
+    cycle of its last write, or, a SYNC, as soon as all before it have.
 
     After a fault nothing more is asked for, written from the faulty beat on, or retired; beats under way are taken and dropped.
 

@@ -7,9 +7,10 @@ makes it of a code, `scaled` rounds it, times its scale, to BF16. `scale_of` and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, enum
+from amaranth.lib import data
 
 from unmask.numerics.bf16 import INFINITY_BITS, NAN_BITS
 from unmask.numerics.formats import ElementFormat
@@ -19,7 +20,7 @@ SIGNIFICAND = 7
 """Bits of a BF16 significand behind the hidden one."""
 
 
-class Class(enum.Enum, shape=2):
+class Class(IntEnum):
     """What a decoded element is."""
 
     ZERO = 0

@@ -180,14 +180,16 @@ class Packing(wiring.Component):
         folded = Signal(8 * size, name="bytes")
         choices: dict[int, Value] = {16: codes.as_value(), 32: codes.as_value()}
         for bits in {form.element.bits for form in shape.formats}:
-            choices[bits] = Cat(codes[lane][:bits] for lane in range(self._blocks * mx.BLOCK))
+            choices[bits] = Signal(bits * self._blocks * mx.BLOCK, name=f"packed_{bits}")
+            m.d.comb += choices[bits].eq(Cat(codes[lane][:bits] for lane in range(self._blocks * mx.BLOCK)))
+        scales = Signal(8 * max(len(kept), 1), name="scales")
+        m.d.comb += scales.eq(Cat(*kept))
         with m.Switch(coded.kind):
             for kind, bits in enumerate(shape.kinds[:-1]):
                 with m.Case(kind):
                     self._fold(m, folded, choices[bits][: self._filled[kind] * bits], coded.start)
             with m.Default():
-                if kept:
-                    self._fold(m, folded, Cat(*kept), coded.unit)
+                self._fold(m, folded, scales, coded.unit)
         return folded
 
     def _fold(self, m: Module, folded: Signal, window: Value, start: Value) -> None:

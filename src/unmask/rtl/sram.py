@@ -1,7 +1,7 @@
 """On-chip memories: banks of a granule each, with their own row addresses, behind rotation networks.
 
-One class serves all: the vector SRAM (BF16 elements, ports of many elements from any multiple of the granule), the integer SRAM (INT32 words,
-granule 1, wide and single-word ports), the float SRAM (FP32 words, single-word ports).
+One class serves all: the vector SRAM (BF16 elements, ports of many elements from any multiple of the granule), the integer SRAM (INT32
+words, granule 1, wide and single-word ports), the float SRAM (FP32 words, single-word ports).
 """
 
 from __future__ import annotations

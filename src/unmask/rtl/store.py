@@ -10,18 +10,19 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from unmask.rtl.bus import ADDRESS_BITS, WriteBus
-from unmask.rtl.dma import Kind, Shape, Walker
+from unmask.rtl.dma import Kind, Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
 from unmask.rtl.packing import Packing
 from unmask.rtl.queue import Queue
 from unmask.rtl.retire import Retirement
 from unmask.rtl.sram import SramRead
+from unmask.rtl.walker import Walker
 
 STORE_OVERHEAD = 9
-"""Cycles of a store that are not the memory's: eight from the start of an instruction to its first beat on the bus, one from the response to
-the end. A machine of latency L has a memory that responds L - 9 cycles after the last beat of a burst, both of them being accepted at once,
-where a response in the next cycle counts as 1."""
+"""Cycles of a store that are not the memory's: eight from the start of an instruction to its first beat on the bus, and one from a response
+to the retirement. A machine of latency L has a memory that accepts at once and responds L - 9 cycles after the last beat of a burst, a
+response in the next cycle being one."""
 
 
 class Store(wiring.Component):
@@ -74,11 +75,11 @@ class Store(wiring.Component):
         m.submodules.responses = responses = Queue(data.StructLayout({"last": 1, "tag": shape.tag_bits}), shape.bursts)
         packing = Packing(shape)
         m.submodules.packing = EnableInserter(go)(packing)
-        stopped, code, tag = Signal(), Signal(FAULT_BITS), Signal(shape.tag_bits)
+        stopped, spoiled, code, tag = Signal(), Signal(), Signal(FAULT_BITS), Signal(shape.tag_bits)
         may_start, started = Signal(), Signal()
         m.d.comb += [
             go.eq(~bus.wvalid | bus.wready),
-            may_start.eq(retirement.room & ~stopped),
+            may_start.eq(retirement.room & ~stopped & ~spoiled),
             walker.request.payload.eq(self.request.payload),
             walker.request.valid.eq(self.request.valid & may_start),
             self.request.ready.eq(walker.request.ready & may_start),
@@ -96,7 +97,7 @@ class Store(wiring.Component):
         free, burst = ~bus.awvalid | bus.awready, walker.burst.payload
         taken = walker.burst.valid & walker.burst.ready
         m.d.comb += [
-            walker.burst.ready.eq(free & responses.room & ~stopped),
+            walker.burst.ready.eq(free & responses.room & ~stopped & ~spoiled),
             walker.beat.ready.eq(go),
             responses.push.eq(taken),
             responses.item.last.eq(burst.last),
@@ -132,20 +133,23 @@ class Store(wiring.Component):
             error.eq(accepted & bus.bresp[1]),
             of.eq(responses.head.tag),
         ]
-        faulty = Signal()
+        # What the bytes of a beat cannot be made of is found before older instructions have their responses: they still retire.
         m.d.comb += [
-            faulty.eq(error | (packing.fault & go)),
             retirement.done.eq(done & ~stopped),
             self.retire.eq(retirement.retire & ~stopped),
             self.retired.eq(retirement.retired),
-            self.fault.eq(stopped | walker.fault),
-            self.code.eq(Mux(stopped, code, walker.code)),
-            self.tag.eq(Mux(stopped, tag, walker.tag)),
+            self.fault.eq(stopped | spoiled | walker.fault),
+            self.code.eq(Mux(stopped | spoiled, code, walker.code)),
+            self.tag.eq(Mux(stopped | spoiled, tag, walker.tag)),
             self.quiet.eq(~bus.awvalid & ~responses.valid & ~packing.busy & ~done & ~error & ~walker.midway & (~walker.busy | self.fault)),
             self.idle.eq(self.quiet & retirement.empty),
         ]
-        with m.If(faulty & ~stopped):
-            m.d.sync += [stopped.eq(1), code.eq(Mux(error, Fault.MEMORY, Fault.ALIGNMENT)), tag.eq(Mux(error, of, packing.fault_tag))]
+        with m.If(packing.fault & go & ~spoiled & ~stopped):
+            m.d.sync += [spoiled.eq(1), code.eq(Fault.ALIGNMENT), tag.eq(packing.fault_tag)]
+        with m.If(error & ~stopped):
+            m.d.sync += [stopped.eq(1), code.eq(Fault.MEMORY), tag.eq(of)]
+        with m.Elif(spoiled & accepted & (responses.head.tag == tag)):
+            m.d.sync += stopped.eq(1)
         with m.If(self.clear):
-            m.d.sync += stopped.eq(0)
+            m.d.sync += [stopped.eq(0), spoiled.eq(0)]
         return m

@@ -124,9 +124,7 @@ class Unpacking(wiring.Component):
         size = self._shape.beat_bytes
         carried = Signal(8 * _MOST_CARRIED)
         beat = Signal(8 * size)
-        turned = Signal(
-            data.StructLayout({"position": position.shape(), "bytes": 8 * size, "carried": 8 * _MOST_CARRIED}), name="turned"
-        )
+        turned = Signal(data.StructLayout({"position": position.shape(), "bytes": 8 * size, "carried": 8 * _MOST_CARRIED}), name="turned")
         with m.If(self.valid):
             m.d.sync += beat.eq(self.data)
         m.d.sync += [turned.position.eq(position), turned.bytes.eq(rotate(m, beat, position.turn, 8, "turn"))]
@@ -134,7 +132,7 @@ class Unpacking(wiring.Component):
             m.d.sync += [carried.eq(beat[-8 * _MOST_CARRIED :]), turned.carried.eq(carried)]
         return turned
 
-    def _window(self, turned: data.View) -> list[Value]:
+    def _window(self, m: Module, turned: data.View) -> Signal:
         """The window's bytes."""
         shape, start = self._shape, turned.position.start
         whole = [turned.bytes.word_select(index, 8) for index in range(shape.beat_bytes)]
@@ -148,12 +146,14 @@ class Unpacking(wiring.Component):
                 if index + back + 1 < max(self._steps) and (back == 0 or index + back + 1 < 4):
                     byte = Mux(start == index + back + 1, carried[back], byte)
             window.append(byte)
-        return window
+        result = Signal(8 * count, name="window")
+        m.d.comb += result.eq(Cat(*window))
+        return result
 
     def _elements(self, m: Module, turned: data.View) -> None:
         """Lanes of the window, then what is written."""
         shape, granule = self._shape, self._shape.granule
-        position, window = turned.position, Cat(*self._window(turned))
+        position, window = turned.position, self._window(m, turned)
         lanes = max(2 * shape.words, shape.lanes)
         formats = [form.element for form in shape.formats]
         raw, mask = Signal(data.ArrayLayout(16, lanes)), Signal(lanes)
