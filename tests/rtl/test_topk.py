@@ -53,7 +53,9 @@ def test_masks_follow_one_another():
         for name, operand in (("kind", kind), ("k", k), ("value", int(value[0]))):
             columns[name].append(np.concatenate([[operand], rng.integers(0, 3, count - 1), idle]))
         mask = expected(kind, scores.view(np.float32), eligible, bars.view(np.float32), k, value.view(np.float32)[0])
-        masks.append((np.concatenate([np.zeros(count), np.ones(count), idle[count:]]), np.concatenate([np.zeros(count), mask, idle[count:]])))
+        masks.append(
+            (np.concatenate([np.zeros(count), np.ones(count), idle[count:]]), np.concatenate([np.zeros(count), mask, idle[count:]]))
+        )
     inputs = {name: np.concatenate(parts) for name, parts in columns.items()}
     total = len(inputs["valid"])
     found = Simulation(MaskUnit(ENTRIES, LONGEST)).run(inputs, total + MASK_REGISTERS)

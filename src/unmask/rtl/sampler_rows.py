@@ -191,7 +191,7 @@ class RowState(wiring.Component):
         """The window sum after a vector; terms scaled beforehand stay where they are, whatever their level."""
         store = self._store(m, "window", LEVEL_BITS + 2 * COUNTER_BITS, keeps, writes)
         # A memory of zeros holds rows without terms.
-        level = wire(m, (store.before[:LEVEL_BITS] ^ Const(NO_LEVEL, LEVEL_BITS)).as_signed())
+        level = wire(m, _flipped(store.before[:LEVEL_BITS]).as_signed())
         counters = store.before[LEVEL_BITS:]
         upper, lower = counters[:COUNTER_BITS], counters[COUNTER_BITS:]
         there = Node(level, upper, lower)
@@ -200,7 +200,7 @@ class RowState(wiring.Component):
         padding = Const(0, COUNTER_BITS - len(self.upper))
         new = Node(new_level, *(wire(m, Cat(counter & gate, padding)) for counter in (self.upper, self.lower)))
         node = merge(m, there, new, stays=~samples)
-        m.d.comb += store.after.eq(Cat(node.level ^ Const(NO_LEVEL, LEVEL_BITS), node.upper[:COUNTER_BITS], node.lower[:COUNTER_BITS]))
+        m.d.comb += store.after.eq(Cat(_flipped(node.level), node.upper[:COUNTER_BITS], node.lower[:COUNTER_BITS]))
         return Node(node.level, node.upper[:COUNTER_BITS], node.lower[:COUNTER_BITS])
 
 
@@ -210,6 +210,11 @@ class _Store:
 
     before: Signal
     after: Signal
+
+
+def _flipped(level: Value) -> Value:
+    """A level as it is stored, and back: `NO_LEVEL` as 0."""
+    return Cat(level[: LEVEL_BITS - 1], ~level[LEVEL_BITS - 1])
 
 
 def _parts_of(sampled: Value) -> tuple[Value, Value, Value]:

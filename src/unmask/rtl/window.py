@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Module, Mux, Value, ValueLike, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Value, ValueLike, signed
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -53,40 +53,66 @@ class Node:
     lower: Value
 
 
-def merge(m: Module, a: Node, b: Node, stays: ValueLike = 0) -> Node:
+@dataclass(frozen=True)
+class _Move:
+    """What becomes of the counters of two sums, 1 bit each: whether they stay, and whether the upper one becomes the lower one."""
+
+    first_stays: Value
+    first_falls: Value
+    second_stays: Value
+    second_falls: Value
+
+    def packed(self) -> Value:
+        return Cat(self.first_stays, self.first_falls, self.second_stays, self.second_falls)
+
+
+def _compare(m: Module, a: Value, b: Value) -> tuple[_Move, Value]:
+    """What becomes of the counters of sums at two levels, and the level of their sum."""
+    higher = wire(m, b > a)
+    move = _Move(~higher, _follows(m, b, a), higher | (a == b), _follows(m, a, b))
+    return move, wire(m, Mux(higher, b, a))
+
+
+def _follows(m: Module, high: Value, low: Value) -> Value:
+    """Whether high = low + 1, that is high + ~low = 0, which needs no carry: above the lowest pair of ones exactly one of both is set."""
+    high, low = wire(m, high.as_unsigned()), wire(m, ~low.as_unsigned())
+    return wire(m, (high ^ low) == Cat(Const(0, 1), (high | low)[:-1]))
+
+
+def _add(m: Module, move: _Move, a: tuple[Value, Value], b: tuple[Value, Value]) -> tuple[Value, Value]:
+    first, second = _moved(m, *a, move.first_stays, move.first_falls), _moved(m, *b, move.second_stays, move.second_falls)
+    return wire(m, first[0] + second[0]), wire(m, first[1] + second[1])
+
+
+def _moved(m: Module, upper: Value, lower: Value, stays: Value, falls: Value) -> tuple[Value, Value]:
+    stay, fall = stays.replicate(len(upper)), falls.replicate(len(upper))
+    return wire(m, upper & stay), wire(m, (lower & stay) | (upper & fall))
+
+
+def merge(m: Module, a: Node, b: Node, stays: Value) -> Node:
     """The sum of two sums of equally long counters, which get one bit longer; `stays`: b counts at the higher level as it is."""
-    difference = wire(m, a.level - b.level)
-    keeps_b = wire(m, (difference <= 0) | stays)
-    keeps_a = wire(m, ~difference[-1])
-    upper, lower = zip(_moved(m, a, keeps_a, difference == -1), _moved(m, b, keeps_b, ~keeps_b & (difference == 1)), strict=True)
-    level = Mux(difference[-1], b.level, a.level)
-    return Node(wire(m, level), wire(m, upper[0] + upper[1]), wire(m, lower[0] + lower[1]))
-
-
-def _moved(m: Module, node: Node, stays: Value, falls: Value) -> tuple[Value, Value]:
-    """The counters of a node at the higher of both levels."""
-    width, falls = len(node.upper), wire(m, falls)
-    upper = node.upper & stays.replicate(width)
-    return wire(m, upper), wire(m, (node.lower & stays.replicate(width)) | (node.upper & falls.replicate(width)))
+    move, level = _compare(m, a.level, b.level)
+    move = _Move(move.first_stays, move.first_falls, wire(m, move.second_stays | stays), wire(m, move.second_falls & ~stays))
+    return Node(level, *_add(m, move, (a.upper, a.lower), (b.upper, b.lower)))
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term before it is put in place: significand (signed, 9 bits) times 2^place in 64 bits, 0 <= place + `_FLOOR` < 2^7; and its level."""
+    """A term before it is put in place: significand (signed, 9 bits) times 2^(place - `_FLOOR`), the place of 7 bits; and its level."""
 
     level: Value
     significand: Value
     place: Value
 
-    def node(self, m: Module) -> Node:
-        """The term in both bins; bits below them are cut off, towards minus infinity."""
+    def counters(self, m: Module) -> tuple[Value, Value]:
+        """The term in both bins, upper and lower; bits below them are cut off, towards minus infinity."""
         value = wire(m, self.significand.as_signed())
         for index in range(len(self.place)):
             # A significand never leaves the term, so bits above it are sign and need no multiplexer.
             width = min(len(value) + (1 << index), TERM_BITS + _FLOOR)
             value = wire(m, Mux(self.place[index], value << (1 << index), value)[:width].as_signed())
         whole = wire(m, value[_FLOOR : TERM_BITS + _FLOOR])
-        return Node(self.level, whole[BIN_BITS:], whole[:BIN_BITS])
+        return whole[BIN_BITS:], whole[:BIN_BITS]
 
 
 def term(m: Module, kind: Value, x: ValueLike, weight: Weight, counts: Value) -> tuple[Term, Value]:
@@ -145,23 +171,30 @@ class WindowTree(wiring.Component):
 
     @staticmethod
     def places(lanes: int) -> int:
-        """Where registers can go: before the terms are put in place, and after every second merge."""
-        return 1 + -(-exact_log2(lanes) // LEVELS_PER_PLACE)
+        """Where registers can go: before the terms are put in place, after the first merge, and after every second one from there."""
+        return 2 + exact_log2(lanes) // LEVELS_PER_PLACE
 
     def elaborate(self, _: object) -> Module:
         m = Module()
-        p = Pipeline(m, self.places(len(self.mask)), self._registers)
-        lanes = [self._lane(m, index) for index in range(len(self.mask))]
+        count = len(self.mask)
+        p = Pipeline(m, self.places(count), self._registers)
+        lanes = [self._lane(m, index) for index in range(count)]
         invalid = wire(m, Cat(bad for _, bad in lanes).any())
-        invalid, *later = p.cut(invalid, *(Cat(t.level, t.significand, t.place) for t, _ in lanes))
-        nodes = [_term_of(packed).node(m) for packed in later]
-        for level in range(self._levels):
-            if level and level % LEVELS_PER_PLACE == 0:
-                invalid, *nodes = _cut(p, invalid, nodes)
-            nodes = [merge(m, low, high) for low, high in zip(nodes[::2], nodes[1::2], strict=True)]
-        invalid, root = _cut(p, invalid, nodes)
+        # Levels are compared a place ahead of the counters that move by them.
+        moves, levels = _planned(m, [t.level for t, _ in lanes], 1)
+        packed = [wire(m, Cat(t.significand, t.place)) for t, _ in lanes]
+        invalid, moves, levels, packed = _cut(p, invalid, moves, levels, packed)
+        sums = [Term(levels[0], value[:9], value[9:]).counters(m) for value in packed]
+        while moves:
+            ahead, levels_ahead = _planned(m, levels, LEVELS_PER_PLACE)
+            for of_level in moves:
+                sums = [_add(m, move, *pair) for move, pair in zip(of_level, zip(sums[::2], sums[1::2], strict=True), strict=True)]
+            width = len(sums[0][0])
+            invalid, moves, levels, packed = _cut(p, invalid, ahead, levels_ahead, [wire(m, Cat(*counters)) for counters in sums])
+            sums = [(value[:width], value[width:]) for value in packed]
         p.done()
-        m.d.comb += [self.level.eq(root.level), self.upper.eq(root.upper), self.lower.eq(root.lower), self.invalid.eq(invalid)]
+        (level,), ((upper, lower),) = levels, sums
+        m.d.comb += [self.level.eq(level), self.upper.eq(upper), self.lower.eq(lower), self.invalid.eq(invalid)]
         return m
 
     def _lane(self, m: Module, index: int) -> tuple[Term, Value]:
@@ -169,12 +202,21 @@ class WindowTree(wiring.Component):
         return term(m, Value.cast(self.kind), self.values[index], weight, self.mask[index])
 
 
-def _term_of(packed: Value) -> Term:
-    return Term(packed[:LEVEL_BITS].as_signed(), packed[LEVEL_BITS : LEVEL_BITS + 9], packed[LEVEL_BITS + 9 :])
+def _planned(m: Module, levels: list[Value], most: int) -> tuple[list[list[_Move]], list[Value]]:
+    """The moves of the next merges, as many as there are but not more than `most`, and the levels after them."""
+    moves = []
+    while len(levels) > 1 and len(moves) < most:
+        compared = [_compare(m, a, b) for a, b in zip(levels[::2], levels[1::2], strict=True)]
+        moves.append([move for move, _ in compared])
+        levels = [level for _, level in compared]
+    return moves, levels
 
 
-def _cut(p: Pipeline, invalid: Value, nodes: list[Node]) -> list[Value | Node]:
-    width = len(nodes[0].upper)
-    invalid, *later = p.cut(invalid, *(Cat(node.level, node.upper, node.lower) for node in nodes))
-    split = LEVEL_BITS + width
-    return [invalid, *(Node(packed[:LEVEL_BITS].as_signed(), packed[LEVEL_BITS:split], packed[split:]) for packed in later)]
+def _cut(
+    p: Pipeline, invalid: Value, moves: list[list[_Move]], levels: list[Value], sums: list[Value]
+) -> tuple[Value, list[list[_Move]], list[Value], list[Value]]:
+    flat = [move.packed() for of_level in moves for move in of_level]
+    invalid, *later = p.cut(invalid, *flat, *levels, *sums)
+    split = iter(later)
+    moved = [[_Move(*next(split)) for _ in of_level] for of_level in moves]
+    return invalid, moved, [next(split) for _ in levels], list(split)
