@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,22 +15,27 @@ from unmask.compiler.routing import even_routing
 from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.compiler.schedule import runs_of
 from unmask.decoding.policy import Policy
-from unmask.isa.program import Program
-from unmask.isa.table import Engine
+from unmask.isa.table import Cost, Engine
 from unmask.machine.analytic import Listing, list_ops, time_listing
 from unmask.machine.config import Machine
 from unmask.machine.cycle import Timing
 from unmask.models.layers import Architecture
 
 
-def _work(program: Program, listing: Listing, timing: Timing) -> dict[Part, Work]:
+_runs_of = lru_cache(maxsize=64)(runs_of)
+"""A search tries many machines for one policy."""
+
+
+def _work(listing: Listing, timing: Timing) -> dict[Part, Work]:
     """`work_of`, from what the listing has."""
-    numbers: dict[Part, int] = {}
     labels = [engine.name.lower() for engine in Engine]
-    parts = [
-        numbers.setdefault(Part(phase, labels[engine], op.row.cost.name.lower()), len(numbers))
-        for op, phase, engine in zip(program.ops, program.phases, listing.engines.tolist(), strict=True)
-    ]
+    keys = (listing.phase_numbers * len(Engine) + listing.engines) * len(Cost) + listing.classes
+    found, parts = np.unique(keys, return_inverse=True)
+    numbers: dict[Part, int] = {}
+    for number, key in enumerate(found.tolist()):
+        phase, rest = divmod(key, len(Engine) * len(Cost))
+        engine, kind = divmod(rest, len(Cost))
+        numbers[Part(listing.phases[phase], labels[engine], Cost(kind).name.lower())] = number
     counts, weights, operations = (
         np.bincount(parts, listing.repeats * values, len(numbers)) for values in (1, listing.busy + listing.asked, listing.operations)
     )
@@ -52,7 +58,7 @@ def estimate_generation(
     sampling: SamplingProgram = "general",
 ) -> GenerationTime:
     """`time_generation` by the analytic reading; arguments and errors as there."""
-    runs = runs_of(policy, shape, prompt_length, batch, tokens_per_step)
+    runs = _runs_of(policy, shape, prompt_length, batch, tokens_per_step)
     started = time.perf_counter()
     program = list_step(shape, policy, machine, prompt_length, batch, sampling)
     runs = tuple(replace(run, parameters=run.parameters | even_routing(program, run.entry)) for run in runs)
@@ -63,7 +69,7 @@ def estimate_generation(
         entry = program.entry(run.entry)
         listing = list_ops(entry.ops, entry.phases, machine, run.parameters)
         timings[run.entry] = time_listing(listing, machine)
-        work[run.entry] = _work(entry, listing, timings[run.entry])
+        work[run.entry] = _work(listing, timings[run.entry])
     timed = time.perf_counter()
     rate = tokens_per_step or policy.gen_length / sum(run.count for run in runs)
     return GenerationTime(

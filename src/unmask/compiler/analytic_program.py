@@ -124,19 +124,20 @@ def _context(machine: Machine, hbm: Hbm, emitter: type[Emitter]) -> Context:
 def _fitting(
     emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine
 ) -> tuple[Context, Tiling]:
-    """As of `unmask.compiler.assembly`; tiles that do not fit are found without emitting anything."""
+    """As of `unmask.compiler.assembly`; once one has not fitted, whether tiles fit is found out without emitting anything."""
     overflow: SramOverflow | None = None
     for tiling in assembly._tilings(rows, sequences, machine.vector.accumulators):
+        c = _context(machine, hbm, _Prompt if overflow is None else _Silent)
         try:
-            emit(_context(machine, hbm, _Silent), tiling)
+            emit(c, tiling)
         except SramOverflow as error:
             overflow = error
             continue
         whole = assembly._whole_tiles(tiling, machine)
-        if assembly._cost(whole, rows, sequences, machine) < assembly._cost(tiling, rows, sequences, machine):
-            tiling = whole
-        c = _context(machine, hbm, _Prompt)
-        emit(c, tiling)
+        better = assembly._cost(whole, rows, sequences, machine) < assembly._cost(tiling, rows, sequences, machine)
+        if better or overflow is not None:
+            c, tiling = _context(machine, hbm, _Prompt), whole if better else tiling
+            emit(c, tiling)
         return c, tiling
     raise UnmaskError(f"machine {machine.name} cannot run this model and policy: {overflow}")
 

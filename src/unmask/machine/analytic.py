@@ -29,8 +29,11 @@ from unmask.machine.cycle import PIPELINED, Timing, check_depth, check_semaphore
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-_FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT", "S_LI", "S_ADDI", "S_ADD", "S_MULI", "S_XORI", "S_LD")}
+_FLOW: dict[str, int] = {
+    name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT", "S_LI", "S_ADDI", "S_ADD", "S_MULI", "S_XORI", "S_LD")
+}
 _TRANSFERS = frozenset(row.name for row in INSTRUCTIONS if row.cost in (Cost.DMA, Cost.GATHER))
+_NONE = (NO_SEMAPHORE, NO_SEMAPHORE)
 _ROOM = 64
 """Tokens that a semaphore may have outstanding before the walk starts again with more room."""
 _ERRORS = {
@@ -49,6 +52,7 @@ class Listing:
         repeats: int64, how often it runs: the product of the trip counts around it.
         moved: float64, bytes of HBM that it moves each time, on average over its addresses.
         asked: int64, bytes of HBM that it names each time.
+        classes: int64, number of its cost class.
         operations: int64, each time: of the matrix engine a multiplication and an addition for every product; of the vector engine one for
             every element.
         phases: names, by their number in the table.
@@ -58,8 +62,14 @@ class Listing:
     repeats: I64
     moved: F64
     asked: I64
+    classes: I64
     operations: I64
     phases: tuple[str, ...]
+
+    @property
+    def phase_numbers(self) -> I64:
+        """Place in `phases` of each instruction's phase."""
+        return self.table[:, kernels.PHASE]
 
     @property
     def engines(self) -> I64:
@@ -70,31 +80,41 @@ class Listing:
     def busy(self) -> I64:
         """Cycles for which each instruction keeps its engine each time; 0 of load and store, whose time the memory decides."""
         whole = self.table[:, kernels.OCCUPANCY] + self.table[:, kernels.LATENT]
-        return np.where(np.isin(self.engines, PIPELINED), 0, whole)
+        return np.where((self.engines == Engine.LOAD) | (self.engines == Engine.STORE), 0, whole)
 
 
-def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> list[list[int]]:
-    """Rows of the table but for what transfers take."""
-    table: list[list[int]] = []
+def _operations(op: Op) -> int:
+    if op.row.engine is Engine.MATRIX:
+        return 2 * int(op.operands["m"] * op.operands["n"] * op.operands["k"])
+    if op.row.engine is Engine.VECTOR:
+        return prod(int(op.operands[name]) for name in ("rows", "cols", "count") if name in op.operands)
+    return 0
+
+
+def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> tuple[list[int], list[int], list[int]]:
+    """The table, row after row, but for what transfers take; cost classes; operations."""
+    table: list[int] = []
+    classes: list[int] = []
+    operations: list[int] = []
     starts: list[int] = []
     known: dict[str, tuple[int, int]] = {}
     for index, (op, phase) in enumerate(zip(ops, numbers, strict=True)):
         name, operands = op.name, op.operands
         kind, engine = _FLOW.get(name, kernels.PLAIN), 0
-        target = value = rd = rs = rt = occupancy = latency = 0
-        address, scales = -1, 0
+        target = value = rd = rs = rt = done = 0
+        address, scales, cost, cycles = -1, 0, Cost.SEQUENCER, (0, 0)
         try:
             if kind != kernels.PLAIN:
                 if name not in known:
                     known[name] = cost_of(op, machine)
-                occupancy, latency = known[name]
+                cycles = known[name]
             elif name in _TRANSFERS:
-                engine = op.row.engine
+                engine, cost = op.row.engine, op.row.cost
                 address = operands["table"] if name == "L_GATHER" else operands["dst" if engine is Engine.STORE else "src"]
                 scales = operands["ids"] if name == "L_GATHER" else operands.get("scales", 0)
             else:
-                engine = engine_of(op)
-                occupancy, latency = cost_of(op, machine)
+                engine, cost, done = engine_of(op), op.row.cost, _operations(op)
+                cycles = cost_of(op, machine)
         except UnmaskError as error:
             raise UnmaskError(f"instruction {index}: {error}") from None
         if kind >= kernels.S_LI:
@@ -106,15 +126,12 @@ def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> list[l
             target = starts.pop()
         elif kind == kernels.SEM_SET:
             target, value = operands["semaphore"], operands["value"]
-        wait0, wait1 = _two(op.wait)
-        signal0, signal1 = _two(op.signal)
-        row = [kind, engine, phase, wait0, wait1, signal0, signal1, target, value, rd, rs, rt, address, scales, occupancy, latency, 0, 0, 0]
-        table.append(row)
-    return table
-
-
-def _two(semaphores: tuple[int, ...]) -> tuple[int, int]:
-    return (*semaphores, NO_SEMAPHORE, NO_SEMAPHORE)[:2] if semaphores else (NO_SEMAPHORE, NO_SEMAPHORE)
+        wait = (*op.wait, *_NONE)[:2] if op.wait else _NONE
+        signal = (*op.signal, *_NONE)[:2] if op.signal else _NONE
+        table += (kind, engine, phase, *wait, *signal, target, value, rd, rs, rt, address, scales, *cycles, 0, 0, 0)
+        classes.append(cost)
+        operations.append(done)
+    return table, classes, operations
 
 
 def _set_transfers(table: I64, ops: Sequence[Op], machine: Machine, words: I64) -> tuple[F64, I64]:
@@ -145,14 +162,6 @@ def _repeats(table: I64) -> I64:
     return np.array(repeats, np.int64)
 
 
-def _operations(op: Op) -> int:
-    if op.row.engine is Engine.MATRIX:
-        return 2 * int(op.operands["m"] * op.operands["n"] * op.operands["k"])
-    if op.row.engine is Engine.VECTOR:
-        return prod(int(op.operands[name]) for name in ("rows", "cols", "count") if name in op.operands)
-    return 0
-
-
 def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine, parameters: Mapping[int, int] | None = None) -> Listing:
     """Instructions of one entry, with the phase of each, in numbers; `parameters` as of `analytic_time`.
 
@@ -161,13 +170,13 @@ def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine, paramet
     """
     names = tuple(dict.fromkeys(phases))
     number = {name: index for index, name in enumerate(names)}
-    table = np.array(_rows(ops, [number[phase] for phase in phases], machine), np.int64)
+    rows, classes, operations = _rows(ops, [number[phase] for phase in phases], machine)
+    table = np.array(rows, np.int64).reshape(-1, kernels.COLUMNS)
     words = np.zeros(max(parameters or {}, default=-1) + 1, np.int64)
     for address, value in (parameters or {}).items():
         words[address] = value
     moved, asked = _set_transfers(table, ops, machine, words)
-    operations = np.array([_operations(op) for op in ops], np.int64)
-    return Listing(table, _repeats(table), moved, asked, operations, names)
+    return Listing(table, _repeats(table), moved, asked, np.array(classes), np.array(operations), names)
 
 
 def time_listing(listing: Listing, machine: Machine) -> Timing:

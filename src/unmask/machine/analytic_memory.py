@@ -26,8 +26,8 @@ I64 = NDArray[np.int64]
 
 _ALIGNMENT = 64
 """Bytes: where the compiler lets regions of HBM begin."""
-_COPIES, _ALONE, _PAUSE = 5, 3, 40
-_LARGE_BYTES, _STREAM_BYTES, _LATENCY_BYTES = 2**17, 2**20, 2**14
+_COPIES, _ALONE, _PAUSE = 4, 3, 40
+_LARGE_BYTES, _STREAM_BYTES, _LATENCY_BYTES = 2**17, 2**19, 2**14
 _SPREAD = 389
 
 
@@ -158,7 +158,7 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
     """Try transfers on the memory's model, some that follow each other and some alone."""
     t = np.array(memory, np.int64)
     op = np.zeros(kernels.COLUMNS, np.int64)
-    op[kernels.ADDRESS0 : kernels.COLUMNS] = transfer
+    op[kernels.ADDRESS0 : kernels.ADDRESS0 + len(transfer)] = transfer
     state, start = _in_use(t), 4 * memory[kernels.REFI] // kernels.TICKS
     elements, scales = place.elements, place.scales
     ends, alone = [], []
