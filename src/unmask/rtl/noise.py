@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from amaranth.hdl import Cat, Const, Module, Mux, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -42,7 +44,7 @@ def negative_log(p: Pipeline, value: Value, fraction: int) -> Value:
     low_bits = LOG_FRACTION - 1 - LOG_INDEX_BITS
     segment, step = distance[low_bits:], distance[low_bits - LOG_STEP_BITS : low_bits]
     entries = [int(entry) - (1 << LOG_ROM_FRACTION) for entry in LOG_ROM]
-    slopes = [after - before for before, after in zip(entries, entries[1:], strict=False)]
+    slopes = [after - before for before, after in itertools.pairwise(entries)]
     # A distance of 1/2 itself is the last entry, without a step.
     last, index = segment[-1], segment[:-1]
     count = 1 << LOG_INDEX_BITS

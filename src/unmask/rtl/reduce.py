@@ -85,7 +85,7 @@ class MaxTree(wiring.Component):
     @staticmethod
     def places(lanes: int) -> int:
         """Where registers can go: before every third comparison but the first, and at the end."""
-        return max(1, -(-exact_log2(lanes) // LEVELS_PER_PLACE))
+        return max(1, -(-int(exact_log2(lanes)) // LEVELS_PER_PLACE))
 
     def elaborate(self, _: object) -> Module:
         m = Module()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import enum, wiring
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -29,7 +30,7 @@ _FP32_FRACTION = 23
 _MINUS_INFINITY = 0xFF800000
 
 
-class RowOp(enum.IntEnum, shape=3):
+class RowOp(enum.IntEnum):
     """What a row's vectors are to it.
 
     SAMPLE: V_SAMPLE. FIXED: V_RED_SUM and V_RED_SUM_GE. SCALED: V_RED_SUM_WIN. MAX: V_RED_MAX and V_RED_MAX_IDX, which keep nothing.
@@ -133,9 +134,7 @@ class RowState(wiring.Component):
         done, row, sampled, replaced, level, invalid, fixed, sign = beside
         unit = floating.BIAS + width - 2
         exponent = wire(m, Mux(fixed, unit - accumulator.VECTOR_FRACTION, unit - TERM_BITS)[:9])
-        rounded = floating.packed(
-            m, floating.Unrounded(sign, mantissa, exponent, invalid, Const(0, 1)), zeros, _FP32_FRACTION, right=False
-        )
+        rounded = floating.packed(m, floating.Unrounded(sign, mantissa, exponent, invalid, Const(0, 1)), zeros, _FP32_FRACTION, right=False)
         done, row, sampled, replaced, level, rounded = p.cut(done, row, sampled, replaced, level, rounded)
         p.done()
         score, companion, candidate = _parts_of(sampled)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import enum, wiring
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -18,7 +19,7 @@ MASK_REGISTERS = 2
 """Cycles between the last score's successor and the first mask bit."""
 
 
-class Mask(enum.IntEnum, shape=2):
+class Mask(enum.IntEnum):
     """Which entries a mask marks: the k highest; the highest and all that reach a value; the prefix of ranks that reach their bars."""
 
     TOPK = 0
@@ -129,8 +130,8 @@ class MaskUnit(wiring.Component):
 
     def _sorter(self, m: Module, here: Value, key: Value) -> list[_Place]:
         """The places, ranked by score and then by number; each either keeps its entry, or takes its neighbour's or the new one."""
-        bits = range(self._longest)
-        places = [_Place(*(Signal(s, name=f"{n}_{i}") for n, s in (("taken", 1), ("key", _WORD), ("entry", bits)))) for i in range(self._entries)]
+        shapes = (("taken", 1), ("key", _WORD), ("entry", range(self._longest)))
+        places = [_Place(*(Signal(shape, name=f"{name}_{index}") for name, shape in shapes)) for index in range(self._entries)]
         new = Cat(Const(1, 1), key, here[: len(places[0].entry)])
         passed = [wire(m, self.first | ~place.taken | (key > place.key)) for place in places]
         inserts = wire(m, self.valid & self.eligible)

@@ -8,10 +8,11 @@ high 32 bits of each 64-bit term, modulo 2^32, as the upper and the low ones as 
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Value, ValueLike, signed
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -32,7 +33,7 @@ _SIGNIFICAND = 7
 _FLOOR = 8  # Bits below the last place of a term that a significand can reach without vanishing.
 
 
-class Sum(enum.IntEnum, shape=2):
+class Sum(enum.IntEnum):
     """What the tree adds up.
 
     WINDOW: weights, each at its own level: V_SAMPLE. FIXED: values, with `accumulator.VECTOR_FRACTION` fraction bits: V_RED_SUM and
@@ -172,7 +173,7 @@ class WindowTree(wiring.Component):
     @staticmethod
     def places(lanes: int) -> int:
         """Where registers can go: before the terms are put in place, after the first merge, and after every second one from there."""
-        return 2 + exact_log2(lanes) // LEVELS_PER_PLACE
+        return 2 + int(exact_log2(lanes)) // LEVELS_PER_PLACE
 
     def elaborate(self, _: object) -> Module:
         m = Module()
@@ -204,7 +205,7 @@ class WindowTree(wiring.Component):
 
 def _planned(m: Module, levels: list[Value], most: int) -> tuple[list[list[_Move]], list[Value]]:
     """The moves of the next merges, as many as there are but not more than `most`, and the levels after them."""
-    moves = []
+    moves: list[list[_Move]] = []
     while len(levels) > 1 and len(moves) < most:
         compared = [_compare(m, a, b) for a, b in zip(levels[::2], levels[1::2], strict=True)]
         moves.append([move for move, _ in compared])
