@@ -18,6 +18,7 @@ from unmask.cli.disasm import disasm
 from unmask.cli.eval import evaluate
 from unmask.cli.formats import formats
 from unmask.cli.gatesim import gatesim
+from unmask.cli.fuzz import fuzz
 from unmask.cli.generate import generate
 from unmask.cli.golden import golden
 from unmask.cli.isa import isa
@@ -75,6 +76,7 @@ app.command("policies")(policies)
 app.command("formats")(formats)
 app.command("quantize")(quantize)
 app.command("golden")(golden)
+app.command("fuzz")(fuzz)
 app.command("train")(train)
 app.command("bound")(bound)
 app.command("eval")(evaluate)

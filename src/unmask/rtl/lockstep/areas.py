@@ -141,16 +141,17 @@ class Memory:
         self._next = start + size + self._rng.choice((0, 0, alignment, 3 * alignment, 40))
         return start
 
-    def find(self, kind: str, rows: int, cols: int) -> Area | None:
-        fitting = [area for area in self.areas if area.kind == kind and area.rows >= rows and area.cols >= cols]
+    def find(self, kind: str, rows: int, cols: int, alignment: int = 1) -> Area | None:
+        """An area of this kind and size that starts at a multiple of so many bytes."""
+        fitting = [a for a in self.areas if a.kind == kind and a.rows >= rows and a.cols >= cols and a.start % alignment == 0]
         return self._rng.choice(fitting) if fitting else None
 
-    def place(self, kind: str, rows: int, cols: int, block_bytes: int = 0) -> Area | None:
+    def place(self, kind: str, rows: int, cols: int, block_bytes: int = 0, alignment: int = 1) -> Area | None:
         """Room for a matrix that is going to be written, or is filled by `fill`."""
         unit = {"bf16": BF16_BYTES, "int": INT32_BYTES, "bool": INT32_BYTES}.get(kind, 1)
         if unit == 1:
             stride = cols + self._rng.choice((0, 0, 1, 3))
-            start, scales = self._room(rows * stride * block_bytes, self._alignment), self._room(rows * stride, 1)
+            start, scales = self._room(rows * stride * block_bytes, max(alignment, self._alignment)), self._room(rows * stride, 1)
             if start is None or scales is None:
                 return None
             return Area(kind, start, scales, rows, cols, stride)

@@ -289,11 +289,13 @@ class Builder:
             if any(r * INT32_BYTES % ALIGNMENT for r, _ in moves):
                 moves, more_rows = [(0, 0)] * len(moves), 0
             moves, more_cols, more_rows = [(0, r) for r, _ in moves], more_rows, 0
+        # A store packs whole blocks into a beat.
+        alignment = block if block and access.write else 1
         area: Area | None = None
         if self.rng.random() < 0.4:
-            area = self.memory.find(kind, rows + more_rows, cols + more_cols)
+            area = self.memory.find(kind, rows + more_rows, cols + more_cols, alignment)
         if area is None:
-            area = self.memory.place(kind, rows + more_rows, cols + more_cols, block)
+            area = self.memory.place(kind, rows + more_rows, cols + more_cols, block, alignment)
             if area is not None:
                 # What is to be written is filled too: a program that writes too little is found out.
                 area = self.memory.fill(area, block)

@@ -17,7 +17,7 @@ from unmask.machine.config import Machine
 from unmask.rtl.lockstep.build import harness
 from unmask.rtl.lockstep.compare import Comparison, Mismatch, compare
 from unmask.rtl.lockstep.coverage import Coverage, universe
-from unmask.rtl.lockstep.faulty import FAULT_KINDS, FaultyCase, faulty
+from unmask.rtl.lockstep.faulty import EVERY, FAULT_KINDS, FaultyCase, faulty
 from unmask.rtl.lockstep.generator import Case, generate
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Expected, expect
@@ -26,7 +26,7 @@ from unmask.rtl.lockstep.shrink import shrink
 
 CHUNK = 20
 """Programs that one process of the harness runs."""
-_STALLED, _FAULTY, _EVERY = 4, 9, 10
+_STALLED, _FAULTY = 4, 9
 """Of ten programs, one runs on a memory of random latency, and one ends in a fault."""
 _PATIENCE = 4
 """A program has run away after so many times the cycles that it should take."""
@@ -115,13 +115,13 @@ def chunk(program: Path, machine: Machine, unit: str, seed: int, numbers: Sequen
     bad: dict[int, FaultyCase] = {}
     jobs: list[Job] = []
     for number in numbers:
-        if number % _EVERY == _FAULTY:
+        if number % EVERY == _FAULTY:
             bad[number] = faulty(seed, number, machine, names)
             jobs.append(bad[number].job)
         else:
             case = generate(seed, number, machine, names)
             cases[number] = case, _expect(case, machine, coverage)
-            jobs.append(_job(*cases[number], number % _EVERY == _STALLED))
+            jobs.append(_job(*cases[number], number % EVERY == _STALLED))
     log = execute(program, jobs, delays_of(machine), seed)
     ends = outcomes(log, len(jobs))
     places = [place for place, number in enumerate(numbers) if number in cases]
@@ -130,7 +130,7 @@ def chunk(program: Path, machine: Machine, unit: str, seed: int, numbers: Sequen
     renumber[places] = np.arange(len(places))
     log = log[renumber[log["program"]] >= 0]
     log["program"] = renumber[log["program"]]
-    timed = [number % _EVERY != _STALLED for number in kept]
+    timed = [number % EVERY != _STALLED for number in kept]
     result.take(compare([cases[n][1] for n in kept], log, [ends[place] for place in places], timed), kept)
     for place, number in enumerate(numbers):
         if number in bad:
@@ -227,9 +227,9 @@ def save_failure(
     Raises:
         UnmaskError: a faulty program, which is its seed and number and nothing else; or the file cannot be written.
     """
-    if number % _EVERY == _FAULTY:
+    if number % EVERY == _FAULTY:
         raise UnmaskError(f"program {number} of seed {seed} is meant to end in a fault: there is nothing to shrink")
-    stalls = number % _EVERY == _STALLED
+    stalls = number % EVERY == _STALLED
     case = generate(seed, number, machine, instructions_of(unit))
     if verdicts([case], machine, unit, stalls)[0]:
         case = shrink(case, machine, lambda cases: verdicts(cases, machine, unit, stalls), progress)

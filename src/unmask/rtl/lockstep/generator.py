@@ -119,13 +119,18 @@ class _Generator:
         self._try(self._floats)
 
     def _tile(self, rows: int, cols: int) -> None:
-        name = self._rng.choice([n for n in ("L_VEC", "L_VEC", "L_MX") if n in self._all])
-        self._b.instruction(name, rows=rows, cols=cols)
+        self._b.instruction(self._choose("L_VEC", "L_VEC", "L_MX"), rows=rows, cols=cols)
+
+    def _choose(self, *names: str) -> str:
+        """One of the instructions that the engine has."""
+        if not (there := [name for name in names if name in self._all]):
+            raise Unavailable
+        return self._rng.choice(there)
 
     def _floats(self) -> None:
         """Words of the float SRAM: BF16 values of a tile, picked one by one, constants, or integers."""
         rng = self._rng
-        name = rng.choice(("V_RED_MAX_IDX", "V_RED_MAX_IDX", "F_FROM_INT", "F_UNIFORM", "F_FILL", "V_RED_MAX"))
+        name = self._choose("V_RED_MAX_IDX", "V_RED_MAX_IDX", "F_FROM_INT", "F_UNIFORM", "F_FILL", "V_RED_MAX")
         if name in ("V_RED_MAX_IDX", "V_RED_MAX"):
             rows = min(rng.randint(8, 24), self._machine.vector.accumulators)
             self._b.instruction("L_VEC", rows=rows, cols=self._machine.vector.granule)
@@ -183,7 +188,7 @@ class _Generator:
     def _load_word(self) -> None:
         """S_LD of a word that a load has just brought, and an instruction whose constant it is."""
         b, rng = self._b, self._rng
-        if b.loops:
+        if b.loops or "I_FILL" not in self._all:
             raise Unavailable
         node = b.instruction("L_INT", count=rng.randint(1, 8), boolean=0)
         offset = rng.randrange(int(node.constants["count"]))
@@ -226,7 +231,7 @@ class _Generator:
     def _ring(self) -> None:
         """A stream through one or two buffers: load, compute, and store or reduce, each stage as far ahead as the buffers allow."""
         b, rng = self._b, self._rng
-        if b.loops:
+        if b.loops or not self._all >= {"V_RED_SUM", "V_EXP", "V_MUL_I", "F_FILL"}:
             raise Unavailable
         rows, cols, count, depth = rng.randint(1, 4), b.columns(), rng.randint(2, 6), rng.randint(1, 2)
         reduces = rng.random() < 0.4
@@ -286,14 +291,12 @@ class _Ring:
         load.wait, load.signal = [free], [full]
         body: list[Item] = [load]
         if self._target is None:
-            name = "V_FILL" if not {"V_RED_SUM"} <= self._g._all else "V_RED_SUM"
-            node = self._reduction() if name == "V_RED_SUM" else self._node(name, {"value": 0}, {"dst": (first, self._buffers)}, {})
+            node = self._reduction()
             node.wait, node.signal = [full], [free]
             body.append(node)
         else:
             where = (second, self._results) if self._results else (first, self._buffers)
-            lanes = [n for n in ("V_EXP", "V_MUL_I") if n in self._g._all]
-            name = rng.choice(lanes)
+            name = rng.choice(("V_EXP", "V_MUL_I"))
             extra = {"value": values.bf16(b.numbers)} if name == "V_MUL_I" else {}
             node = self._node(name, extra, {"a": (first, self._buffers), "dst": where}, {})  # type: ignore[arg-type]
             store = self._node("ST_VEC", {}, {"src": where}, {"dst": self._target})
