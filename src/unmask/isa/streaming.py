@@ -40,7 +40,7 @@ STREAMING: tuple[Instruction, ...] = (
         (reg("dst", "float SRAM address of the result"), _A, _TOP, _ROWS, _COLS, _A_STRIDE, _RUNNING),
         "adds what V_EXP_WIN made of a row to the row's window sum, two counters of 32 bits and carries at the level of its maximum: when "
         "the level rises by one the upper counter becomes the lower one, by more both are cleared; float_sram[dst + r] = fp32(the sum), "
-        "NaN if it met a NaN; with running = 1 the sums keep their previous content",
+        "NaN if it met a NaN or anything outside [0, 1), which add nothing; with running = 1 the sums keep their previous content",
     ),
     Instruction(
         "V_SAMPLE",
