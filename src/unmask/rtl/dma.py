@@ -83,7 +83,9 @@ class Shape:
             burst_beats: most beats of a burst, a power of two, at most 256; a burst has at most 4 KiB.
             bursts: most bursts under way, and instructions; more than the memory's latency in cycles, and they never limit.
             granule: elements, 8 to 32.
-            lanes: elements of the vector SRAM's port; those of a beat and a granule more, and any byte address will do.
+            lanes: elements of the vector SRAM's port, at least those of a beat. Data at any byte address will do with a granule more,
+                and, of MX that is stored, with a block more and whole blocks; with less, a beat that does not fit is an alignment
+                fault. Words are stored at multiples of their size.
             vector_elements, integer_words: capacities.
             formats: the MX formats by number; may be empty.
             tag_bits: of an instruction's tag.
