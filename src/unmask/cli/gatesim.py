@@ -18,18 +18,21 @@ def gatesim(
     liberty: LibertyOption = None,
     machine: SynthesisMachine = "sampler",
     cycles: Annotated[int, typer.Option(min=1, help="Cycles of random inputs, of a unit other than the sampler.")] = 1000,
+    programs: Annotated[int, typer.Option(min=1, help="Random programs that the sampler runs after its sampling steps.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of random inputs and of the flip-flops' states before reset.")] = 0,
     icarus: Annotated[bool, typer.Option("--icarus", help="Run the netlist in Icarus too, from unknown states.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a unit's mapped netlist on what its RTL is run on and compare every output in every cycle; exit 1 if any bit differs."""
+    from unmask.cli.sampling_run import sampling_recording
     from unmask.silicon.gatesim import compare
     from unmask.silicon.kits import cache_folder, library_named
     from unmask.silicon.units import machine_of
 
-    cache = cache_folder()
+    cache, built = cache_folder(), machine_of(machine, vlen)
+    recorded = sampling_recording(built, cache, programs, seed) if unit == "sampler" else None
     library = library_named(liberty, cache)
-    found = compare(unit, machine_of(machine, vlen), library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus)
+    found = compare(unit, built, library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus, recorded=recorded)
     if as_json:
         print(json.dumps(found.as_dict()))
     else:

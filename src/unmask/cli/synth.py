@@ -33,12 +33,14 @@ def synth(
     as_json: JsonOption = False,
 ) -> None:
     """Synthesize a unit, time it, and measure its power at the activity of a run."""
+    from unmask.cli.sampling_run import sampling_recording
     from unmask.silicon.kits import cache_folder, library_named
     from unmask.silicon.measure import measure
     from unmask.silicon.units import machine_of
 
-    cache = cache_folder()
-    found = measure(unit, machine_of(machine, vlen), library_named(liberty, cache), clock_ps, cache)
+    cache, built = cache_folder(), machine_of(machine, vlen)
+    recorded = sampling_recording(built, cache) if unit == "sampler" else None
+    found = measure(unit, built, library_named(liberty, cache), clock_ps, cache, recorded)
     if as_json:
         print(json.dumps(found.as_dict()))
     else:
@@ -55,6 +57,11 @@ def _show(found: Measurement) -> None:
     if found.macro_bits:
         table.add_row("memory macros", f"{found.macro_bits:,} bits, in none of the above")
     console.print(table)
+    if len(found.parts) > 1:
+        parts = Table("part", "um2", "mW")
+        for part in found.parts:
+            parts.add_row(part.name or "(top)", f"{part.area_um2:,.1f}", f"{part.power_mw:.3f}")
+        console.print(parts)
     blocks = Table("block", "instances", "cells", "um2 each", "um2 in all")
     for block in sorted(found.blocks, key=lambda block: -block.instances * block.area_um2):
         area = "macro" if block.macro_bits else f"{block.area_um2:,.1f}"

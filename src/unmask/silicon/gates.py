@@ -137,8 +137,10 @@ class Gates:
 
     @cached_property
     def outputs(self) -> list[Port]:
-        """Output ports, by name."""
-        return sorted((port for port in self.ports.values() if port.direction == "output"), key=lambda port: port.name)
+        """Output ports, by name; not those that pass the clock on to a memory macro."""
+        clock = set(self.ports[CLOCK].nets) if CLOCK in self.ports else set()
+        outputs = (port for port in self.ports.values() if port.direction == "output" and not clock & set(port.nets))
+        return sorted(outputs, key=lambda port: port.name)
 
     def run(self, stimulus: Bits, seed: int = 0, skip: int = 0) -> tuple[Bits, NDArray[np.int64]]:
         """Simulate, from a random state of every flip-flop.

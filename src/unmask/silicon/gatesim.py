@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 
 from unmask.machine.config import Machine
 from unmask.silicon import icarus
-from unmask.silicon.gates import Bits, Gates
+from unmask.silicon.gates import Gates
 from unmask.silicon.liberty import Library
 from unmask.silicon.measure import random_inputs
+from unmask.silicon.recording import Recording
 from unmask.silicon.reference import rtl_outputs
 from unmask.silicon.synthesis import synthesize
 from unmask.silicon.units import unit_named
@@ -63,7 +65,7 @@ def compare(
     cycles: int,
     seed: int = 0,
     with_icarus: bool = False,
-    recorded: tuple[Bits, Bits, str] | None = None,
+    recorded: Callable[[Gates], Recording] | None = None,
 ) -> Comparison:
     """Run a unit's netlist, from several random states of its flip-flops, on what its RTL was run on.
 
@@ -72,8 +74,7 @@ def compare(
         cycles: of random inputs, if nothing is recorded.
         seed: of the inputs and the power-up states.
         with_icarus: run it in Icarus too, from unknown states.
-        recorded: inputs and outputs of the RTL, [cycles, bits], in the order of `Gates.run`, and what run that is. Both begin with `RESET`
-            cycles of reset.
+        recorded: makes the recording of a run of the RTL for the netlist's ports.
 
     Raises:
         UnmaskError: an unknown unit, a tool that is missing or fails; a unit that can't be simulated by itself and nothing recorded.
@@ -83,22 +84,24 @@ def compare(
     netlist = synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat)
     gates = Gates(netlist)
     if recorded is None:
+        start, inputs = RESET, f"{cycles} cycles of random inputs"
         stimulus = random_inputs(gates, cycles + RESET, seed, RESET)
-        expected = rtl_outputs(unit.build(machine), gates.inputs, gates.outputs, stimulus[RESET:])
-        inputs = f"{cycles} cycles of random inputs"
+        expected = rtl_outputs(unit.build(machine), gates.inputs, gates.outputs, stimulus[start:])
     else:
-        stimulus, expected, inputs = recorded[0], recorded[1][RESET:], recorded[2]
+        run = recorded(gates)
+        start, inputs = run.after_reset(gates.inputs), run.what
+        stimulus, expected = run.inputs, run.outputs[start:]
     runs = {f"levels, power-up state {index}": gates.run(stimulus, seed=seed + index)[0] for index in range(POWER_UPS)}
     if with_icarus:
         runs["icarus"] = icarus.simulate(netlist, gates, stimulus, netlist.folder / "icarus")
     mismatches, first = 0, ""
     for simulator, seen in runs.items():
-        wrong = seen[RESET:] != expected
+        wrong = seen[start:] != expected
         mismatches += int(np.count_nonzero(wrong))
         if not first and wrong.any():
             cycle, bit = (int(index[0]) for index in np.nonzero(wrong))
             port, position = _port_of(gates, bit)
-            values = f"{seen[RESET + cycle, bit]}, RTL {expected[cycle, bit]}"
+            values = f"{seen[start + cycle, bit]}, RTL {expected[cycle, bit]}"
             first = f"{port} bit {position} in cycle {cycle} after reset, {simulator}: {values}"
     return Comparison(
         unit=name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 from unmask.machine.config import Machine
 from unmask.silicon.gates import Bits, Gates
 from unmask.silicon.liberty import Library
-from unmask.silicon.synthesis import Netlist, synthesize
-from unmask.silicon.timing import Analysis, analyse
+from unmask.silicon.recording import Recording
+from unmask.silicon.synthesis import synthesize
+from unmask.silicon.timing import Power, analyse, part_of
 from unmask.silicon.units import unit_named
 
 # Cycles of random inputs where no run was recorded, and those before counting starts.
@@ -29,6 +31,15 @@ class BlockArea:
     cells: int
     area_um2: float
     macro_bits: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """An instance in the top module, with all that is in it; the top module's own cells have no name."""
+
+    name: str
+    area_um2: float
+    power_mw: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ class Measurement:
     activity: str
     macro_bits: int
     seconds: float
+    parts: list[Part]
     blocks: list[BlockArea]
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,7 +83,7 @@ class Measurement:
 
 
 def measure(
-    name: str, machine: Machine, library: Library, clock_ps: float, cache: Path, recorded: tuple[Bits, str] | None = None
+    name: str, machine: Machine, library: Library, clock_ps: float, cache: Path, recorded: Callable[[Gates], Recording] | None = None
 ) -> Measurement:
     """Synthesize a unit, time it, and add up its power.
 
@@ -80,7 +92,7 @@ def measure(
         machine: that it is built for.
         clock_ps: period, picoseconds.
         cache: folder of results.
-        recorded: inputs of every cycle of a run ([cycles, bits] as `Gates.run` takes them) and what run that is; by default random inputs.
+        recorded: makes the recording of a run of the RTL for the netlist's ports, which power is at; by default random inputs.
 
     Raises:
         UnmaskError: an unknown unit, a tool that is missing or fails, a stimulus that does not fit.
@@ -89,29 +101,15 @@ def measure(
     unit = unit_named(name)
     netlist = synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat)
     gates = Gates(netlist)
-    stimulus, activity = recorded or (random_inputs(gates, RANDOM_CYCLES), f"{RANDOM_CYCLES} cycles of random inputs")
+    if recorded is None:
+        stimulus, activity = random_inputs(gates, RANDOM_CYCLES), f"{RANDOM_CYCLES} cycles of random inputs"
+    else:
+        run = recorded(gates)
+        stimulus, activity = run.inputs, run.what
     _, toggles = gates.run(stimulus, skip=WARM_UP)
     rates = toggles / max(len(stimulus) - WARM_UP - 1, 1)
     analysis = analyse(netlist, gates, clock_ps, netlist.folder / f"{clock_ps:g}", rates)
-    return _measurement(name, machine, unit.lanes(machine), netlist, analysis, clock_ps, activity, time.perf_counter() - started)
-
-
-def random_inputs(gates: Gates, cycles: int, seed: int = 0, reset: int = 4) -> Bits:
-    """[cycles, bits] of a netlist's inputs: a reset of some cycles, then random bits."""
-    width = sum(len(port.nets) for port in gates.inputs)
-    bits = np.random.default_rng(seed).integers(0, 2, (cycles, width), dtype=np.uint8)
-    start = 0
-    for port in gates.inputs:
-        if port.name == "rst":
-            bits[:, start] = np.arange(cycles) < reset
-        start += len(port.nets)
-    return bits
-
-
-def _measurement(
-    name: str, machine: Machine, lanes: int, netlist: Netlist, analysis: Analysis, clock_ps: float, activity: str, seconds: float
-) -> Measurement:
-    path, power = analysis.critical, analysis.power
+    lanes, path, power = unit.lanes(machine), analysis.critical, analysis.power
     return Measurement(
         unit=name,
         vlen=machine.vector.vlen,
@@ -130,9 +128,29 @@ def _measurement(
         leakage_mw=power.leakage_mw,
         activity=activity,
         macro_bits=netlist.macro_bits,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
+        parts=_parts(gates, power),
         blocks=[
             BlockArea(block.name, block.instances, sum(block.cells.values()), block.area(netlist.library), block.bits)
             for block in netlist.blocks
         ],
     )
+
+
+def random_inputs(gates: Gates, cycles: int, seed: int = 0, reset: int = 4) -> Bits:
+    """[cycles, bits] of a netlist's inputs: a reset of some cycles, then random bits."""
+    width = sum(len(port.nets) for port in gates.inputs)
+    bits = np.random.default_rng(seed).integers(0, 2, (cycles, width), dtype=np.uint8)
+    start = 0
+    for port in gates.inputs:
+        if port.name == "rst":
+            bits[:, start] = np.arange(cycles) < reset
+        start += len(port.nets)
+    return bits
+
+
+def _parts(gates: Gates, power: Power) -> list[Part]:
+    areas = dict.fromkeys(power.parts_mw, 0.0)
+    for name, kind, _ in gates.instances:
+        areas[part_of(name)] += gates.library.cells[kind].area
+    return [Part(name, area, power.parts_mw[name]) for name, area in sorted(areas.items(), key=lambda item: -item[1])]

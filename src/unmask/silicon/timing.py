@@ -13,7 +13,7 @@ from unmask.errors import UnmaskError
 from unmask.silicon.gates import CLOCK, Gates
 from unmask.silicon.synthesis import OUTPUT_LOAD, Netlist
 from unmask.silicon.tools import run
-from unmask.silicon.verilog import names_of, verilog
+from unmask.silicon.verilog import Names, names_of, verilog
 
 RESET = "rst"
 
@@ -30,13 +30,16 @@ class TimingPath:
 
 @dataclass(frozen=True)
 class Power:
-    """Milliwatts: inside cells, on their outputs, leaking; the total of registers (clock pins included) and of gates."""
+    """Milliwatts: inside cells, on their outputs, leaking; of that, of registers, clock pins included; and by part of the design.
+
+    A part is an instance in the top module, with all that is in it; the top module's own cells are the part "".
+    """
 
     internal_mw: float
     switching_mw: float
     leakage_mw: float
     registers_mw: float
-    gates_mw: float
+    parts_mw: dict[str, float]
 
     @property
     def total_mw(self) -> float:
@@ -51,6 +54,12 @@ class Analysis:
     critical: TimingPath | None
     inside: TimingPath | None
     power: Power
+
+
+def part_of(name: str) -> str:
+    """The instance in the top module that a cell of the flat netlist lies in; "" of the top module's own."""
+    first, dot, _ = name.removeprefix("$flatten\\").partition(".")
+    return first.strip("\\") if dot else ""
 
 
 def analyse(
@@ -89,7 +98,10 @@ def analyse(
             script.append(
                 f"set_false_path -from [get_ports {bit}]" if port.name == RESET else f"set_input_delay 0 -clock {CLOCK} [get_ports {bit}]"
             )
-    script += [f"set_output_delay 0 -clock {CLOCK} [all_outputs]", f"set_load {OUTPUT_LOAD * library.load_of(driver):.6g} [all_outputs]"]
+    load = OUTPUT_LOAD * library.load_of(driver)
+    for port in gates.outputs:
+        for bit in names.ports[port.name]:
+            script += [f"set_output_delay 0 -clock {CLOCK} [get_ports {bit}]", f"set_load {load:.6g} [get_ports {bit}]"]
     script += _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
     if toggles is None:
         script += [f"set_power_activity -global -activity {rate} -duty 0.5", f"set_power_activity -input -activity {rate} -duty 0.5"]
@@ -101,14 +113,14 @@ def analyse(
         for port in gates.inputs:
             for bit, net in zip(names.ports[port.name], port.nets, strict=True):
                 script.append(f"sta::set_power_input_port_activity [get_ports {bit}] {toggles[net]:.6g} 0.5")
-    script += ["report_power -digits 9 > power.txt", "exit"]
+    script += ["report_power -instances [get_cells *] -digits 9 > power.txt", "exit"]
     (folder / "analyse.tcl").write_text("\n".join([*script, ""]))
     log = run("sta", ["-no_splash", "-exit", "analyse.tcl"], folder)
     (folder / "analyse.log").write_text(log)
     if "Error" in log:
         raise UnmaskError(f"OpenSTA in {folder}: {next(line for line in log.splitlines() if 'Error' in line)}")
     scale = library.time_unit / 1e-12
-    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), _power(folder / "power.txt"))
+    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), _power(folder / "power.txt", gates, names))
 
 
 def _paths(name: str, which: str) -> list[str]:
@@ -126,14 +138,20 @@ def _path(file: Path, scale: float) -> TimingPath | None:
     return TimingPath(start[1], end[1], levels, float(slack[1]) * scale)
 
 
-def _power(file: Path) -> Power:
-    """The totals of a `report_power`, which are in watts."""
-    rows = {
-        line.split()[0]: [float(word) for word in line.split()[1:5]]
-        for line in file.read_text().splitlines()
-        if re.match(r"(Sequential|Combinational|Total)\s+-?\d", line)
-    }
-    if "Total" not in rows:
-        raise UnmaskError(f"{file}: no total in OpenSTA's report of power")
-    internal, switching, leakage, _ = (1e3 * watts for watts in rows["Total"])
-    return Power(internal, switching, leakage, 1e3 * rows["Sequential"][3], 1e3 * rows["Combinational"][3])
+def _power(file: Path, gates: Gates, names: Names) -> Power:
+    """The sums of a `report_power` of all instances, which is in watts."""
+    watts = {}
+    for line in file.read_text().splitlines():
+        words = line.split()
+        if len(words) == 5 and re.match(r"-?\d", words[0]):
+            watts[words[4]] = [float(word) for word in words[:3]]
+    if len(watts) != len(names.instances):
+        raise UnmaskError(f"{file}: OpenSTA reports the power of {len(watts)} instances, expected {len(names.instances)}")
+    internal, switching, leakage = (1e3 * sum(row[column] for row in watts.values()) for column in range(3))
+    registers = 0.0
+    parts: dict[str, float] = {}
+    for (name, kind, _), instance in zip(gates.instances, names.instances, strict=True):
+        own = 1e3 * sum(watts[instance])
+        parts[part_of(name)] = parts.get(part_of(name), 0.0) + own
+        registers += own * gates.library.cells[kind].sequential
+    return Power(internal, switching, leakage, registers, parts)
