@@ -112,11 +112,14 @@ def weight_level(m: Module, value: Weight) -> Value:
     return wire(m, Mux(value.significand.any(), level, NO_LEVEL)[:LEVEL_BITS].as_signed())
 
 
-def scaled_field(m: Module, value: Weight, level: Value) -> Value:
-    """The exponent field (signed, `FIELD_BITS`) of weight 2^(-32 (level + 1)), less than 1 where `unmask.numerics.window.scaled` is 0."""
-    places = wire(m, value.exponent - 7 - (level + 1) * window.BIN_BITS)
-    field = wire(m, Mux(places > 0, 0, places) + (7 + BIAS))
-    return wire(m, saturated(field, FIELD_BITS))
+def relative(m: Module, exponent: Value, level: Value) -> Value:
+    """An exponent of e^x (signed) less 32 (level + 1), in `FIELD_BITS`."""
+    return wire(m, saturated(wire(m, exponent - (level + 1) * window.BIN_BITS), FIELD_BITS))
+
+
+def scaled_field(m: Module, exponent: Value) -> Value:
+    """The exponent field (signed, `FIELD_BITS`) of a weight whose exponent is `relative`: less than 1 where `window.scaled` is 0."""
+    return wire(m, (Mux(exponent > 7, 7, exponent) + BIAS)[:FIELD_BITS].as_signed())
 
 
 def one_plus(m: Module, value: Weight) -> tuple[Value, Value, Value]:

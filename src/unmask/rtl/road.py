@@ -91,15 +91,21 @@ class Road:
         argument = functions.exponential_argument(m, sign, product, distance, cap)
         op, x, level, argument = p.cut(op, x, level, argument)
         power = functions.exponential(m, argument)
-        op, x, level, mantissa, exponent = p.cut(op, x, level, power.mantissa, power.exponent)
-        power = functions.Power(mantissa, exponent)
-        weight = functions.rounded_weight(m, power, Const(1, 1))
-        field = wire(m, saturated(wire(m, exponent + BIAS), functions.FIELD_BITS))
+        exponent = wire(m, saturated(power.exponent, functions.FIELD_BITS))
+        if self._built("V_EXP_WIN"):
+            lowered = functions.relative(m, power.exponent, level)
+            exponent = wire(m, Mux(self._chosen(op, "V_EXP_WIN"), lowered, exponent)[: functions.FIELD_BITS].as_signed())
+        op, x, mantissa, exponent = p.cut(op, x, power.mantissa, exponent)
+        # A bit more, for the carry of the rounding.
+        wide = wire(m, Cat(exponent, exponent[-1]).as_signed())
+        weight = functions.rounded_weight(m, functions.Power(mantissa, wide), Const(1, 1))
+        field = wire(m, (exponent + BIAS)[: functions.FIELD_BITS + 1].as_signed())
+        field = wire(m, saturated(field, functions.FIELD_BITS))
         if self._built("V_EXP_WIN"):
             windowed = wire(m, self._chosen(op, "V_EXP_WIN"))
-            field = wire(m, Mux(windowed, functions.scaled_field(m, weight, level), field)[: functions.FIELD_BITS].as_signed())
+            field = wire(m, Mux(windowed, functions.scaled_field(m, weight.exponent), field)[: functions.FIELD_BITS].as_signed())
             mantissa = wire(m, Mux(windowed, Cat(Const(0, 9), weight.significand), mantissa))
-        scale = wire(m, saturated(weight.exponent, functions.FIELD_BITS))
+        scale = weight.exponent
         op, x, mantissa, field, significand, scale = p.cut(op, x, mantissa, field, weight.significand, scale)
         return op, x, mantissa, field, functions.Weight(significand, scale)
 
