@@ -24,15 +24,19 @@ class Register(IntEnum):
     """Byte addresses of the registers; each has 32 bits."""
 
     CONTROL = 0x00
-    """Write 1: start at ENTRY."""
     STATUS = 0x04
-    """Bit 0: busy. Bit 1: the last run ended in HALT. Bits 15:8: its `Fault`, or 0."""
     ENTRY = 0x08
-    """Number of the first instruction."""
     FAULT_PC = 0x0C
-    """Number of the instruction that STATUS's fault belongs to."""
     CYCLES = 0x10
-    """Cycles of the last run, from its first instruction to the end of its last, modulo 2^32."""
+
+
+MEANING = {
+    Register.CONTROL: "write 1: start at ENTRY",
+    Register.STATUS: "bit 0: busy; bit 1: the last run ended in HALT; bits 15:8: its fault, or 0",
+    Register.ENTRY: "number of the first instruction",
+    Register.FAULT_PC: "number of the instruction that the fault belongs to",
+    Register.CYCLES: "cycles of the last run, from its first instruction to the end of its last, modulo 2^32",
+}
 
 
 PROGRAM = 1 << WINDOW_BITS

@@ -42,7 +42,8 @@ class Sequencer(wiring.Component):
         integer_address, integer_data: a read port of the integer SRAM, data one cycle later.
         reserve, own, set: to the semaphores; see `Semaphores`. `word` names the semaphores meant.
         ready, underflow, overflow, set_fault: their answer.
-        start_own: strobe: one of its own instructions is executed in this cycle, and ends with it.
+        take_own: strobe: one of its own instructions takes and gives its semaphores.
+        start_own: and is executed in this cycle, and ends with it: unless it is a SEM_SET that must not be.
         pc: of the instruction in `word`.
         register_write, register_number, register_value: what a register instruction leaves, S_LD excepted.
         word_write, word_number, word_value: what S_LD leaves, a cycle after it.
@@ -85,6 +86,7 @@ class Sequencer(wiring.Component):
             "underflow": In(1),
             "overflow": In(1),
             "set_fault": In(1),
+            "take_own": Out(1),
             "start_own": Out(1),
             "pc": Out(self.pc_bits),
             "register_write": Out(1),
@@ -123,7 +125,8 @@ class Sequencer(wiring.Component):
             own.eq(to == 0),
             advance.eq(self.running & ~self.stop & (wrong == Fault.NONE) & Mux(own, self.ready, room)),
             self.reserve.eq(advance),
-            self.start_own.eq(advance & own & (self.fault == Fault.NONE)),
+            self.take_own.eq(advance & own),
+            self.start_own.eq(self.take_own & ~(self.set & self.set_fault)),
             self.set.eq(advance & is_("SEM_SET")),
             self.set_name.eq(_field(self.word, "SEM_SET", "semaphore")),
             self.set_value.eq(_field(self.word, "SEM_SET", "value")),

@@ -37,7 +37,7 @@ WORDS: dict[str, Words] = {
     "V_RED_SUM_GE": Words((), ("dst",), ("key",)),
     "V_RED_SUM_WIN": Words(("f",), ("dst",)),
     "V_RED_MAX": Words(("dst",), ("dst",), running_only=True),
-    "V_RED_MAX_IDX": Words(("dst", "picked"), ("dst", "picked"), ("index",), ("index",), running_only=True),
+    "V_RED_MAX_IDX": Words(("dst",), ("dst", "picked"), (), ("index",), running_only=True),
     "V_SAMPLE_END": Words((), ("dst",), (), ("index",)),
     "F_FILL": _RESULT,
     "F_ADD_I": _UNARY,

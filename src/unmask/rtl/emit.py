@@ -1,0 +1,128 @@
+"""Verilog of a unit, with what an integrator must know beside it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import rtlil
+from amaranth.lib.wiring import Flow, Signature
+
+from unmask.errors import UnmaskError
+from unmask.machine.config import Machine
+from unmask.rtl.engine import SamplingEngine
+from unmask.rtl.faults import Fault
+from unmask.rtl.host import INTEGERS, MEANING, PROGRAM
+from unmask.rtl.integration import NOTE
+
+UNITS = {"sampler": SamplingEngine}
+_PASSES = ("proc", "opt_clean", "memory_collect", "rename -hide w:$*")
+_LINT = (
+    ("DECLFILENAME", "one file holds all modules of the unit"),
+    ("UNUSEDSIGNAL", "a port of several uses leaves bits of some of them alone, e.g. the upper bits of 48-bit addresses after their check"),
+    ("UNUSEDPARAM", "constants that a unit of this size does not need"),
+    ("WIDTHTRUNC", "sums are computed one bit wider than they are kept"),
+    ("WIDTHEXPAND", "narrow operands are zero-extended by assignment"),
+    ("MULTIDRIVEN", "a memory bank has several write ports"),
+    ("CMPCONST", "bounds that no address of this size can exceed"),
+    ("UNSIGNED", "bounds that no address of this size can undercut"),
+    ("SYNCASYNCNET", "reset is synchronous"),
+)
+
+
+def unit_named(name: str) -> type[SamplingEngine]:
+    """The component of a unit.
+
+    Raises:
+        UnmaskError: there is none of that name.
+    """
+    if name not in UNITS:
+        raise UnmaskError(f"unit {name!r}: expected one of {', '.join(UNITS)}")
+    return UNITS[name]
+
+
+def verilog(unit: Any, top: str) -> str:
+    """A component as Verilog.
+
+    Args:
+        unit: an Amaranth component.
+        top: name of its module; those of its parts begin with it.
+
+    Raises:
+        UnmaskError: pyosys is not installed.
+    """
+    try:
+        from pyosys import libyosys
+    except ImportError:
+        raise UnmaskError("Verilog is written by pyosys, which is not installed: pip install 'unmask[rtl]'") from None
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "unit.il", Path(folder) / "unit.v"
+        source.write_text(rtlil.convert(unit, name=top, strip_internal_attrs=True))
+        design = libyosys.Design()
+        for command in (f"read_rtlil {source}", *_PASSES, f"write_verilog -noattr -sv {target}"):
+            libyosys.run_pass(f"tee -q {command}", design)
+        text = target.read_text()
+    # Names with dots are escaped identifiers, which end in a space; without dots they need neither.
+    return re.sub(r"\\([A-Za-z_][\w.]*)(\[\d+\])? ", lambda name: name[1].replace(".", "_") + (name[2] or "") + " ", text)
+
+
+def lint_waivers() -> str:
+    """What Verilator's lint is told to leave, with the reasons."""
+    return "".join(f"/* verilator lint_off {rule} */ // {reason}\n" for rule, reason in _LINT)
+
+
+def port_table(signature: Signature) -> str:
+    """Ports as a Markdown table: name, direction, bits."""
+    lines = ["| port | direction | bits |", "|---|---|---|", "| clk | in | 1 |", "| rst | in | 1 |"]
+    for path, member, value in signature.flatten(signature.create()):
+        direction = "in" if member.flow is Flow.In else "out"
+        lines.append(f"| {'__'.join(map(str, path))} | {direction} | {len(value.as_value() if hasattr(value, 'as_value') else value)} |")
+    return "\n".join(lines) + "\n"
+
+
+def emit(name: str, machine: Machine, folder: Path, *, black_box: bool = False) -> list[Path]:
+    """Write a unit's Verilog, its port list, integration note and machine file.
+
+    Args:
+        folder: made if it is not there.
+        black_box: leave the SRAMs to macros, whose names and ports the note lists.
+
+    Returns:
+        The files.
+
+    Raises:
+        UnmaskError: an unknown unit, a machine that the hardware cannot be built for, a folder that cannot be written.
+    """
+    unit = unit_named(name)(machine, black_box=black_box)
+    top = f"unmask_{name}"
+    head = f"// {top}: the {name} of machine {machine.name}, VLEN {machine.vector.vlen}. Written by `unmask rtl emit`; do not edit.\n"
+    registers = "".join(f"| 0x{register:02x} | {register.name} | {meaning} |\n" for register, meaning in MEANING.items())
+    faults = "".join(f"| {int(fault)} | {fault.name} |\n" for fault in Fault)
+    note = NOTE.format(
+        top=top,
+        machine=machine.name,
+        vlen=machine.vector.vlen,
+        ports=port_table(unit.signature),
+        registers=registers,
+        faults=faults,
+        program=f"0x{PROGRAM:06x}",
+        integers=f"0x{INTEGERS:06x}",
+        beat=unit.shape.beat_bytes,
+        bursts=unit.shape.bursts,
+        words=machine.sequencer.program_words,
+    )
+    contents = {f"{top}.sv": head + lint_waivers() + verilog(unit, top), "INTEGRATION.md": note}
+    contents["machine.json"] = machine.model_dump_json(indent=2, exclude_none=True) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for file, text in contents.items():
+            partial = folder / f"{file}.partial"
+            partial.write_text(text, "utf-8")
+            partial.replace(folder / file)
+            paths.append(folder / file)
+    except OSError as error:
+        raise UnmaskError(f"{folder}: cannot write: {error.strerror}") from None
+    return paths

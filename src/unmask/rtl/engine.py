@@ -1,0 +1,378 @@
+"""The engine as a whole: sequencer, queues, semaphores, load, store and vector engine, their memories, and the host's registers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import ceil_log2
+
+from unmask.errors import UnmaskError
+from unmask.isa.routing import ROUTING
+from unmask.isa.row import Engine
+from unmask.isa.table import BY_NAME, INSTRUCTIONS
+from unmask.machine.config import Machine
+from unmask.machine.memory import Ideal
+from unmask.numerics import mx
+from unmask.rtl.bus import ADDRESS_BITS as MEMORY_BITS
+from unmask.rtl.bus import ReadBus, WriteBus
+from unmask.rtl.decode import SEMAPHORE_NAME_BITS, Operands
+from unmask.rtl.dma import MAX_BURST_BYTES, Kind, Shape
+from unmask.rtl.faults import BITS as FAULT_BITS
+from unmask.rtl.faults import Fault
+from unmask.rtl.host import ADDRESS_BITS, BUS_BITS, Host
+from unmask.rtl.load import Load
+from unmask.rtl.queue import Queue
+from unmask.rtl.semaphores import Semaphores
+from unmask.rtl.sequencer import Sequencer
+from unmask.rtl.sram import Sram
+from unmask.rtl.store import Store
+from unmask.rtl.vector import VectorEngine
+
+_NOT_SAMPLING = frozenset(
+    {
+        *("L_MAT", "L_GATHER", "M_MM"),
+        *(row.name for row in ROUTING),
+        *("V_SILU", "V_XEXP", "V_RECIP", "V_POW2", "V_CUT", "V_COL_ABSMAX", "V_RED_SUM_GE", "F_RSQRT"),
+    }
+)
+_ENGINES = (Engine.LOAD, Engine.STORE, Engine.VECTOR)
+_KINDS = {"L_VEC": Kind.VECTOR, "ST_VEC": Kind.VECTOR, "L_INT": Kind.INTEGER, "ST_INT": Kind.INTEGER, "L_MX": Kind.MX, "ST_MX": Kind.MX}
+SAMPLER_INSTRUCTIONS = frozenset(row.name for row in INSTRUCTIONS if row.name not in _NOT_SAMPLING)
+"""What the sampling engine runs: all but the matrix engine's instructions and those that only the transformer needs."""
+
+
+def dma_shape(machine: Machine, pc_bits: int) -> Shape:
+    """The sizes of a machine's load and store engines.
+
+    Raises:
+        UnmaskError: the machine's memory has more than one port, or another width than its beats.
+    """
+    memory, vector = machine.hbm, machine.vector
+    if isinstance(memory, Ideal):
+        if memory.bytes_per_cycle != memory.beat_bytes:
+            raise UnmaskError(f"machine {machine.name}: hbm.bytes_per_cycle {memory.bytes_per_cycle}: expected a beat, {memory.beat_bytes}")
+        burst_beats, bursts = min(256, MAX_BURST_BYTES // memory.beat_bytes), 1 << ceil_log2(memory.latency + 2)
+    else:
+        if memory.ports != 1:
+            raise UnmaskError(f"machine {machine.name}: hbm.ports {memory.ports}: expected 1, the one wide port of the hardware")
+        burst_beats, bursts = memory.burst_beats, memory.outstanding_reads
+    formats = tuple(mx.format_named(name) for name in machine.formats.stored)
+    most = 8 * memory.beat_bytes // min([16, *(form.element.bits for form in formats)])
+    return Shape(
+        beat_bytes=memory.beat_bytes,
+        burst_beats=burst_beats,
+        bursts=bursts,
+        granule=vector.granule,
+        lanes=most + vector.granule,
+        vector_elements=machine.vector_elements,
+        integer_words=machine.sram.integer_words,
+        formats=formats,
+        tag_bits=pc_bits + 2 * SEMAPHORE_NAME_BITS,
+    )
+
+
+class SamplingEngine(wiring.Component):
+    """The sampling engine of a machine.
+
+    Ports:
+        host_address, host_write, host_write_data, host_read_data: see `unmask.rtl.host`.
+        busy: a program runs.
+        read, write: the memory, see `unmask.rtl.bus`.
+        memory_bytes: size of the memory; an address beyond is a fault.
+        trace_E_start, trace_E_start_pc, trace_E_retire, trace_E_retire_pc: with `trace`, per engine E (sequencer too): an instruction starts
+            in this cycle; this is the last cycle before an instruction's end.
+        trace_vector_dst_*, trace_vector_load_*: with `trace`, writes to the vector SRAM: address (granules), mask, data; so for the float
+            (trace_float_0_*, trace_float_1_*) and the integer SRAM (trace_integer_vector_*, trace_integer_load_*).
+        trace_register_*, trace_word_*: with `trace`, what register instructions and S_LD (a cycle later) leave: write, number, value.
+    """
+
+    def __init__(self, machine: Machine, *, trace: bool = False, black_box: bool = False) -> None:
+        """Size it.
+
+        Args:
+            machine: with one memory port.
+            trace: add the ports that a test bench looks at.
+            black_box: leave the SRAMs to macros.
+
+        Raises:
+            UnmaskError: the machine asks for what no hardware of this design has; names the field.
+        """
+        self.machine, self._trace, self._black_box = machine, trace, black_box
+        names: dict[Engine, frozenset[str]] = {
+            engine: frozenset(name for name in SAMPLER_INSTRUCTIONS if BY_NAME[name].engine is engine) for engine in _ENGINES
+        }
+        sequencer = machine.sequencer
+        self.sequencer = Sequencer(names, sequencer.program_words, sequencer.loop_depth, machine.sram.integer_words)
+        self.names, self.pc_bits = names, self.sequencer.pc_bits
+        self.shape = dma_shape(machine, self.pc_bits)
+        self.vector = VectorEngine(machine, names[Engine.VECTOR], self.pc_bits)
+        self.host = Host(self.pc_bits, machine.sram.integer_words)
+        ports: dict[str, Any] = {
+            "host_address": In(ADDRESS_BITS),
+            "host_write": In(1),
+            "host_write_data": In(BUS_BITS),
+            "host_read_data": Out(BUS_BITS),
+            "busy": Out(1),
+            "read": Out(ReadBus(self.shape.beat_bytes)),
+            "write": Out(WriteBus(self.shape.beat_bytes)),
+            "memory_bytes": In(MEMORY_BITS),
+        }
+        if trace:
+            for engine in (Engine.SEQUENCER, *_ENGINES):
+                for event in ("start", "retire"):
+                    ports |= {f"trace_{engine.name.lower()}_{event}{end}": Out(bits) for end, bits in (("", 1), ("_pc", self.pc_bits))}
+        self.memories = self._memories()
+        if trace:
+            for name, port in self._traced().items():
+                for member in ("address", "mask", "data"):
+                    ports[f"trace_{name}_{member}"] = Out(Value.cast(getattr(port, member)).shape())
+            for name in ("register", "word"):
+                for member in ("write", "number", "value"):
+                    ports[f"trace_{name}_{member}"] = Out(getattr(self.sequencer, f"{name}_{member}").shape())
+        super().__init__(ports)
+
+    def _memories(self) -> dict[str, Sram]:
+        vector, shape, sram = self.machine.vector, self.shape, self.machine.sram
+        width = max(vector.vlen, vector.granule << ceil_log2(-(-shape.lanes // vector.granule)))
+        words = max(vector.integer_lanes, shape.words)
+        return {
+            "vector": Sram(
+                self.machine.vector_elements,
+                16,
+                granule=vector.granule,
+                width=width,
+                reads={"a": vector.vlen, "b": vector.vlen, "store": shape.lanes},
+                writes={"dst": vector.vlen, "load": shape.lanes},
+                black_box=self._black_box,
+            ),
+            "float": Sram(
+                sram.float_words,
+                32,
+                reads={"first": 1, "second": 1},
+                writes={"first_result": 1, "second_result": 1},
+                black_box=self._black_box,
+            ),
+            "integer": Sram(
+                sram.integer_words,
+                32,
+                width=1 << ceil_log2(words),
+                reads={
+                    **dict.fromkeys(("first", "second", "third"), vector.integer_lanes),
+                    "store": shape.words,
+                    "sequencer": 1,
+                },
+                writes={"result": vector.integer_lanes, "load": shape.words},
+                black_box=self._black_box,
+            ),
+        }
+
+    def _traced(self) -> Mapping[str, Any]:
+        memories = self.memories
+        return {
+            "vector_dst": memories["vector"].dst,
+            "vector_load": memories["vector"].load,
+            "float_0": memories["float"].first_result,
+            "float_1": memories["float"].second_result,
+            "integer_vector": memories["integer"].result,
+            "integer_load": memories["integer"].load,
+        }
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        machine, depth = self.machine, self.machine.sequencer.queue_depth
+        m.submodules.host, m.submodules.sequencer, m.submodules.vector = self.host, self.sequencer, self.vector
+        engines = ("sequencer", *(engine.name.lower() for engine in _ENGINES))
+        m.submodules.semaphores = semaphores = Semaphores(engines, 2 * depth)
+        m.submodules.load, m.submodules.store = load, store = Load(self.shape), Store(self.shape)
+        for name, memory in self.memories.items():
+            m.submodules[f"{name}_sram"] = memory
+        host, sequencer, vector = self.host, self.sequencer, self.vector
+
+        stopping, empty = Signal(), Signal()
+        queues = {}
+        for engine in _ENGINES:
+            name = engine.name.lower()
+            queue = m.submodules[f"{name}_queue"] = queues[engine] = Queue(sequencer.layouts[engine], depth)
+            m.d.comb += [
+                queue.push.eq(getattr(sequencer, f"{name}_push")),
+                queue.item.eq(getattr(sequencer, f"{name}_item")),
+                getattr(sequencer, f"{name}_room").eq(queue.room),
+                queue.clear.eq(stopping | host.start),
+                getattr(semaphores, f"{name}_wait0").eq(queue.head.word.wait0),
+                getattr(semaphores, f"{name}_wait1").eq(queue.head.word.wait1),
+                getattr(semaphores, f"{name}_take").eq(queue.pop),
+            ]
+
+        # The vector engine takes an instruction at a time; those of the DMA engines come back with their tag.
+        head = queues[Engine.VECTOR]
+        m.d.comb += [
+            head.pop.eq(head.valid & semaphores.vector_ready & vector.ready & ~stopping),
+            vector.start.eq(head.pop),
+            vector.entry.eq(head.head),
+            vector.stop.eq(stopping | host.start),
+            semaphores.vector_give.eq(vector.retire),
+            semaphores.vector_signal0.eq(vector.retired.word.signal0),
+            semaphores.vector_signal1.eq(vector.retired.word.signal1),
+        ]
+        for engine, unit in ((Engine.LOAD, load), (Engine.STORE, store)):
+            self._dma(m, engine, unit, queues[engine], semaphores, stopping)
+
+        word = sequencer.word
+        m.d.comb += [
+            semaphores.sequencer_wait0.eq(word.wait0),
+            semaphores.sequencer_wait1.eq(word.wait1),
+            semaphores.sequencer_take.eq(sequencer.take_own),
+            semaphores.sequencer_give.eq(sequencer.take_own),
+            semaphores.sequencer_signal0.eq(word.signal0),
+            semaphores.sequencer_signal1.eq(word.signal1),
+            semaphores.reserve.eq(sequencer.reserve),
+            *(getattr(semaphores, f"reserve_{name}").eq(word[name]) for name in ("wait0", "wait1", "signal0", "signal1")),
+            semaphores.set.eq(sequencer.set),
+            semaphores.set_name.eq(sequencer.set_name),
+            semaphores.set_value.eq(sequencer.set_value),
+            semaphores.clear.eq(host.start),
+            sequencer.ready.eq(semaphores.sequencer_ready),
+            sequencer.underflow.eq(semaphores.underflow),
+            sequencer.overflow.eq(semaphores.overflow),
+            sequencer.set_fault.eq(semaphores.set_fault),
+            sequencer.start.eq(host.start),
+            sequencer.entry.eq(host.entry),
+            sequencer.program_address.eq(host.program_address),
+            sequencer.program_word.eq(host.program_word),
+            sequencer.program_write.eq(host.program_write),
+        ]
+
+        # The first fault stops everything; an engine's comes before the sequencer's, whose instruction is a later one.
+        code, fault_pc = Signal(FAULT_BITS), Signal(self.pc_bits)
+        m.d.comb += [code.eq(sequencer.fault), fault_pc.eq(sequencer.fault_pc)]
+        for failed, cause, pc in (
+            (store.fault, store.code, store.tag[: self.pc_bits]),
+            (load.fault, load.code, load.tag[: self.pc_bits]),
+            (vector.fault != Fault.NONE, vector.fault, vector.retired.pc),
+        ):
+            with m.If(failed):
+                m.d.comb += [code.eq(cause), fault_pc.eq(pc)]
+        m.d.comb += [
+            sequencer.stop.eq(stopping),
+            host.fault.eq(Mux(stopping, Fault.NONE, code)),
+            host.fault_pc.eq(fault_pc),
+            empty.eq(Cat(queue.valid for queue in queues.values()) == 0),
+            host.idle.eq(
+                ~sequencer.running
+                & empty
+                & vector.ready
+                & Mux(stopping, load.quiet & store.quiet, load.idle & store.idle & (code == Fault.NONE))
+            ),
+            self.busy.eq(host.busy),
+        ]
+        with m.If(host.busy & (code != Fault.NONE)):
+            m.d.sync += stopping.eq(1)
+        with m.If(stopping & ~host.busy):
+            m.d.sync += stopping.eq(0)
+        m.d.comb += [unit.clear.eq(host.start) for unit in (load, store)]
+        m.d.comb += [unit.memory_bytes.eq(self.memory_bytes) for unit in (load, store)]
+
+        connect(m, flipped(self.read), load.bus)
+        connect(m, flipped(self.write), store.bus)
+        self._ports(m, load, store)
+        m.d.comb += [
+            host.address.eq(self.host_address),
+            host.write.eq(self.host_write),
+            host.write_data.eq(self.host_write_data),
+            self.host_read_data.eq(host.read_data),
+        ]
+        if self._trace:
+            self._trace_ports(m, queues, load, store)
+        return m
+
+    def _dma(self, m: Module, engine: Engine, unit: Any, queue: Queue, semaphores: Semaphores, stopping: Signal) -> None:
+        """Between a DMA engine, its queue and the semaphores."""
+        name, request = engine.name.lower(), unit.request.payload
+        names = self.names[engine]
+        operands = Operands(m, queue.head, names)
+        sram, memory = ("dst", "src") if engine is Engine.LOAD else ("src", "dst")
+        word = queue.head.word
+
+        def operand(key: str) -> Value:
+            return operands.values.get(key, Value.cast(0))
+
+        m.d.comb += [
+            unit.request.valid.eq(queue.valid & getattr(semaphores, f"{name}_ready") & ~stopping),
+            queue.pop.eq(unit.request.valid & unit.request.ready),
+            request.kind.eq(Kind.SYNC),
+            request.format.eq(operand("format")),
+            request.rows.eq(operand("rows")),
+            request.cols.eq(operand("cols")),
+            request.sram.eq(operand(sram)),
+            request.sram_stride.eq(operand(f"{sram}_stride")),
+            request.memory.eq(operand(memory)),
+            request.scales.eq(operand("scales")),
+            request.memory_stride.eq(operand(f"{memory}_stride")),
+            request.tag.eq(Cat(queue.head.pc, word.signal0, word.signal1)),
+        ]
+        with m.Switch(word.opcode):
+            for key in sorted(names):
+                with m.Case(BY_NAME[key].opcode):
+                    m.d.comb += request.kind.eq(_KINDS[key])
+                    if _KINDS[key] is Kind.INTEGER:
+                        m.d.comb += request.cols.eq(operand("count"))
+        signals = unit.retired[self.pc_bits :]
+        m.d.comb += [
+            getattr(semaphores, f"{name}_give").eq(unit.retire),
+            getattr(semaphores, f"{name}_signal0").eq(signals[:SEMAPHORE_NAME_BITS]),
+            getattr(semaphores, f"{name}_signal1").eq(signals[SEMAPHORE_NAME_BITS:]),
+        ]
+
+    def _ports(self, m: Module, load: Load, store: Store) -> None:
+        """The users of the memories; the host shares the ports of engines that rest while it may use them."""
+        vector, memories, host = self.vector, self.memories, self.host
+        for user, memory, name in (
+            (vector.a, "vector", "a"),
+            (vector.b, "vector", "b"),
+            (vector.dst, "vector", "dst"),
+            (store.vector, "vector", "store"),
+            (load.vector, "vector", "load"),
+            (vector.float_first, "float", "first"),
+            (vector.float_second, "float", "second"),
+            (vector.float_first_result, "float", "first_result"),
+            (vector.float_second_result, "float", "second_result"),
+            (vector.integer_first, "integer", "first"),
+            (vector.integer_second, "integer", "second"),
+            (vector.integer_third, "integer", "third"),
+            (store.integer, "integer", "store"),
+            (load.integer, "integer", "load"),
+        ):
+            connect(m, user, getattr(memories[memory], name))
+        result, sequencer = memories["integer"].result, memories["integer"].sequencer
+        m.d.comb += [
+            result.address.eq(Mux(host.integer_write, host.integer_address, vector.integer_result.address)),
+            result.mask.eq(Mux(host.integer_write, 1, vector.integer_result.mask)),
+            result.data.as_value().eq(Mux(host.integer_write, host.integer_write_data, vector.integer_result.data.as_value())),
+            sequencer.enable.eq(1),
+            sequencer.address.eq(Mux(host.busy, self.sequencer.integer_address, host.integer_address)),
+            self.sequencer.integer_data.eq(sequencer.data[0]),
+            host.integer_read_data.eq(sequencer.data[0]),
+        ]
+
+    def _trace_ports(self, m: Module, queues: Mapping[Engine, Queue], load: Load, store: Store) -> None:
+        sequencer, vector = self.sequencer, self.vector
+        events: dict[str, tuple[Value, Value, Value, Value]] = {
+            "sequencer": (sequencer.start_own, sequencer.pc, sequencer.start_own, sequencer.pc),
+            "vector": (queues[Engine.VECTOR].pop, queues[Engine.VECTOR].head.pc, vector.retire, vector.retired.pc),
+        }
+        for engine, unit in ((Engine.LOAD, load), (Engine.STORE, store)):
+            queue = queues[engine]
+            events[engine.name.lower()] = (queue.pop, queue.head.pc, unit.retire, unit.retired[: self.pc_bits])
+        for name, values in events.items():
+            for end, value in zip(("start", "start_pc", "retire", "retire_pc"), values, strict=True):
+                m.d.comb += getattr(self, f"trace_{name}_{end}").eq(value)
+        for name, port in self._traced().items():
+            for member in ("address", "mask", "data"):
+                m.d.comb += getattr(self, f"trace_{name}_{member}").eq(Value.cast(getattr(port, member)))
+        for name in ("register", "word"):
+            for member in ("write", "number", "value"):
+                m.d.comb += getattr(self, f"trace_{name}_{member}").eq(getattr(sequencer, f"{name}_{member}"))

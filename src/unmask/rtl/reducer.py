@@ -1,0 +1,165 @@
+"""From vectors to rows: the trees and the row accumulators, timed for every instruction that uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.utils import ceil_log2
+
+from unmask.isa.row import Cost
+from unmask.numerics.window import BIN_BITS
+from unmask.rtl.control import Control
+from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
+from unmask.rtl.pipeline import Pipeline, delay
+from unmask.rtl.reduce import MaxTree
+from unmask.rtl.sampler_rows import ROW_PLACES, RowOp, RowState
+from unmask.rtl.scores import Scores
+from unmask.rtl.window import Sum, WindowTree
+from unmask.rtl.word_ports import FLOAT_WRITES, INTEGER_WRITE, WordPorts
+
+_WORD = 32
+
+
+class Reducer:
+    """Reductions and the sampler, built into the vector engine's module.
+
+    A reduction's vectors reach the trees when they are read. The sampler's reach them twice: the scores when the noise is in them, the
+    weights of the logits as soon as they are known. Both are in the rows at the same time: whichever is early waits behind its tree.
+
+    Attributes:
+        rows: the row accumulators, of which `Scalars` reads what the sampler left.
+        read_registers: cycles from a row's number, one after `RowState.row_ahead`, to what was read.
+    """
+
+    def __init__(self, m: Module, control: Control, words: WordPorts, ports: Any, scores: Scores, leads: dict[Cost, int]) -> None:
+        """Build trees and rows, and write their results.
+
+        Args:
+            ports: the engine: has the ports of the memories.
+            scores: the noisy logits.
+            leads: cycles from a step to the address of its operands, by cost class.
+        """
+        self._m, self._control, self._words, self._ports = m, control, words, ports
+        vlen, latency = control.machine.vector.vlen, control.latency
+        noise, reduce = latency[Cost.NOISE], latency[Cost.REDUCE]
+        self._operand = {cost: leads[cost] + 1 for cost in (Cost.REDUCE, Cost.SAMPLE)}
+        budget = reduce - 1 - self._operand[Cost.REDUCE]
+        places = max(MaxTree.places(vlen), WindowTree.places(vlen))
+        self.read_registers = budget * ROW_PLACES // (places + ROW_PLACES)
+        tree = budget - self.read_registers
+
+        # The score comes `adding` cycles after the logit. Its weight may take a few more, as far as the sampler's latency allows.
+        self._score = noise - 1
+        adding = self._score - self._operand[Cost.SAMPLE]
+        weighing = min(WEIGHT_PLACES, adding + reduce - 1 - budget)
+        late, early = max(0, weighing - adding), max(0, adding - weighing)
+        self._row = {Cost.REDUCE: self._operand[Cost.REDUCE] + tree, Cost.SAMPLE: self._score + tree + late}
+
+        self.rows = rows = RowState(control.machine.vector.accumulators, BIN_BITS + ceil_log2(vlen), self.read_registers)
+        m.submodules.rows = rows
+        m.submodules.max_tree = maxima = MaxTree(vlen, tree)
+        m.submodules.window_tree = sums = WindowTree(vlen, tree)
+        self._samples = control.of(Cost.SAMPLE)
+        self._maxima(maxima, scores, adding)
+        self._sums(sums, weighing)
+        found = delay(m, Cat(maxima.score, maxima.companion, maxima.lane), late, "found")
+        apart = Cat(maxima.score, maxima.companion, maxima.lane)
+        winner = Mux(self._samples, found, apart)
+        total = Cat(sums.level, sums.upper, sums.lower, sums.invalid)
+        waited = Mux(self._samples, delay(m, total, early, "total"), total)
+        self._rows(winner, waited, tree)
+        self._results(reduce - 1)
+
+    def _mask(self, cycles: int) -> Value:
+        valid, now = self._control.at(cycles)
+        vlen = self._control.machine.vector.vlen
+        return Mux(valid, ((Const(1, vlen + 1) << now.count) - 1)[:vlen], 0)
+
+    def _maxima(self, tree: MaxTree, scores: Scores, adding: int) -> None:
+        m, ports = self._m, self._ports
+        mask = Mux(self._samples, self._mask(self._score), self._mask(self._operand[Cost.REDUCE]))
+        m.d.comb += tree.mask.eq(mask)
+        for lane in range(len(tree.mask)):
+            logit = Value.cast(ports.a.data[lane])
+            beside = Value.cast(ports.b.data[lane])
+            m.d.comb += [
+                tree.scores[lane].eq(Mux(self._samples, Value.cast(scores.scores[lane]), logit)),
+                tree.companions[lane].eq(Mux(self._samples, delay(m, logit, adding, f"logit_{lane}"), beside)),
+            ]
+
+    def _sums(self, tree: WindowTree, weighing: int) -> None:
+        m, ports, control = self._m, self._ports, self._control
+        at = self._operand
+        mask = Mux(self._samples, self._mask(at[Cost.SAMPLE] + weighing), self._mask(at[Cost.REDUCE]))
+        kind = Mux(self._samples, Sum.WINDOW, Mux(control.is_("V_RED_SUM_WIN"), Sum.SCALED, Sum.FIXED))
+        m.d.comb += [tree.mask.eq(mask), tree.kind.eq(kind)]
+        for lane in range(len(tree.mask)):
+            logit = Value.cast(ports.a.data[lane])
+            p = Pipeline(m, WEIGHT_PLACES, weighing, f"weight_{lane}")
+            value = weight(p, logit)
+            m.d.comb += [
+                tree.values[lane].eq(Mux(self._samples, delay(m, logit, weighing, f"weighed_{lane}"), logit)),
+                tree.significands[lane].eq(value.significand),
+                tree.exponents[lane].eq(value.exponent),
+            ]
+
+    def _rows(self, winner: Value, total: Value, tree: int) -> None:
+        m, control, ports, rows = self._m, self._control, self._ports, self.rows
+        held = control.held
+        first = held["first"]
+        for cost, cycles in self._row.items():
+            ahead, now = control.at(cycles - 1)[1], control.at(cycles)[1]
+            valid = control.at(cycles)[0]
+            base = first if cost is Cost.SAMPLE else Const(0, 1)
+            named = held["token"] if cost is Cost.SAMPLE else held["base"]
+            with m.If(control.of(cost)):
+                m.d.comb += [
+                    rows.row_ahead.eq(base + ahead.row),
+                    rows.row.eq(base + now.row),
+                    rows.valid.eq(valid),
+                    rows.first.eq(now.first),
+                    rows.last.eq(now.last_of_row),
+                    rows.index.eq(named + now.column + winner[_WORD:]),
+                ]
+        # The level of a row's maximum, which is read as early as the lanes' is.
+        p = Pipeline(m, WEIGHT_PLACES, self._operand[Cost.REDUCE] - 1, "sum_level")
+        level = delay(m, weight_level(m, weight(p, ports.float_first.data[0][16:])), tree, "row_level")
+        scaled = control.is_("V_RED_SUM_WIN")
+        op = Signal(RowOp)
+        m.d.comb += op.eq(RowOp.FIXED)
+        for condition, kind in (
+            (self._samples, RowOp.SAMPLE),
+            (scaled, RowOp.SCALED),
+            (control.is_("V_RED_MAX", "V_RED_MAX_IDX"), RowOp.MAX),
+            (control.is_("V_SAMPLE_END"), RowOp.READ),
+        ):
+            with m.If(condition):
+                m.d.comb += op.eq(kind)
+        level_bits, counter_bits = len(rows.level), len(rows.upper)
+        m.d.comb += [
+            rows.op.eq(op),
+            rows.running.eq(held["running"]),
+            rows.prior.eq(ports.float_first.data[0]),
+            rows.score.eq(winner[:16]),
+            rows.picked.eq(winner[16:_WORD]),
+            rows.level.eq(Mux(scaled, level, total[:level_bits].as_signed())),
+            rows.upper.eq(total[level_bits:]),
+            rows.lower.eq(total[level_bits + counter_bits :]),
+            rows.invalid.eq(total[-1]),
+        ]
+
+    @property
+    def prior(self) -> int:
+        """Cycles from a step to the address of the maximum that was there."""
+        return self._row[Cost.REDUCE] - 1
+
+    def _results(self, cycles: int) -> None:
+        control, words, rows = self._control, self._words, self.rows
+        _, now = control.at(cycles)
+        indexed = control.is_("V_RED_MAX_IDX")
+        largest = indexed | control.is_("V_RED_MAX")
+        found = now.last_of_row & rows.replaced
+        words.write(FLOAT_WRITES[0], Cost.REDUCE, cycles, Mux(indexed, found, now.last_of_row), Mux(largest, rows.best, rows.sum))
+        words.write(FLOAT_WRITES[1], Cost.REDUCE, cycles, indexed & found, Cat(Const(0, 16), rows.companion))
+        words.write(INTEGER_WRITE, Cost.REDUCE, cycles, indexed & found, rows.candidate)

@@ -1,0 +1,48 @@
+"""Latencies at which the hardware is made for 1 GHz in ASAP7: those of the units' own places for registers."""
+
+from __future__ import annotations
+
+from unmask.errors import UnmaskError
+from unmask.machine.config import Machine
+from unmask.rtl import bf16, scalar
+from unmask.rtl.functions import WEIGHT_PLACES
+from unmask.rtl.lane import Lane
+from unmask.rtl.reduce import MaxTree
+from unmask.rtl.sampler_rows import ROW_PLACES
+from unmask.rtl.scores import Scores
+from unmask.rtl.threefry import THREEFRY_PLACES
+from unmask.rtl.window import WindowTree
+
+LEAST, MOST = 8, 2048
+
+
+def machine_of(name: str, vlen: int | None = None) -> Machine:
+    """A machine by its name; with `vlen`, as wide as that, with the latencies that the hardware of that width has at full speed.
+
+    Raises:
+        UnmaskError: no such machine, or a width that is no power of two from 8 to 2048.
+    """
+    machine = Machine.load(name)
+    if vlen is None:
+        return machine
+    if not LEAST <= vlen <= MOST or vlen & (vlen - 1):
+        raise UnmaskError(f"vlen {vlen}: expected a power of two from {LEAST} to {MOST}")
+    vector = machine.vector
+    tree = max(MaxTree.places(vlen), WindowTree.places(vlen))
+    wide = vector.model_copy(
+        update={
+            "vlen": vlen,
+            "granule": min(vector.granule, vlen),
+            "integer_lanes": min(32, vlen),
+            # A cycle to read and one to write, the row's word before the row, and the datapath.
+            "latency": 2 + 1 + bf16.PLACES + 1,
+            "function_latency": 2 + WEIGHT_PLACES + Lane(0, 0, ("V_EXP", "V_EXP_WIN")).function_places + 1,
+            "noise_latency": 2 + Scores.PLACES,
+            "reduce_latency": 2 + WEIGHT_PLACES + tree + ROW_PLACES,
+            "scalar_latency": 2 + scalar.SHORT_PLACES,
+            "scalar_function_latency": 2 + THREEFRY_PLACES + scalar.FUNCTION_PLACES,
+        }
+    )
+    # The vector SRAM grows with its width, so that as many rows fit.
+    sram = machine.sram.model_copy(update={"vector_kib": machine.sram.vector_kib * max(1, vlen // vector.vlen)})
+    return Machine.model_validate({**machine.model_dump(), "vector": wide.model_dump(), "sram": sram.model_dump()})

@@ -1,0 +1,221 @@
+"""The vector engine: one instruction at a time, a step of it per cycle, through the lanes, the trees, and the units of single words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from unmask.isa.row import Cost
+from unmask.isa.table import BY_NAME
+from unmask.machine.config import Machine
+from unmask.numerics import bf16
+from unmask.rtl import lane as lanes
+from unmask.rtl.bf16 import round_fp32
+from unmask.rtl.control import Control
+from unmask.rtl.decode import dispatch_layout
+from unmask.rtl.faults import BITS as FAULT_BITS
+from unmask.rtl.faults import Fault
+from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
+from unmask.rtl.integer import IntegerUnit
+from unmask.rtl.pipeline import Pipeline, delay
+from unmask.rtl.reducer import Reducer
+from unmask.rtl.scalars import Scalars
+from unmask.rtl.scores import Scores
+from unmask.rtl.sram import SramRead, SramWrite
+from unmask.rtl.word_ports import FLOAT_READS, FLOAT_WRITES, INTEGER_READS, INTEGER_WRITE, WordPorts
+
+_MINUS_INFINITY = bf16.SIGN_BIT | bf16.INFINITY_BITS
+
+
+def lead(latency: int, most: int) -> int:
+    """Cycles by which the word of a row is read before the row, to make of it what the lanes need, where the latency has room for them."""
+    return min(most, max(0, latency - 4) // 2)
+
+
+class VectorEngine(wiring.Component):
+    """The vector engine of a machine.
+
+    An instruction that starts in cycle s issues its steps from s + 1 on and writes the last result in the cycle before its end, as many
+    cycles later as its cost class has latency.
+
+    Ports:
+        start, entry: an instruction starts in this cycle; only while `ready`.
+        retire, retired: strobe in the last cycle before its end, and the instruction.
+        fault: of the instruction `retired`, until `stop`. stop: forget it.
+        a, b, dst: of the vector SRAM; float_*, integer_*: of the others.
+    """
+
+    def __init__(self, machine: Machine, names: Iterable[str], pc_bits: int) -> None:
+        """Build what some instructions need."""
+        self.machine, self.names = machine, frozenset(names)
+        vector, sram = machine.vector, machine.sram
+        layout = dispatch_layout(self.names, pc_bits)
+        elements = ceil_log2(machine.vector_elements // vector.granule)
+        floats, integers = ceil_log2(sram.float_words), ceil_log2(sram.integer_words)
+        super().__init__(
+            {
+                "start": In(1),
+                "entry": In(layout),
+                "ready": Out(1),
+                "retire": Out(1),
+                "retired": Out(layout),
+                "fault": Out(FAULT_BITS),
+                "stop": In(1),
+                "a": Out(SramRead(elements, 16, vector.vlen)),
+                "b": Out(SramRead(elements, 16, vector.vlen)),
+                "dst": Out(SramWrite(elements, 16, vector.vlen)),
+                **dict.fromkeys(FLOAT_READS, Out(SramRead(floats, 32, 1))),
+                **dict.fromkeys(FLOAT_WRITES, Out(SramWrite(floats, 32, 1))),
+                **dict.fromkeys(INTEGER_READS, Out(SramRead(integers, 32, vector.integer_lanes))),
+                INTEGER_WRITE: Out(SramWrite(integers, 32, vector.integer_lanes)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        begin, busy, sync, ends = Signal(), Signal(), Signal(), Signal()
+        held = Signal.like(self.entry, name="instruction")
+        self._control = control = Control(m, self.machine, self.names, self.entry, begin, self.stop)
+        self._words = words = WordPorts(m, control, self)
+        m.d.comb += [
+            ends.eq(control.ends() & ~self.stop & (self.fault == Fault.NONE)),
+            sync.eq(self.entry.word.opcode == BY_NAME["SYNC"].opcode),
+            begin.eq(self.start & ~sync),
+            self.ready.eq(~busy),
+            self.retire.eq((self.start & sync) | ends),
+            self.retired.eq(Mux(busy, held.as_value(), self.entry.as_value())),
+        ]
+        with m.If(begin):
+            m.d.sync += [held.eq(self.entry), busy.eq(1)]
+        with m.Elif(ends | self.stop):
+            m.d.sync += busy.eq(0)
+        with m.If(self.stop):
+            m.d.sync += self.fault.eq(Fault.NONE)
+        with m.Elif(self.fault == Fault.NONE):
+            m.d.sync += self.fault.eq(control.faults(words.outside))
+
+        latency = control.latency
+        reduces = lead(latency[Cost.REDUCE], WEIGHT_PLACES)
+        m.submodules.scores = scores = Scores(self.machine.vector.vlen, latency[Cost.NOISE] - 2)
+        leads = {Cost.LANES: lead(latency[Cost.LANES], 1), Cost.FUNCTION: lead(latency[Cost.FUNCTION], WEIGHT_PLACES), Cost.REDUCE: reduces}
+        leads |= dict.fromkeys((Cost.NOISE, Cost.SAMPLE), scores.lead)
+        self._tile_reads(m, leads)
+        results = self._lanes(m, leads)
+        results[Cost.NOISE] = self._noise(m, scores)
+        self._tile_writes(m, results)
+        Scalars(m, control, words, self, Reducer(m, control, words, self, scores, leads))
+        self._integers(m)
+        return m
+
+    def _granule(self, address: Value) -> Value:
+        return address >> ceil_log2(self.machine.vector.granule)
+
+    def _tile_reads(self, m: Module, leads: dict[Cost, int]) -> None:
+        for name in ("a", "b"):
+            port = getattr(self, name)
+            m.d.comb += port.enable.eq(1)
+            for cost, later in leads.items():
+                _, now = self._control.at(later)
+                with m.If(self._control.of(cost)):
+                    m.d.comb += port.address.eq(self._granule(now[name]))
+
+    def _lanes(self, m: Module, leads: dict[Cost, int]) -> dict[Cost, list[Value]]:
+        """The lanes' results, by cost class."""
+        control, latency = self._control, self._control.latency
+        short, function = (latency[cost] - 2 - leads[cost] for cost in (Cost.LANES, Cost.FUNCTION))
+        operations = [name for name in (*lanes.SHORT, *lanes.LONG) if name in self.names]
+        scalar = delay(m, round_fp32(m, self.float_first.data[0]), leads[Cost.LANES], "row_scalar")
+        constant = control.held.get("value", Const(0, 16))
+        factor, by_row = Signal(16), control.is_("V_SUB_F", "V_MUL_F")
+        m.d.comb += factor.eq(Mux(by_row, scalar, constant))
+        own = control.is_("V_ADD", "V_SUB", "V_MUL")
+        key = delay(m, self._key(), leads[Cost.LANES], "row_key")
+        level = self._level(m, leads[Cost.FUNCTION], "lanes")
+        results: dict[Cost, list[Value]] = {Cost.LANES: [], Cost.FUNCTION: []}
+        for index in range(self.machine.vector.vlen):
+            lane = m.submodules[f"lane_{index}"] = lanes.Lane(short, function, operations)
+            m.d.comb += [
+                lane.op.eq(control.opcode),
+                lane.a.eq(self.a.data[index]),
+                lane.b.eq(Mux(own, self.b.data[index], factor)),
+                lane.key.eq(key),
+                lane.level.eq(level),
+            ]
+            results[Cost.LANES].append(lane.result)
+            results[Cost.FUNCTION].append(lane.function_result)
+        return results
+
+    def _key(self) -> Value:
+        """The key of a row, brought into the range of `ordered`."""
+        word = self.integer_first.data[0].as_signed()
+        return Mux(word < 0, 0, Mux(word > 0xFFFF, 0xFFFF, word))[: lanes.KEY_BITS]
+
+    def _level(self, m: Module, cycles: int, user: str) -> Value:
+        """The window's level of a row, of the maximum that is read in the cycle before, so many cycles after."""
+        p = Pipeline(m, WEIGHT_PLACES, cycles, f"{user}_level")
+        return weight_level(m, weight(p, self.float_first.data[0][16:]))
+
+    def _noise(self, m: Module, scores: Scores) -> list[Value]:
+        control = self._control
+        valid, now = control.at(0)
+        phase = Signal.like(now.row)
+        with m.If(self.start):
+            m.d.sync += phase.eq(0)
+        with m.Elif(valid & now.last_of_row):
+            again = control.is_("V_SAMPLE") & (phase + 1 == control.held["period"])
+            m.d.sync += phase.eq(Mux(again, 0, phase + 1))
+        held = control.held
+        m.d.sync += [scores.position.eq(held["position"] + phase), scores.token.eq(held["token"] + now.column)]
+        m.d.comb += [
+            scores.seed.eq(held["seed"]),
+            scores.step.eq(held["step"]),
+            scores.temperature.eq(held["temperature"]),
+            Cat(scores.a).eq(Cat(self.a.data)),
+        ]
+        return [scores.scores[index] for index in range(self.machine.vector.vlen)]
+
+    def _tile_writes(self, m: Module, results: dict[Cost, list[Value]]) -> None:
+        control, vector = self._control, self.machine.vector
+        for cost, values in results.items():
+            valid, now = control.at(control.latency[cost] - 1)
+            writes = control.of(cost)
+            with m.If(writes):
+                m.d.comb += [
+                    self.dst.address.eq(self._granule(now.dst)),
+                    self.dst.mask.eq(Mux(valid, (Const(1, vector.vlen + 1) << now.count) - 1, 0)),
+                    Cat(self.dst.data).eq(Cat(values)),
+                ]
+        # V_DROP: a word names the column of a row that becomes minus infinity.
+        _, first = control.at(1)
+        base, columns = control.held["base"], control.held["cols"]
+        column = Signal(len(base) + 1)
+        m.d.comb += column.eq(self.integer_first.data[0].as_signed() - base.as_signed())
+        rest = control.latency[Cost.ROWS] - 2
+        inside = delay(m, (column < columns) & ~column[-1], rest, "dropped")
+        element = delay(m, first.dst + column[: len(columns)], rest, "dropped_element")
+        valid, _ = control.at(control.latency[Cost.ROWS] - 1)
+        bits = ceil_log2(vector.granule)
+        with m.If(control.of(Cost.ROWS)):
+            m.d.comb += [
+                self.dst.address.eq(self._granule(element)),
+                self.dst.mask.eq(Mux(valid & inside, Const(1, vector.granule) << element[:bits], 0)),
+                Cat(self.dst.data).eq(Cat(Const(_MINUS_INFINITY, 16) for _ in range(vector.vlen))),
+            ]
+
+    def _integers(self, m: Module) -> None:
+        control, lanes_ = self._control, self.machine.vector.integer_lanes
+        latency = control.latency[Cost.INTEGER]
+        m.submodules.integer = unit = IntegerUnit(lanes_, latency - 2)
+        m.d.comb += [
+            unit.opcode.eq(control.opcode),
+            unit.value.eq(control.held["value"]),
+            unit.first.eq(self.integer_first.data),
+            unit.second.eq(self.integer_second.data),
+            unit.third.eq(self.integer_third.data),
+        ]
+        self._words.write(INTEGER_WRITE, Cost.INTEGER, latency - 1, Const(1, 1), unit.result.as_value())
