@@ -73,12 +73,21 @@ def _run(console: Console, programs: int, seed: int, machine: Machine, unit: str
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("programs", total=programs)
+        found: list[Result] = []
 
         def advance(result: Result) -> None:
+            found.append(result)
             wrong = result.value_mismatches + result.cycle_mismatches + result.fault_mismatches
             bar.update(task, completed=result.programs, description=f"programs, {wrong} mismatches" if wrong else "programs")
 
-        return run(programs, seed, machine, unit, jobs=jobs, progress=advance)
+        try:
+            return run(programs, seed, machine, unit, jobs=jobs, progress=advance)
+        except KeyboardInterrupt:
+            bar.stop()
+            console.print(f"interrupted after {found[-1].programs if found else 0} programs")
+            if found:
+                _show(found[-1], [], [])
+            raise
 
 
 def _save(console: Console, result: Result, seed: int, machine: Machine, unit: str, output: Path) -> list[Path]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +180,8 @@ def _parts(program: Path, machine: Machine, unit: str, seed: int, ranges: list[l
         for numbers in ranges:
             yield chunk(program, machine, unit, seed, numbers)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    # The command's progress bar is a thread, which a forked process would not have. An interrupt is the parent's to handle.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         waiting: set[Future[Result]] = {pool.submit(chunk, program, machine, unit, seed, numbers) for numbers in ranges}
         try:
             while waiting:
