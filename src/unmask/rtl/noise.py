@@ -15,7 +15,7 @@ from unmask.rtl.bits import leading_zeros, shift_left, table, wire
 from unmask.rtl.pipeline import Pipeline
 from unmask.rtl.threefry import THREEFRY_PLACES, added, rounds
 
-LOG_PLACES = 3
+LOG_PLACES = 4
 """Of `negative_log`."""
 GUMBEL_PLACES = 2 * LOG_PLACES + 2
 """Of `gumbel` and `gumbel_fp32`."""
@@ -53,7 +53,11 @@ def negative_log(p: Pipeline, value: Value, fraction: int) -> Value:
     factor = base + ((slope * step) >> LOG_STEP_BITS) + (1 << LOG_ROM_FRACTION)
     distance, whole, factor = p.cut(distance, wire(m, whole), wire(m, factor[: LOG_ROM_FRACTION + 1]))
 
-    result = wire(m, (whole + distance * factor)[:whole_bits].as_signed())
+    # The product in two halves, so that neither they nor the sum of all fill a cycle.
+    half = LOG_ROM_FRACTION // 2
+    low, high = wire(m, distance * factor[:half]), wire(m, distance * factor[half:])
+    whole, low, high = p.cut(whole, low, high)
+    result = wire(m, (whole + low + Cat(Const(0, half), high))[:whole_bits].as_signed())
     return p.cut(result)[0]
 
 
