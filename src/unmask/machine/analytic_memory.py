@@ -27,8 +27,10 @@ I64 = NDArray[np.int64]
 _ALIGNMENT = 64
 """Bytes: where the compiler lets regions of HBM begin."""
 _COPIES, _ALONE, _PAUSE = 4, 3, 40
-_LARGE_BYTES, _STREAM_BYTES, _LATENCY_BYTES = 2**17, 2**19, 2**14
-_SPREAD = 389
+"""Transfers tried one after the other, and alone; cycles between those."""
+_SHORT_BYTES, _LARGE_BYTES, _LONG_BYTES = 2**14, 2**17, 2**20
+"""What is tried of a large transfer: its beginning, and a part that goes over all banks, if these are not too many."""
+_SCALES_AT = 2**34
 
 
 class Range(NamedTuple):
@@ -133,18 +135,17 @@ class Served(NamedTuple):
 
 def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
     """A transfer of consecutive bytes, whose rate depends on its chunks and on where these lie among AXI bursts."""
-    request, sweep = memory[kernels.REQUEST], memory[kernels.CHANNELS] * memory[kernels.BANKS] * memory[kernels.PIECES] * memory[kernels.INTERLEAVE]
-    # Half the banks and half the channels away.
-    scales = 2**34 + sweep // 2 + memory[kernels.CHANNELS] // 2 * memory[kernels.INTERLEAVE] // request * request + place.scales % request
-    start = Place(place.elements % request, scales, transfer.size, transfer.scale_size)
+    request, stripe = memory[kernels.REQUEST], memory[kernels.CHANNELS] * memory[kernels.INTERLEAVE]
+    sweep = stripe * memory[kernels.PIECES] * memory[kernels.BANKS]
+    elements, scales = place.elements % request, _SCALES_AT + place.scales % request
+    # Of a short one, the scales are in other banks and channels, as they mostly are.
+    apart = Place(elements, scales + sweep // 2 + stripe // 2 // request * request, transfer.size, transfer.scale_size)
     if transfer.size <= _LARGE_BYTES:
-        return _probe(memory, transfer, start, write)
-    chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (_LATENCY_BYTES, 0)
-    many, few = _STREAM_BYTES // chunk, _LATENCY_BYTES // chunk
-    steady, alone = (
-        _probe(memory, _chunks(count, chunk, scale_chunk), start._replace(to_next=count * chunk, to_next_scales=count * scale_chunk), write)
-        for count in (many, few)
-    )
+        return _probe(memory, transfer, apart, write)
+    chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (_SHORT_BYTES, 0)
+    few, many = _SHORT_BYTES // chunk, min(max(sweep, _LARGE_BYTES), _LONG_BYTES) // chunk
+    alone = _probe(memory, _chunks(few, chunk, scale_chunk), apart._replace(to_next=few * chunk, to_next_scales=few * scale_chunk), write)
+    steady = _probe(memory, _chunks(many, chunk, scale_chunk), Place(elements, scales, many * chunk, many * scale_chunk), write)
     return Served(steady.service / (many * chunk) * transfer.size, alone.latency, steady.window)
 
 
@@ -155,34 +156,22 @@ def _chunks(count: int, size: int, scales: int) -> Transfer:
 
 @lru_cache(maxsize=4096)
 def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
-    """Try transfers on the memory's model, some that follow each other and some alone."""
+    """Try transfers on the memory's model, some that follow each other and then some alone."""
     t = np.array(memory, np.int64)
     op = np.zeros(kernels.COLUMNS, np.int64)
     op[kernels.ADDRESS0 : kernels.ADDRESS0 + len(transfer)] = transfer
-    state, start = _in_use(t), 4 * memory[kernels.REFI] // kernels.TICKS
+    state, ready = kernels.idle(t), 0
     elements, scales = place.elements, place.scales
     ends, alone = [], []
-    ready = start
     for _ in range(_COPIES):
         ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready)
         ends.append(end)
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     window = end - ready
     service = (ends[-1] - ends[0]) / (_COPIES - 1)
-    for _ in range(_ALONE if transfer.size <= _LARGE_BYTES else 1):
+    for _ in range(_ALONE if transfer.size < _LARGE_BYTES else 1):
         start = end + _PAUSE
         _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start)
         alone.append(end - start)
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     return Served(service, max(median(alone) - service, 0), window)
-
-
-def _in_use(t: I64) -> kernels.Memory:
-    """A memory that has been in use for a while."""
-    memory = kernels.idle(t)
-    start = 4 * t[kernels.REFI]
-    memory.row[:] = -1
-    memory.refreshed[:] = start - (np.arange(len(memory.row)) * _SPREAD % 1024) * t[kernels.REFI] // 1024
-    if t[kernels.ALL_BANKS]:
-        memory.due[:] = start + (np.arange(len(memory.due)) * _SPREAD % 1024) * t[kernels.REFI] // 1024
-    return memory
