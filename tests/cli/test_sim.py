@@ -64,6 +64,7 @@ def test_full_size_models_are_timed(unmask: Command, name: str) -> None:
     assert found["steps"] == 64
     assert found["wall_seconds"]["compile"] + found["wall_seconds"]["timing"] < 60
     assert 10 < found["tokens_per_second"] < 1000
+    assert any("experts take rows alike" in line for line in found["assumptions"]) == ("moe" in name)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def _assumptions(done: GenerationTime) -> list[str]:
         stated.append(f"commit {policy.commit}: a step commits {average} of a sequence on average")
     if policy.early_stop:
         stated.append("no early stop")
+    if done.shape.experts:
+        stated.append("experts take rows alike, which decides addresses alone: there are as many tiles for any routing")
     return stated
 
 
