@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,19 @@ import typer
 from unmask.cli import options
 from unmask.cli.files import check_output
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.errors import UnmaskError
 from unmask.report.plots import check_plots, write_plots
 
 PANEL = "Decoding"
 TRACED = ("model", "batch", "prompt", "generate", "block", "formats", "policy", "assumptions")
 """What a trace says of the generation."""
+
+
+class Reading(StrEnum):
+    """How the programs are timed."""
+
+    CYCLE = "cycle"
+    ANALYTIC = "analytic"
 
 
 @takes_policy
@@ -48,6 +57,9 @@ def sim(
     trace_window: Annotated[
         str, typer.Option(metavar="START:END", help="Cycles of each step to trace; by default as many from its beginning as fit.")
     ] = ":",
+    reading: Annotated[
+        Reading, typer.Option(help="cycle: exact. analytic: in closed form, within some percent of it and in milliseconds.")
+    ] = Reading.CYCLE,
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -60,10 +72,13 @@ def sim(
     if plot is not None:
         check_plots(plot)
     if trace is not None:
+        if reading is not Reading.CYCLE:
+            raise UnmaskError(f"--trace shows instructions one by one, which the {reading} reading does not time; expected --reading cycle")
         check_output(trace)
 
     from unmask.cli.sim_tables import show
     from unmask.cli.target import target_machine
+    from unmask.compiler.analytic import ASSUMPTION, estimate_generation
     from unmask.compiler.generation import time_generation
     from unmask.compiler.sampling.streamed import sampling_named
     from unmask.models.catalogue import architecture, catalogue
@@ -74,8 +89,11 @@ def sim(
     shape = architecture(model)
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     target = target_machine(machine, None if model in catalogue() else model, formats)
-    done = time_generation(shape, policy, target, prompt, batch, tokens_per_step, sampling_named(sampling))
-    found = {"model": model, **figures(done)}
+    timed = time_generation if reading is Reading.CYCLE else estimate_generation
+    done = timed(shape, policy, target, prompt, batch, tokens_per_step, sampling_named(sampling))
+    found = {"model": model, "reading": reading.value, **figures(done)}
+    if reading is Reading.ANALYTIC:
+        found["assumptions"].append(ASSUMPTION)
     if plot is not None:
         found["plots"] = [str(path) for path in write_plots(found, plot)]
     if trace is not None:

@@ -22,6 +22,9 @@ from unmask.machine.cycle import Timing
 from unmask.models.layers import Architecture
 
 
+ASSUMPTION = "analytic reading: loops by their periods, DRAM at the rates that a sample of each transfer finds"
+"""What the figures of `estimate_generation` take for granted besides those of `time_generation`."""
+
 _runs_of = lru_cache(maxsize=64)(runs_of)
 """A search tries many machines for one policy."""
 

@@ -28,8 +28,9 @@ _ALIGNMENT = 64
 """Bytes: where the compiler lets regions of HBM begin."""
 _COPIES, _ALONE, _PAUSE = 4, 3, 40
 """Transfers tried one after the other, and alone; cycles between those."""
-_SHORT_BYTES, _LARGE_BYTES, _LONG_BYTES = 2**14, 2**17, 2**20
-"""What is tried of a large transfer: its beginning, and a part that goes over all banks, if these are not too many."""
+_LARGE_BYTES, _LONG_BYTES = 2**17, 2**20
+"""Of a larger transfer, a part is tried that goes over all banks, if these are not too many."""
+_PLAIN_CHUNK = 2**14
 _SCALES_AT = 2**34
 
 
@@ -142,11 +143,10 @@ def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
     apart = Place(elements, scales + sweep // 2 + stripe // 2 // request * request, transfer.size, transfer.scale_size)
     if transfer.size <= _LARGE_BYTES:
         return _probe(memory, transfer, apart, write)
-    chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (_SHORT_BYTES, 0)
-    few, many = _SHORT_BYTES // chunk, min(max(sweep, _LARGE_BYTES), _LONG_BYTES) // chunk
-    alone = _probe(memory, _chunks(few, chunk, scale_chunk), apart._replace(to_next=few * chunk, to_next_scales=few * scale_chunk), write)
+    chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (_PLAIN_CHUNK, 0)
+    many = min(max(sweep, _LARGE_BYTES), _LONG_BYTES) // chunk
     steady = _probe(memory, _chunks(many, chunk, scale_chunk), Place(elements, scales, many * chunk, many * scale_chunk), write)
-    return Served(steady.service / (many * chunk) * transfer.size, alone.latency, steady.window)
+    return steady._replace(service=steady.service / (many * chunk) * transfer.size)
 
 
 def _chunks(count: int, size: int, scales: int) -> Transfer:
@@ -169,7 +169,7 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     window = end - ready
     service = (ends[-1] - ends[0]) / (_COPIES - 1)
-    for _ in range(_ALONE if transfer.size < _LARGE_BYTES else 1):
+    for _ in range(_ALONE if transfer.size <= _LARGE_BYTES else 1):
         start = end + _PAUSE
         _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start)
         alone.append(end - start)
