@@ -8,6 +8,7 @@ import torch
 from unmask.errors import UnmaskError
 from unmask.models.arithmetic import FloatArithmetic
 from unmask.models.llada import rotary_tables
+from unmask.numerics import mx
 from unmask.quant.arithmetic import MachineArithmetic
 
 BF16 = 2.0**-8
@@ -147,3 +148,29 @@ def test_the_scale_of_scores_is_that_of_the_head():
     v = torch.tensor([[1.0] * 16, [0.0] * 16])[None, None]
     share = 1 / (1 + math.exp(-16 / math.sqrt(16)))
     assert torch.allclose(machine().attention(q, k, v, None), torch.full((1, 1, 2, 16), share), rtol=0.02)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_routing_is_the_softmax_of_the_best_scores_and_nothing_else(normalised):
+    generator = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(50, 64, generator=generator).bfloat16().float(), torch.randn(12, 64, generator=generator) / 4
+    found = MachineArithmetic("mxfp4", "mxint8", "mxint8").route(x, weight, 3, normalised).double()
+    # The router's weights are in the wider format, that of K and V.
+    rounded = torch.from_numpy(mx.dequantize(mx.quantize(weight.numpy(), "mxint8"))).double()
+    scores = torch.from_numpy(mx.dequantize(mx.quantize(x.numpy(), "mxint8"))).double() @ rounded.T
+    share = scores.softmax(dim=1)
+    taken = found != 0
+    assert (taken.sum(dim=1) == 3).all()
+    lowest = scores.masked_fill(~taken, torch.inf).amin(dim=1)
+    assert (lowest >= scores.masked_fill(taken, -torch.inf).amax(dim=1) - 2**-7 * scores.abs().amax(dim=1)).all()
+    expected = share / (share * taken).sum(dim=1, keepdim=True) if normalised else share
+    torch.testing.assert_close(found[taken], expected[taken], rtol=0.1, atol=0)
+
+
+def test_equal_scores_take_the_lowest_experts_and_no_number_takes_no_more():
+    arithmetic = MachineArithmetic("mxint8", "mxint8", "mxint8")
+    weight = torch.ones(6, 32)
+    assert arithmetic.route(torch.ones(1, 32), weight, 2, False)[0].nonzero()[:, 0].tolist() == [0, 1]
+    broken = arithmetic.route(torch.full((1, 32), torch.inf), weight, 2, False)[0]
+    assert broken[:2].isnan().all()
+    assert (broken[2:] == 0).all()
