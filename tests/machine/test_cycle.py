@@ -184,8 +184,11 @@ RANDOM = {
 }
 
 
+FEW = st.integers(1, 4)
+
+
 @st.composite
-def programs(draw) -> str:
+def programs(draw, counts=FEW, instructions=RANDOM) -> str:
     """Random programs with nested loops whose every iteration takes the tokens it was given, and credits set beforehand."""
     lines: list[str] = []
     owners: dict[int, tuple[Engine, Engine]] = {}  # of each semaphore: who signals, who waits
@@ -199,13 +202,13 @@ def programs(draw) -> str:
         start = dict(spare)
         for _ in range(draw(st.integers(1, 6))):
             if depth < 2 and draw(st.integers(0, 4)) == 0:
-                lines.append(f"LOOP count={draw(st.integers(1, 4))}")
+                lines.append(f"LOOP count={draw(counts)}")
                 # The first iteration may take what is there only if it gives it back.
                 body(depth + 1, dict(spare))
                 lines.append("END")
                 continue
             engine = draw(st.sampled_from(Engine))
-            line = draw(st.sampled_from(RANDOM[engine]))
+            line = draw(st.sampled_from(instructions[engine]))
             waits = [n for n, (_, waiter) in owners.items() if waiter is engine and spare[n] > 0 and draw(st.booleans())][:2]
             signals = [n for n, (signaller, _) in owners.items() if signaller is engine and draw(st.booleans())][:2]
             for name in waits:

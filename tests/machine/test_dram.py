@@ -99,7 +99,7 @@ def test_dma_equals_single_ranges(hbm, instructions, data):
         op = np.zeros(kernels.COLUMNS, np.int64)
         # No scales, or blocks of `size` bytes, of which a range takes three.
         whole = (size, 0, stride, 0, size, 0) if blocks == 0 else (blocks * size, blocks, stride, stride // 9, 3 * size, 3)
-        op[kernels.ADDRESS0 : kernels.COLUMNS] = Transfer(0, 0, rows, *whole, 0)
+        op[kernels.ADDRESS0 : kernels.LIMIT + 1] = Transfer(0, 0, rows, *whole, 0)
         ranges = []
         for row in range(rows):
             one, two = address + row * stride, address + 5000 + row * (stride // 9)

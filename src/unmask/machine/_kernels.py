@@ -41,11 +41,15 @@ PACE, PARAMETERS = 24, 25
 KIND, ENGINE, OCCUPANCY, LATENT, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, PHASE, RD, RS, RT = range(14)
 # Of a DMA instruction (`unmask.machine.dma`): registers of the addresses of its elements and scales; rows; bytes of a row and between rows,
 # elements and scales; the most bytes of a range, elements and scales; of L_GATHER, rows of its table.
-ADDRESS0, ADDRESS1, ROWS, BYTES0, BYTES1, STRIDE0, STRIDE1, CHUNK0, CHUNK1, LIMIT, COLUMNS = range(14, 25)
+ADDRESS0, ADDRESS1, ROWS, BYTES0, BYTES1, STRIDE0, STRIDE1, CHUNK0, CHUNK1, LIMIT = range(14, 24)
+# Of an END (`unmask.machine.loops`): whether iterations may be skipped, and the registers, a bit each, on which their time depends.
+SKIPS, NEEDS, COLUMNS = 24, 25, 26
 PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
 OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
 # What an engine's queue holds of an instruction.
 _PC, _NUMBER, _AT, _TOKEN0, _TOKEN1, _GIVE0, _GIVE1, _FROM0, _FROM1, _ENTRY = range(10)
+_PICTURE = 2048
+"""Room in a picture of the machine for what is not in a queue: tokens and instructions under way."""
 
 
 class Memory(NamedTuple):
@@ -273,6 +277,163 @@ def _retire(log: I64, retired: int, executed: int, program: I64, phases: I64, to
     return retired
 
 
+class Run(NamedTuple):
+    """State of a walk but for a few numbers; int64 arrays. Sizes: `engines`, `depth` of a queue, `room` of a semaphore.
+
+    Attributes:
+        ready, last_end, head, tail, queued: [engines].
+        queue: [engines * depth, _ENTRY], instructions that wait.
+        started: [engines, depth], when the latest `depth` instructions started.
+        rings: [semaphores, room], when tokens are given, -1 while unknown.
+        given, taken, consumed, last_take: [semaphores]; tokens given and taken at dispatch, taken by instructions that have started.
+        log: [16 * room, 2], instruction and end of those not yet retired.
+    """
+
+    ready: I64
+    last_end: I64
+    head: I64
+    tail: I64
+    queued: I64
+    queue: I64
+    started: I64
+    rings: I64
+    given: I64
+    taken: I64
+    consumed: I64
+    last_take: I64
+    log: I64
+
+
+@njit(cache=True)
+def _earliest(program: I64, run: Run, now: int) -> int:
+    """A time before which nothing can start or end any more: instructions that wait for unknown tokens come after one that can start."""
+    depth, room = run.started.shape[1], run.rings.shape[1]
+    least = now
+    for engine in range(1, run.ready.shape[0]):
+        if run.queued[engine] == 0:
+            continue
+        place = engine * depth + run.head[engine]
+        at = max(run.queue[place, _AT], run.ready[engine])
+        for slot, token in ((WAIT0, _TOKEN0), (WAIT1, _TOKEN1)):
+            semaphore = program[run.queue[place, _PC], slot]
+            if semaphore != NO_SEMAPHORE:
+                given_at = run.rings[semaphore, run.queue[place, token] & (room - 1)]
+                at = max(at, given_at) if given_at >= 0 else _NEVER
+        least = min(least, at)
+    return least
+
+
+@njit(cache=True)
+def _picture(
+    out: I64, program: I64, run: Run, now: int, frontier: int, retired: int, executed: int, registers: I64, needs: int, low: int
+) -> int:
+    """Write all on which the rest of a loop's time depends, relative to `now`, to `out`: its length, or 0 if there is no room."""
+    depth, room = run.started.shape[1], run.rings.shape[1]
+    least = _earliest(program, run, now)
+    out[0], out[1] = now - least, frontier - now
+    n = 2
+    for engine in range(1, run.ready.shape[0]):
+        queued, tail, head = run.queued[engine], run.tail[engine], run.head[engine]
+        out[n], out[n + 1], out[n + 2] = queued, max(run.ready[engine], least) - now, max(run.last_end[engine], least) - now
+        n += 3
+        for j in range(depth - queued):
+            out[n] = max(run.started[engine, (tail + j) % depth], least) - now
+            n += 1
+        for j in range(queued):
+            place = engine * depth + (head + j) % depth
+            pc = run.queue[place, _PC]
+            out[n], out[n + 1], out[n + 2] = pc, executed - run.queue[place, _NUMBER], max(run.queue[place, _AT], least) - now
+            n += 3
+            for slot, field in ((WAIT0, _TOKEN0), (WAIT1, _TOKEN1), (SIGNAL0, _GIVE0), (SIGNAL1, _GIVE1)):
+                semaphore = program[pc, slot]
+                out[n] = run.given[semaphore] - run.queue[place, field] if semaphore != NO_SEMAPHORE else 0
+                n += 1
+            moves = program[pc, ROWS] > 0
+            out[n] = run.queue[place, _FROM0] & low if moves else 0
+            out[n + 1] = run.queue[place, _FROM1] & low if moves else 0
+            n += 2
+    for semaphore in range(NO_SEMAPHORE):
+        given, consumed = run.given[semaphore], run.consumed[semaphore]
+        if given == 0:
+            continue
+        if n + 5 + given - consumed > out.shape[0]:
+            return 0
+        out[n], out[n + 1], out[n + 2] = semaphore, given - run.taken[semaphore], given - consumed
+        out[n + 3] = max(run.last_take[semaphore], least) - now
+        n += 4
+        for token in range(consumed, given):
+            given_at = run.rings[semaphore, token & (room - 1)]
+            out[n] = max(given_at, least) - now if given_at >= 0 else _NEVER
+            n += 1
+    if n + 2 * (executed - retired) + REGISTER_COUNT > out.shape[0]:
+        return 0
+    for number in range(retired, executed):
+        entry = number & (run.log.shape[0] - 1)
+        out[n] = run.log[entry, 0]
+        out[n + 1] = run.log[entry, 1] - now if run.log[entry, 1] >= 0 else _NEVER
+        n += 2
+    for register in range(REGISTER_COUNT):
+        if needs >> register & 1:
+            out[n] = registers[register] & low
+            n += 1
+    return n
+
+
+@njit(cache=True)
+def _alike(one: I64, other: I64, size: int) -> bool:
+    return not (one[:size] != other[:size]).any()
+
+
+@njit(cache=True)
+def _repeat(totals: I64, before: I64, times: int) -> None:
+    """Add what has come to `totals` since `before` so many times more."""
+    for row in range(totals.shape[0]):
+        for column in range(totals.shape[1]):
+            totals[row, column] += times * (totals[row, column] - before[row, column])
+
+
+@njit(cache=True)
+def _shift(run: Run, time: int, retired: int, executed: int) -> None:
+    """Let the machine be `time` cycles later than it is."""
+    depth, room = run.started.shape[1], run.rings.shape[1]
+    run.ready[:] += time
+    run.last_end[:] += time
+    run.started[:] += time
+    run.last_take[:] += time
+    for engine in range(1, run.ready.shape[0]):
+        for j in range(run.queued[engine]):
+            run.queue[engine * depth + (run.head[engine] + j) % depth, _AT] += time
+    for semaphore in range(NO_SEMAPHORE):
+        for token in range(run.consumed[semaphore], run.given[semaphore]):
+            if run.rings[semaphore, token & (room - 1)] >= 0:
+                run.rings[semaphore, token & (room - 1)] += time
+    for number in range(retired, executed):
+        if run.log[number & (run.log.shape[0] - 1), 1] >= 0:
+            run.log[number & (run.log.shape[0] - 1), 1] += time
+
+
+@njit(cache=True)
+def _calculate(program: I64, first: int, end: int, times: int, registers: I64, words: I64) -> None:
+    """The register instructions of the body of a loop, from `first` to its END at `end`, so many times."""
+    left = np.zeros(end - first + 1, np.int64)
+    for _ in range(times):
+        pc, level = first, 0
+        while pc != end:
+            kind = program[pc, KIND]
+            if kind >= S_LI:
+                _register(kind, program[pc, VALUE], program[pc, RD], program[pc, RS], program[pc, RT], registers, words)
+            elif kind == LOOP:
+                left[level] = program[pc, VALUE]
+                level += 1
+            elif kind == END:
+                left[level - 1] -= 1
+                if left[level - 1] > 0:
+                    pc = program[pc, TARGET]
+                else:
+                    level -= 1
+            pc += 1
+
+
 @njit(cache=True)
 def walk(
     program: I64,
@@ -285,11 +446,16 @@ def walk(
     phases: I64,
     totals: I64,
     trace: I64,
+    skipped: I64,
 ) -> tuple[int, int, int]:
     """Time a program.
 
     The sequencer runs ahead as far as it can, then the engines whose next instruction's start is known. Load and store share the memory:
     the one that starts first, load on a tie, goes first, and only when nobody else can go on, so that no other can come before it.
+
+    At an END whose loop may skip, all that the loop's time depends on is compared, relative to the time, with a picture of an earlier
+    iteration. If nothing differs, the iterations between repeat: the rest of them is added up. Pictures are taken after 1, 2, 4, ...
+    iterations, so that a period of any length is found.
 
     Args:
         program: [instructions, COLUMNS].
@@ -298,7 +464,8 @@ def walk(
         room: a power of two: tokens that a semaphore may have outstanding, and a sixteenth of the instructions that may be under way.
         phases: out, cycles by phase.
         totals: out, [4, engines]: busy cycles, instructions, HBM bytes; [3, 0] is the time.
-        trace: out, [n, 6]; only the first n instructions are traced.
+        trace: out, [n, 6]; only the first n instructions are traced, and nothing is skipped before.
+        skipped: out, [1]: instructions that were not walked.
 
     Returns:
         Status, instruction, semaphore. NO_ROOM: try again with more room.
@@ -321,6 +488,13 @@ def walk(
     last_take = np.zeros(NO_SEMAPHORE + 1, np.int64)
     left = np.zeros(loop_depth + 1, np.int64)
     log = np.zeros((16 * room, 2), np.int64)  # instruction and end of those not yet retired
+    run = Run(ready, last_end, head, tail, queued, queue, started, rings, given, taken, consumed, last_take, log)
+    pictures = np.zeros((loop_depth + 1, _PICTURE + engines * depth * _ENTRY), np.int64)  # the last row is the present
+    sizes = np.zeros(loop_depth + 1, np.int64)
+    ages = np.zeros((loop_depth + 1, 2), np.int64)  # iterations since the picture was taken, and after how many the next is
+    then = np.zeros((loop_depth + 1, 2), np.int64)  # time, and iterations left
+    old_totals = np.zeros((loop_depth + 1, 4, engines), np.int64)
+    old_phases = np.zeros((loop_depth + 1, phases.shape[0]), np.int64)
     level, executed, retired, pc = 0, 0, 0, 0
     halted = False
     while True:
@@ -409,9 +583,33 @@ def walk(
             executed += 1
             if kind == LOOP:
                 left[level] = program[pc, VALUE]
+                sizes[level], ages[level, 0], ages[level, 1] = 0, 0, 1
                 level += 1
             elif kind == END:
                 left[level - 1] -= 1
+                if left[level - 1] > 1 and program[pc, SKIPS] != 0 and executed >= trace.shape[0]:
+                    at, low, needs = level - 1, max(t[BEAT] - 1, 0), program[pc, NEEDS]
+                    retired = _retire(log, retired, executed, program, phases, totals)
+                    present = pictures[loop_depth]
+                    size = _picture(present, program, run, now, totals[3, 0], retired, executed, registers, needs, low)
+                    ages[at, 0] += 1
+                    if size > 0 and size == sizes[at] and _alike(present, pictures[at], size):
+                        period = then[at, 1] - left[at]
+                        times, later = (left[at] - 1) // period, now - then[at, 0]
+                        for each in range(engines):
+                            skipped[0] += times * (totals[1, each] - old_totals[at, 1, each])
+                        _repeat(totals, old_totals[at], times)
+                        _repeat(phases.reshape(1, -1), old_phases[at].reshape(1, -1), times)
+                        _shift(run, times * later, retired, executed)
+                        now += times * later
+                        _calculate(program, program[pc, TARGET] + 1, pc, times * period, registers, words)
+                        left[at] -= times * period
+                        sizes[at] = 0
+                    elif ages[at, 0] == ages[at, 1]:
+                        pictures[at, :size] = present[:size]
+                        sizes[at], ages[at, 0], ages[at, 1] = size, 0, 2 * ages[at, 1]
+                        then[at, 0], then[at, 1] = now, left[at]
+                        old_totals[at], old_phases[at] = totals, phases
                 if left[level - 1] > 0:
                     pc = program[pc, TARGET]
                 else:

@@ -33,6 +33,7 @@ from unmask.machine.config import Machine
 from unmask.machine.costs import cost_of
 from unmask.machine.dma import is_dma, transfer_of
 from unmask.machine.dram import parameters_of
+from unmask.machine.loops import skippable
 
 I64 = NDArray[np.int64]
 
@@ -75,6 +76,7 @@ class Timing:
         phases: per phase of the program: by how much its instructions move the latest end so far. Sums to `cycles`.
         instructions: executed, per engine.
         hbm_bytes: moved by "load" and by "store": whole beats, or whole bursts of DRAM.
+        skipped: instructions that were counted, but not walked.
         trace: when asked for.
     """
 
@@ -83,6 +85,7 @@ class Timing:
     phases: dict[str, int]
     instructions: dict[str, int]
     hbm_bytes: dict[str, int]
+    skipped: int = 0
     trace: Trace | None = None
 
 
@@ -142,7 +145,7 @@ def check_length(ops: Sequence[Op], machine: Machine) -> None:
         raise UnmaskError(f"the program has {len(ops)} instructions; machine {machine.name} holds {words} (sequencer.program_words)")
 
 
-def _static(ops: list[Op], phases: list[int], machine: Machine) -> I64:
+def _static(ops: list[Op], phases: list[int], machine: Machine, skip: bool) -> I64:
     """The kernel's view of a program, int64 [instructions, COLUMNS]."""
     ends = check_loops(ops)
     starts = {end: start for start, end in ends.items()}
@@ -153,7 +156,7 @@ def _static(ops: list[Op], phases: list[int], machine: Machine) -> I64:
         try:
             row[kernels.ENGINE] = engine_of(op)
             if is_dma(op):
-                row[kernels.ADDRESS0 : kernels.COLUMNS] = transfer_of(op, machine)
+                row[kernels.ADDRESS0 : kernels.LIMIT + 1] = transfer_of(op, machine)
             else:
                 row[[kernels.OCCUPANCY, kernels.LATENT]] = cost_of(op, machine)
         except UnmaskError as error:
@@ -171,23 +174,27 @@ def _static(ops: list[Op], phases: list[int], machine: Machine) -> I64:
             for name, column in _REGISTERS.items():
                 if name in op.operands:
                     row[column] = op.operands[name]
+    if skip:
+        for end, registers in skippable(ops, ends, machine).items():
+            table[end, kernels.SKIPS], table[end, kernels.NEEDS] = 1, registers
     return table
 
 
-def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: int) -> tuple[I64, I64, I64]:
-    """Cycles by phase, totals and trace of `walk`; its errors as exceptions."""
+def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: int) -> tuple[I64, I64, I64, int]:
+    """Cycles by phase, totals, trace and the number of skipped instructions of `walk`; its errors as exceptions."""
     pipelined = np.array([engine in PIPELINED for engine in Engine])
     sequencer, memory = machine.sequencer, parameters_of(machine)
     status, room = kernels.NO_ROOM, _ROOM
     while status == kernels.NO_ROOM:
         phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 6), np.int64)
+        skipped = np.zeros(1, np.int64)
         status, pc, semaphore = kernels.walk(
-            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, memory, words, room, phases, totals, trace
+            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, memory, words, room, phases, totals, trace, skipped
         )
         room *= 4
     if status != kernels.OK:
         raise UnmaskError(f"instruction {pc}: {_ERRORS[status].format(semaphore)}")
-    return phases, totals, trace
+    return phases, totals, trace, int(skipped[0])
 
 
 def _words(parameters: Mapping[int, int]) -> I64:
@@ -198,7 +205,14 @@ def _words(parameters: Mapping[int, int]) -> I64:
     return words
 
 
-def time_program(program: Program, machine: Machine, *, parameters: Mapping[int, int] | None = None, trace: bool | int = False) -> Timing:
+def time_program(
+    program: Program,
+    machine: Machine,
+    *,
+    parameters: Mapping[int, int] | None = None,
+    trace: bool | int = False,
+    skip: bool = True,
+) -> Timing:
     """When a program's instructions start and end on a machine.
 
     Args:
@@ -206,6 +220,8 @@ def time_program(program: Program, machine: Machine, *, parameters: Mapping[int,
         machine: need not be the one the program was compiled for, if its formats are the same.
         parameters: what S_LD finds in the integer SRAM, signed words by address; 0 where nothing is given.
         trace: also return when every executed instruction, or the first so many of them, starts and ends; 48 bytes each.
+        skip: add up the iterations of a loop that repeat (`unmask.machine.loops`) instead of walking them, which changes no figure; what is
+            traced is walked.
 
     Raises:
         UnmaskError: a deadlock, a semaphore with two signallers or waiters, loops nested too deeply, an instruction without a cost; names
@@ -217,12 +233,12 @@ def time_program(program: Program, machine: Machine, *, parameters: Mapping[int,
     check_length(ops, machine)
     names = list(dict.fromkeys(program.phases))
     number = {name: index for index, name in enumerate(names)}
-    static = _static(ops, [number[phase] for phase in program.phases], machine)
+    static = _static(ops, [number[phase] for phase in program.phases], machine, skip)
     words = _words(parameters or {})
-    phases, totals, entries = _run(static, machine, words, names, 0 if trace is True else int(trace))
+    phases, totals, entries, skipped = _run(static, machine, words, names, 0 if trace is True else int(trace))
     executed = int(totals[1].sum())
     if trace is True:
-        entries = _run(static, machine, words, names, executed)[2]
+        entries, skipped = _run(static, machine, words, names, executed)[2:]
     busy, instructions, moved, (cycles, *_) = totals.tolist()
     labels = [engine.name.lower() for engine in Engine]
     return Timing(
@@ -231,5 +247,6 @@ def time_program(program: Program, machine: Machine, *, parameters: Mapping[int,
         phases={name: int(phases[number[name]]) for name in names},
         instructions=dict(zip(labels, instructions, strict=True)),
         hbm_bytes={label: moved[engine] for engine, label in enumerate(labels) if engine in PIPELINED},
+        skipped=skipped,
         trace=Trace(*np.ascontiguousarray(entries[:executed].T)) if trace else None,
     )
