@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
-from typing import Any
 
-from amaranth.back import rtlil
 from amaranth.lib.wiring import Flow, Signature
 
 from unmask.errors import UnmaskError
@@ -16,9 +13,9 @@ from unmask.rtl.engine import SamplingEngine
 from unmask.rtl.faults import Fault
 from unmask.rtl.host import INTEGERS, MEANING, PROGRAM
 from unmask.rtl.integration import NOTE
+from unmask.rtl.verilog import verilog_of
 
 UNITS = {"sampler": SamplingEngine}
-_PASSES = ("proc", "opt_clean", "memory_collect", "rename -hide w:$*")
 _LINT = (
     ("DECLFILENAME", "one file holds all modules of the unit"),
     ("UNUSEDSIGNAL", "a port of several uses leaves bits of some of them alone, e.g. the upper bits of 48-bit addresses after their check"),
@@ -43,29 +40,9 @@ def unit_named(name: str) -> type[SamplingEngine]:
     return UNITS[name]
 
 
-def verilog(unit: Any, top: str) -> str:
-    """A component as Verilog.
-
-    Args:
-        unit: an Amaranth component.
-        top: name of its module; those of its parts begin with it.
-
-    Raises:
-        UnmaskError: pyosys is not installed.
-    """
-    try:
-        from pyosys import libyosys
-    except ImportError:
-        raise UnmaskError("Verilog is written by pyosys, which is not installed: pip install 'unmask[rtl]'") from None
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "unit.il", Path(folder) / "unit.v"
-        source.write_text(rtlil.convert(unit, name=top, strip_internal_attrs=True))
-        design = libyosys.Design()
-        for command in (f"read_rtlil {source}", *_PASSES, f"write_verilog -noattr -sv {target}"):
-            libyosys.run_pass(f"tee -q {command}", design)
-        text = target.read_text()
-    # Names with dots are escaped identifiers, which end in a space; without dots they need neither.
-    return re.sub(r"\\([A-Za-z_][\w.]*)(\[\d+\])? ", lambda name: name[1].replace(".", "_") + (name[2] or "") + " ", text)
+def readable(text: str) -> str:
+    """Verilog whose names have underscores where Amaranth puts dots, which only escaped identifiers may have."""
+    return re.sub(r"\\([A-Za-z_$][\w.$]*)(\[\d+\])? ", lambda name: re.sub(r"[.$]", "_", name[1]) + (name[2] or "") + " ", text)
 
 
 def lint_waivers() -> str:
@@ -113,7 +90,7 @@ def emit(name: str, machine: Machine, folder: Path, *, black_box: bool = False) 
         bursts=unit.shape.bursts,
         words=machine.sequencer.program_words,
     )
-    contents = {f"{top}.sv": head + lint_waivers() + verilog(unit, top), "INTEGRATION.md": note}
+    contents = {f"{top}.v": head + lint_waivers() + readable(verilog_of(unit, top)), "INTEGRATION.md": note}
     contents["machine.json"] = machine.model_dump_json(indent=2, exclude_none=True) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)

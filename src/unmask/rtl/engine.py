@@ -67,7 +67,8 @@ def dma_shape(machine: Machine, pc_bits: int) -> Shape:
         burst_beats=burst_beats,
         bursts=bursts,
         granule=vector.granule,
-        lanes=most + vector.granule,
+        # A store packs whole blocks, wherever in a beat they begin.
+        lanes=-(-most // mx.BLOCK) * mx.BLOCK + mx.BLOCK,
         vector_elements=machine.vector_elements,
         integer_words=machine.sram.integer_words,
         formats=formats,
@@ -83,8 +84,8 @@ class SamplingEngine(wiring.Component):
         busy: a program runs.
         read, write: the memory, see `unmask.rtl.bus`.
         memory_bytes: size of the memory; an address beyond is a fault.
-        trace_E_start, trace_E_start_pc, trace_E_retire, trace_E_retire_pc: with `trace`, per engine E (sequencer too): an instruction starts
-            in this cycle; this is the last cycle before an instruction's end.
+        trace_E_start, trace_E_start_pc, trace_E_retire, trace_E_retire_pc: with `trace`, per engine E, the sequencer too: an instruction
+            starts in this cycle; this is the last cycle before an instruction's end.
         trace_vector_dst_*, trace_vector_load_*: with `trace`, writes to the vector SRAM: address (granules), mask, data; so for the float
             (trace_float_0_*, trace_float_1_*) and the integer SRAM (trace_integer_vector_*, trace_integer_load_*).
         trace_register_*, trace_word_*: with `trace`, what register instructions and S_LD (a cycle later) leave: write, number, value.
@@ -183,7 +184,7 @@ class SamplingEngine(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        machine, depth = self.machine, self.machine.sequencer.queue_depth
+        depth = self.machine.sequencer.queue_depth
         m.submodules.host, m.submodules.sequencer, m.submodules.vector = self.host, self.sequencer, self.vector
         engines = ("sequencer", *(engine.name.lower() for engine in _ENGINES))
         m.submodules.semaphores = semaphores = Semaphores(engines, 2 * depth)

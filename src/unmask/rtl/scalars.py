@@ -13,6 +13,7 @@ from unmask.rtl import scalar
 from unmask.rtl.bits import saturated
 from unmask.rtl.control import Control
 from unmask.rtl.decode import places
+from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reducer import Reducer
 from unmask.rtl.threefry import THREEFRY_PLACES, added, rounds
@@ -49,7 +50,7 @@ class Scalars:
         self._masks()
 
     def _scalars(self, reducer: Reducer) -> None:
-        m, control, ports, words, rows = self._m, self._control, self._ports, self._words, reducer.rows
+        m, control, ports, rows = self._m, self._control, self._ports, reducer.rows
         short = control.latency[Cost.SCALAR] - 2
         operations = [name for name in (*scalar.SHORT, *scalar.LONG) if name in control.names]
         m.submodules.scalar = unit = scalar.ScalarUnit(short, self._function, operations)
@@ -80,8 +81,6 @@ class Scalars:
 
     def _level(self, word: Value) -> Value:
         """The level of the maximum that F_EXP_WIN is given; scalars have time for it."""
-        from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
-
         p = Pipeline(self._m, WEIGHT_PLACES, 0, "scalar_level")
         return weight_level(self._m, weight(p, word[16:]))
 

@@ -71,7 +71,7 @@ class WordPorts:
         """Connect a read port.
 
         Args:
-            later: conditions of the instruction under which its address comes so many cycles after the step is issued; else it comes at once.
+            later: conditions under which its address comes so many cycles after the step is issued; else it comes at once.
         """
         if port not in self._base:
             return
