@@ -155,11 +155,12 @@ class Memory:
             if start is None or scales is None:
                 return None
             return Area(kind, start, scales, rows, cols, stride)
-        size = cols * unit
-        stride = -(-size // self._alignment) * self._alignment + self._alignment * self._rng.choice((0, 0, 0, 1, 5))
-        if self._rng.random() < 0.3 and size % self._alignment == 0:
+        # Words do not straddle beats.
+        size, alignment = cols * unit, max(self._alignment, INT32_BYTES if unit == INT32_BYTES else 1)
+        stride = -(-size // alignment) * alignment + alignment * self._rng.choice((0, 0, 0, 1, 5))
+        if self._rng.random() < 0.3 and size % alignment == 0:
             stride = size
-        start = self._room(rows * stride, self._alignment)
+        start = self._room(rows * stride, alignment)
         return None if start is None else Area(kind, start, 0, rows, cols, stride)
 
     def fill(self, area: Area, block_bytes: int = 0) -> Area:
