@@ -71,7 +71,7 @@ class _Executions:
         self.program = np.repeat(np.arange(len(expected)), sizes)
 
         def column(name: str) -> I64:
-            return np.concatenate([getattr(e.trace, name) for e in expected]) if expected else np.zeros(0, np.int64)
+            return np.concatenate([getattr(e.trace, name) for e in expected])
 
         self.pc, self.engine, self.start, self.end = column("pc"), column("engine"), column("start"), column("end")
         self.key = _ranked(self.program * _ENGINES + self.engine)
@@ -108,6 +108,8 @@ def compare(
         timed: whether the program's cycles are to be compared: not where the memory stalls.
         most: differences to describe.
     """
+    if not expected:
+        return Comparison()
     executions = _Executions(expected)
     result = Comparison(instructions=len(executions.pc))
     found: list[Mismatch] = []

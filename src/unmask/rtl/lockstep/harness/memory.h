@@ -63,6 +63,8 @@ class Memory {
         content_ = std::move(content);
         content_.resize((content_.size() + BEAT - 1) / BEAT * BEAT);
         error_low_ = error_low, error_high_ = error_high, stalls_ = stalls;
+        constexpr int longest[] = {4, 40, 500};
+        longest_ = longest[random_() % 3];
         reset();
     }
 
@@ -90,7 +92,7 @@ class Memory {
     void see(Top& top) {
         written_.clear();
         if (top.PORT_ARVALID && top.PORT_ARREADY) {
-            const uint64_t at = now_ + (stalls_ ? 1 + random_() % 300 : read_delay_);
+            const uint64_t at = now_ + (stalls_ ? 1 + random_() % longest_ : read_delay_);
             for (int beat = 0; beat <= top.PORT_ARLEN; ++beat)
                 reads_.push_back({static_cast<uint64_t>(top.PORT_ARADDR) + beat * BEAT, at + beat, beat == top.PORT_ARLEN});
         }
@@ -119,7 +121,7 @@ class Memory {
             const uint64_t at = beats_.front().at;
             beats_.pop_front();
             if (--burst.beats == 0) {
-                responses_.push_back({(stalls_ ? now_ + 1 + random_() % 300 : at + write_delay_), burst.error});
+                responses_.push_back({stalls_ ? now_ + 1 + random_() % longest_ : at + write_delay_, burst.error});
                 addresses_.pop_front();
             }
         }
@@ -166,7 +168,7 @@ class Memory {
         burst.address += BEAT;
     }
 
-    int read_delay_, write_delay_;
+    int read_delay_, write_delay_, longest_ = 1;
     std::mt19937_64 random_;
     std::vector<uint8_t> content_;
     uint64_t error_low_ = 0, error_high_ = 0, now_ = 0;
