@@ -26,7 +26,9 @@ _MEMORY = re.compile(r"^  memory width (\d+) size (\d+)", re.MULTILINE)
 _MACRO = re.compile(r"unmask_sram_(\d+)x(\d+)_\d+r\d+w")
 MACRO_PORTS = "hierarchy -generate unmask_sram_* o:r*_data i:*"
 
-# Bits of memory that are mapped to flip-flops, at most.
+_MEMORY_CELL = re.compile(r"^  cell \$(meminit|memrd|memwr)_v2 .*?^  end\n", re.MULTILINE | re.DOTALL)
+
+# Bits of memory that are mapped to flip-flops, at most; a larger one is a macro.
 MOST_BITS = 1 << 14
 # Cells of RTLIL (an adder is one) from which on a module that stands in the design once is synthesized by itself.
 LARGE = 400
@@ -64,6 +66,40 @@ class Block:
         return not self.text
 
 
+def rtlil_of(component: wiring.Component, name: str) -> str:
+    """RTLIL of a component, its large memories being macros.
+
+    Raises:
+        UnmaskError: a large memory that no macro can be, because it is read without a clock.
+    """
+    return _MODULE.sub(_with_macros, rtlil.convert(component, name=name, emit_src=False))
+
+
+def _with_macros(module: re.Match[str]) -> str:
+    """A module, a macro in place of each large memory that it infers; a bit of the mask for each bit of the data."""
+    text = module[0]
+    for width, size, memory in re.findall(r"^  memory width (\d+) size (\d+) \\(\S+)$\n", text, re.MULTILINE):
+        if int(width) * int(size) <= MOST_BITS:
+            continue
+        cells = [cell for cell in _MEMORY_CELL.finditer(text) if f'\\MEMID "\\\\{memory}"' in cell[0]]
+        connections = ["    connect \\clk \\clk [0]\n"]
+        counts = Counter(cell[1] for cell in cells)
+        for kind, letter, enable in (("memrd", "r", "en"), ("memwr", "w", "mask")):
+            for number, cell in enumerate(cell for cell in cells if cell[1] == kind):
+                if r"\CLK_ENABLE 1" not in cell[0]:
+                    raise UnmaskError(f"memory {memory} of {module[1]}, {size} x {width} bits, is read without a clock: no macro is")
+                for part, port in ((enable, "EN"), ("addr", "ADDR"), ("data", "DATA")):
+                    found = re.search(rf"^    connect \\{port} (.*)$", cell[0], re.MULTILINE)
+                    assert found is not None
+                    connections.append(f"    connect \\{letter}{number}_{part} {found[1]}\n")
+        for cell in cells:
+            text = text.replace(cell[0], "")
+        text = re.sub(rf"^  memory .* \\{re.escape(memory)}$\n", "", text, flags=re.MULTILINE)
+        macro = f"  cell \\unmask_sram_{size}x{width}_{counts['memrd']}r{counts['memwr']}w \\{memory}\n{''.join(connections)}  end\n"
+        text = text.removesuffix("end") + macro + "end"
+    return text
+
+
 class Design:
     """The blocks of a component.
 
@@ -76,10 +112,10 @@ class Design:
         """Read the component's RTLIL.
 
         Raises:
-            UnmaskError: the component instantiates a module that it does not bring along, or infers a large memory.
+            UnmaskError: the component instantiates a module that it does not bring along, or infers a large memory that no macro can be.
         """
         self.blocks: dict[str, Block] = {}
-        modules = dict(_MODULE.findall(rtlil.convert(component, name=name, emit_src=False)))
+        modules = dict(_MODULE.findall(rtlil_of(component, name)))
         block_of: dict[str, str] = {}
         by_text: dict[str, str] = {}
 
@@ -112,9 +148,6 @@ class Design:
             return block_of[module]
 
         self.top = add(name)
-        for block in self.blocks.values():
-            if not block.macro and block.memory_bits > MOST_BITS:
-                raise UnmaskError(f"{block.name} of {name} infers {block.memory_bits} bits of memory: expected a macro beyond {MOST_BITS}")
 
     @cached_property
     def instances(self) -> Counter[str]:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth.back import rtlil
 
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.rtl.lockstep.generator import Case
-from unmask.silicon.blocks import MACRO_PORTS
+from unmask.silicon.blocks import MACRO_PORTS, rtlil_of
 from unmask.silicon.gates import CLOCK, Bits, Gates, Port
 from unmask.silicon.tools import yosys
 
@@ -77,7 +76,7 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
     engine = SamplingEngine(machine, trace=True, black_box=True)
     folder = (cache / "recordings" / f"{machine.name}-{machine.vector.vlen}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "rtl.il").write_text(rtlil.convert(engine, name="dut", emit_src=False))
+    (folder / "rtl.il").write_text(rtlil_of(engine, "dut"))
     yosys(
         f"read_rtlil rtl.il\n{MACRO_PORTS}\nhierarchy -top dut\nproc\nflatten\ndelete t:$scopeinfo\nopt_clean\nmemory_collect\n"
         "expose -evert -sep __ t:unmask_sram_*\nwrite_json ports.json\nwrite_verilog -noattr dut.v\n",
