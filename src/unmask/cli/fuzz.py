@@ -43,6 +43,7 @@ def fuzz(
     """
     from unmask.machine.config import Machine
     from unmask.rtl.lockstep import campaign
+    from unmask.rtl.lockstep.build import harness
     from unmask.rtl.lockstep.machines import bench_machine
 
     console = Console(stderr=True)
@@ -54,7 +55,7 @@ def fuzz(
     else:
         built = bench_machine(Machine.load(machine), vlen)
         with console.status(f"building the {unit} of {built.name}, {built.vector.vlen} lanes"):
-            campaign.harness(built, unit)
+            harness(built, unit)
         result = _run(console, programs, seed, built, unit, jobs)
         absent = campaign.missing(result, built, unit)
         saved = _save(console, result, seed, built, unit, output)

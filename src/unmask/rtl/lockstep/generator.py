@@ -18,12 +18,12 @@ from unmask.isa.program import Program, Region
 from unmask.isa.table import BY_NAME, INT32_BYTES, Engine
 from unmask.machine.config import Machine
 from unmask.machine.hazards import find_races
-from unmask.rtl.lockstep import values
-from unmask.rtl.lockstep.areas import Area, Tile
+from unmask.rtl.lockstep.areas import Tile
 from unmask.rtl.lockstep.builder import Builder, Unavailable
-from unmask.rtl.lockstep.emission import LOADED, RING, Emitter, TooFewRegisters
-from unmask.rtl.lockstep.nodes import Address, Item, Loop, Node, Touch, touched
+from unmask.rtl.lockstep.emission import LOADED, Emitter, TooFewRegisters
+from unmask.rtl.lockstep.nodes import Address, Loop, Node, touched
 from unmask.rtl.lockstep.ordering import Ordering, Semaphores, TooFewSemaphores
+from unmask.rtl.lockstep.rings import Ring
 
 _TOGETHER = frozenset({"V_EXP_WIN", "V_RED_SUM_WIN", "F_EXP_WIN"})
 """Their operands must fit each other; see `_Generator._window`."""
@@ -245,7 +245,7 @@ class _Generator:
         if target is not None:
             b.memory.fill(target)
         results = [] if reduces or rng.random() < 0.3 else self._buffers(rows, cols, depth, avoid)
-        _Ring(self, rows, cols, count, buffers, results, area, target).add()
+        Ring(b, rows, cols, count, buffers, results, area, target).add()
 
     def _buffers(self, rows: int, cols: int, depth: int, avoid: Sequence[tuple[int, int]]) -> list[Tile]:
         """Tiles of one shape that do not touch."""
@@ -256,76 +256,3 @@ class _Generator:
                 raise Unavailable
             found.append(tile._replace(stride=found[0].stride) if found else tile)
         return found
-
-
-class _Ring:
-    """One ring; its semaphores are named by the ordering, which is told their numbers by `Semaphores.fresh` when it runs."""
-
-    def __init__(
-        self, g: _Generator, rows: int, cols: int, count: int, buffers: list[Tile], results: list[Tile], area: Area, target: Area | None
-    ) -> None:
-        self._g, self._rows, self._cols, self._count = g, rows, cols, count
-        self._buffers, self._results, self._area, self._target = buffers, results, area, target
-
-    def _node(self, name: str, constants: dict[str, int], places: dict[str, tuple[int, list[Tile]]], hbm: dict[str, Area]) -> Node:
-        """An instruction whose tiles are in ring registers and whose HBM address moves by its rows."""
-        node = Node(name, {"rows": self._rows, "cols": self._cols, **constants}, loops=(self._count,))
-        for operand, (register, tiles) in places.items():
-            node.registers[operand] = register
-            node.constants[f"{operand}_stride"] = tiles[0].stride
-        for operand, area in hbm.items():
-            node.constants[f"{operand}_stride"] = area.stride
-            node.addresses[operand] = Address(area.start, (self._rows * area.stride,))
-        touches: list[Touch] = []
-        for index in range(max(len(tiles) for _, tiles in places.values())):
-            trial = {**node.addresses, **{o: Address(tiles[index].start) for o, (_, tiles) in places.items()}}
-            touches += touched(Node(name, node.constants, trial, node.loops), self._g._machine)
-        node.touches = touches
-        return node
-
-    def add(self) -> None:
-        b, rng = self._g._b, self._g._rng
-        first, second = RING[0], RING[1]
-        full, done, free, taken = -1, -2, -3, -4
-        load = self._node("L_VEC", {}, {"dst": (first, self._buffers)}, {"src": self._area})
-        load.wait, load.signal = [free], [full]
-        body: list[Item] = [load]
-        if self._target is None:
-            node = self._reduction()
-            node.wait, node.signal = [full], [free]
-            body.append(node)
-        else:
-            where = (second, self._results) if self._results else (first, self._buffers)
-            name = rng.choice(("V_EXP", "V_MUL_I"))
-            extra = {"value": values.bf16(b.numbers)} if name == "V_MUL_I" else {}
-            node = self._node(name, extra, {"a": (first, self._buffers), "dst": where}, {})  # type: ignore[arg-type]
-            store = self._node("ST_VEC", {}, {"src": where}, {"dst": self._target})
-            node.wait, node.signal = ([full, taken], [free, done]) if self._results else ([full], [done])
-            store.wait, store.signal = [done], [taken if self._results else free]
-            body += [node, store]
-        depth = len(self._buffers)
-        for register, tiles in ((first, self._buffers), (second, self._results)):
-            if tiles:
-                b.body.append(Node("S_LI", {"value": tiles[0].start}, registers={"rd": register}))
-                if depth > 1:
-                    body.append(Node("S_XORI", {"value": tiles[0].start ^ tiles[1].start}, registers={"rd": register, "rs": register}))
-                for tile in tiles:
-                    b.tiles.tiles.append(tile)
-        if self._count < depth:
-            raise Unavailable
-        b.body.append(Loop(self._count, body, sealed=True, credits={free: depth, taken: depth}))
-
-    def _reduction(self) -> Node:
-        """A running sum of what streams by; its accumulators start from zero before the loop."""
-        b = self._g._b
-        b.instruction("V_RED_SUM", rows=self._rows, running=0)
-        start = b.instruction("F_FILL", count=self._rows)
-        where = start.addresses["dst"]
-        constants: dict[str, Operand] = {"rows": self._rows, "cols": self._cols, "running": 1, "a_stride": self._buffers[0].stride}
-        node = Node("V_RED_SUM", constants, loops=(self._count,))
-        for tile in self._buffers:
-            node.addresses = {"a": Address(tile.start), "dst": where}
-            node.touches += touched(node, self._g._machine)
-        node.addresses = {"dst": where}
-        node.registers = {"a": RING[0]}
-        return node

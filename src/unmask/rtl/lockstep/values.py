@@ -53,7 +53,7 @@ def _bits(x: NDArray[np.float64]) -> NDArray[np.uint16]:
 def words(rng: np.random.Generator, count: int, boolean: bool) -> NDArray[np.int32]:
     """INT32 words; 0 and 1 if `boolean`: none, all, or some of them 1."""
     if boolean:
-        return (rng.random(count) < rng.choice([0, 0.2, 0.7, 1])).astype(np.int32)
+        return np.asarray(rng.random(count) < rng.choice([0, 0.2, 0.7, 1]), np.int32)
     style = rng.integers(4)
     if style == 0:
         return np.asarray(rng.choice(SPECIAL_INT32, count), np.int32)
