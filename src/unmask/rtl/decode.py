@@ -60,7 +60,7 @@ class Operands:
         Args:
             entry: a `dispatch_layout` of the same instructions.
         """
-        instructions = [BY_NAME[name] for name in names]
+        instructions = [BY_NAME[name] for name in sorted(names)]
         shapes: dict[str, tuple[int, bool]] = {}
         for instruction in instructions:
             for spec in instruction.fields:

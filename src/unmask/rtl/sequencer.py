@@ -61,7 +61,7 @@ class Sequencer(wiring.Component):
         self.engines = dict(engines)
         self._program_words, self._loop_depth, self._integer_words = program_words, loop_depth, integer_words
         self.pc_bits = max(1, (program_words - 1).bit_length())
-        names = [name for group in self.engines.values() for name in group]
+        names = [name for group in self.engines.values() for name in sorted(group)]
         self.layouts = {engine: dispatch_layout(group, self.pc_bits) for engine, group in self.engines.items()}
         self._slots = max((len(register_operands(BY_NAME[name])) for name in (*names, *OWN)), default=0)
         self._instructions = [BY_NAME[name] for name in (*OWN, *names)]

@@ -44,7 +44,8 @@ class WordPorts:
         for names, of, size, read in groups:
             for index, port in enumerate(names):
                 users: dict[str, list[str]] = {}
-                always, running = [], []
+                always: list[str] = []
+                running: list[str] = []
                 for name in control.names:
                     words = WORDS.get(name, Words())
                     if index < len(of(words)):
