@@ -1,7 +1,7 @@
 """Chooses operands: places for every register operand of an instruction so that the instruction is legal where it stands.
 
 What an operand is for is read off the rules of `unmask.machine.access`; nothing here knows what an instruction computes, but for the few
-facts in `_MARKED`, `_MARKS` and `_OWNER`.
+facts in `_MARKED` and `_MARKS`, and in `unmask.rtl.lockstep.accumulators`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT
 from unmask.machine.access import Access
 from unmask.machine.config import Machine
 from unmask.numerics import mx
+from unmask.rtl.lockstep.accumulators import Accumulators, Unavailable
 from unmask.rtl.lockstep.areas import Area, Memory, Span, Tile, Tiles, Words, overlaps
 from unmask.rtl.lockstep.nodes import Address, Item, Node, Probe, probe, touched
 from unmask.rtl.lockstep.sizes import Sizes
@@ -28,12 +29,6 @@ _MARKED_OF = {("F_EXP_WIN", "a"): True}
 """The same, of one instruction: BF16 values."""
 _MARKS = frozenset({"I_EQ_I", "F_LT", "V_TOPK_MASK", "V_THRESHOLD_MASK", "V_BARS_MASK", "V_RED_MAX", "V_RED_MAX_IDX", "F_EXP"})
 """Instructions that leave 0 or 1 in the integer SRAM, and BF16 values in the float SRAM."""
-_OWNER = {"V_RED_SUM": "sum", "V_RED_SUM_GE": "sum", "V_RED_SUM_WIN": "window", "V_SAMPLE": "sample", "V_SAMPLE_END": "sample"}
-"""What an instruction's row accumulators hold: only the same may continue from it or read it."""
-
-
-class Unavailable(Exception):
-    """There is nothing an operand could be: choose another instruction."""
 
 
 class Builder(Sizes):
@@ -51,7 +46,7 @@ class Builder(Sizes):
         self.tiles = Tiles(rng, machine.vector_elements, machine.vector.granule)
         self.words = {"float": Words(rng, machine.sram.float_words), "integer": Words(rng, machine.sram.integer_words)}
         self.memory = Memory(rng, self.numbers, HBM_BYTES, ALIGNMENT)
-        self.owner: list[str | None] = [None] * machine.vector.accumulators
+        self.accumulators = Accumulators(rng, machine.vector.accumulators)
         self.moved: list[tuple[Tile, tuple[int, ...]]] = []
         self.written: list[Tile] = []
 
@@ -70,7 +65,7 @@ class Builder(Sizes):
         Raises:
             Unavailable: no place for one of its operands.
         """
-        self._claim(name, constants, addresses)
+        self.accumulators.claim(name, constants, addresses, bool(self.loops))
         found = probe(name, constants, self.machine)
         moves = self._moves(constants)
         taken: dict[str, list[Span]] = {"vector": [], "float": [], "integer": []}
@@ -120,35 +115,6 @@ class Builder(Sizes):
 
     def _still(self, moves: list[tuple[int, int]]) -> list[tuple[int, int]]:
         return [(0, 0)] * len(moves) if self.rng.random() < 0.4 else moves
-
-    def _claim(self, name: str, constants: dict[str, Operand], addresses: dict[str, Address]) -> None:
-        """Rows of accumulators: `first`, and whether it may be a running reduction."""
-        kind = _OWNER.get(name)
-        if kind is None:
-            return
-        rows, total = int(constants.get("rows", constants.get("count", 1))), len(self.owner)
-        if rows > total:
-            raise Unavailable
-        reads = name == "V_SAMPLE_END"
-        first = 0
-        if kind == "sample":
-            starts = range(total - rows + 1)
-            good = [s for s in starts if all(o == kind for o in self.owner[s : s + rows])]
-            if reads or (constants["running"] and good):
-                if not good:
-                    raise Unavailable
-                first = self.rng.choice(good)
-            else:
-                first = self.rng.choice((starts[-1], self.rng.choice(starts)))
-            if "first" in addresses:
-                first = addresses["first"].base
-            addresses["first"] = Address(first)
-        held = self.owner[first : first + rows]
-        if not reads and constants["running"] and any(o != kind for o in held):
-            constants["running"] = 0
-        if self.loops and any(o not in (None, kind) for o in held):
-            raise Unavailable
-        self.owner[first : first + rows] = [kind] * rows
 
     def _operand(
         self,

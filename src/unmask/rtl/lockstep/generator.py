@@ -18,8 +18,9 @@ from unmask.isa.program import Program, Region
 from unmask.isa.table import BY_NAME, INT32_BYTES, Engine
 from unmask.machine.config import Machine
 from unmask.machine.hazards import find_races
+from unmask.rtl.lockstep.accumulators import Unavailable
 from unmask.rtl.lockstep.areas import Tile
-from unmask.rtl.lockstep.builder import Builder, Unavailable
+from unmask.rtl.lockstep.builder import Builder
 from unmask.rtl.lockstep.emission import LOADED, Emitter, TooFewRegisters
 from unmask.rtl.lockstep.nodes import Address, Loop, Node, touched
 from unmask.rtl.lockstep.ordering import Ordering, Semaphores, TooFewSemaphores

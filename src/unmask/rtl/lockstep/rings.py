@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from unmask.isa.encoding import Operand
 from unmask.rtl.lockstep import values
+from unmask.rtl.lockstep.accumulators import Unavailable
 from unmask.rtl.lockstep.areas import Area, Tile
-from unmask.rtl.lockstep.builder import Builder, Unavailable
+from unmask.rtl.lockstep.builder import Builder
 from unmask.rtl.lockstep.emission import RING
 from unmask.rtl.lockstep.nodes import Address, Item, Loop, Node, Touch, touched
 
