@@ -1,4 +1,4 @@
-"""The analytic reading of a program: exact counts, exact time where nothing depends on addresses, and close to the cycle reading elsewhere."""
+"""The analytic reading of a program: exact where nothing depends on addresses, close to the cycle reading elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unmask import UnmaskError
@@ -58,16 +58,11 @@ def streaming(loaded: Callable[[], Op], worked: Callable[[], Op], inner: int, ou
     )
 
 
-@given(
-    st.integers(1, 12), st.integers(1, 400), st.integers(1, 12), st.integers(1, 400), st.integers(1, 60), st.integers(1, 40)
-)  # type: ignore[misc]
-def test_loops_of_an_ideal_memory_are_timed_exactly(
-    rows: int, cols: int, work_rows: int, work_cols: int, inner: int, outer: int
-) -> None:
+@settings(max_examples=30, deadline=None)  # type: ignore[misc]
+@given(st.integers(1, 12), st.integers(1, 400), st.integers(1, 12), st.integers(1, 400), st.integers(1, 40), st.integers(1, 20))  # type: ignore[misc]
+def test_loops_of_an_ideal_memory_are_timed_exactly(rows: int, cols: int, work_rows: int, work_cols: int, inner: int, outer: int) -> None:
     """Addresses are multiples of a beat, so that nothing depends on them; the iterations left out are as long as those that ran."""
-    p = streaming(
-        lambda: load(rows, cols, 1024, (FREE,), (FULL,)), lambda: add(work_rows, work_cols, (FULL,), (FREE,)), inner, outer
-    )
+    p = streaming(lambda: load(rows, cols, 1024, (FREE,), (FULL,)), lambda: add(work_rows, work_cols, (FULL,), (FREE,)), inner, outer)
     exact, found = time_program(p, SMALL), analytic_time(p, SMALL)
     assert (found.cycles, found.busy, found.phases, found.instructions) == (exact.cycles, exact.busy, exact.phases, exact.instructions)
     assert found.hbm_bytes == exact.hbm_bytes

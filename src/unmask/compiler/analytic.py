@@ -17,16 +17,22 @@ from unmask.compiler.schedule import runs_of
 from unmask.decoding.policy import Policy
 from unmask.isa.table import Cost, Engine
 from unmask.machine.analytic import Listing, list_ops, time_listing
+from unmask.machine.analytic_memory import forget_memories
 from unmask.machine.config import Machine
 from unmask.machine.cycle import Timing
 from unmask.models.layers import Architecture
-
 
 ASSUMPTION = "analytic reading: loops by their periods, DRAM at the rates that a sample of each transfer finds"
 """What the figures of `estimate_generation` take for granted besides those of `time_generation`."""
 
 _runs_of = lru_cache(maxsize=64)(runs_of)
 """A search tries many machines for one policy."""
+
+
+def forget() -> None:
+    """Drop what is kept from one generation to the next: schedules, and samples of memories."""
+    _runs_of.cache_clear()
+    forget_memories()
 
 
 def _work(listing: Listing, timing: Timing) -> dict[Part, Work]:

@@ -121,9 +121,7 @@ def _context(machine: Machine, hbm: Hbm, emitter: type[Emitter]) -> Context:
     return c
 
 
-def _fitting(
-    emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine
-) -> tuple[Context, Tiling]:
+def _fitting(emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine) -> tuple[Context, Tiling]:
     """As of `unmask.compiler.assembly`; once one has not fitted, whether tiles fit is found out without emitting anything."""
     overflow: SramOverflow | None = None
     for tiling in assembly._tilings(rows, sequences, machine.vector.accumulators):
@@ -142,9 +140,7 @@ def _fitting(
     raise UnmaskError(f"machine {machine.name} cannot run this model and policy: {overflow}")
 
 
-def list_step(
-    shape: Architecture, policy: Policy, machine: Machine, prompt_length: int, batch: int, sampling: SamplingProgram
-) -> Program:
+def list_step(shape: Architecture, policy: Policy, machine: Machine, prompt_length: int, batch: int, sampling: SamplingProgram) -> Program:
     """`compile_step` of an architecture, arguments and errors as there."""
     positions = prompt_length + policy.gen_length
     lower._check(shape, policy, prompt_length, batch, False)

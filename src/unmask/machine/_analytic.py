@@ -1,4 +1,4 @@
-"""The compiled loops of the analytic reading: where transfers lie, and a walk over a program in program order, where a loop runs until its iterations repeat.
+"""The compiled loops of the analytic reading: where transfers lie, and a walk in program order, where a loop runs until it repeats itself.
 
 `unmask.machine.analytic` says what it computes and calls it. Times are cycles. Without addresses, the time of an instruction depends on
 nothing but the times before it, so what loops do to the machine's state is max-plus linear: it becomes periodic after a few iterations.
@@ -159,7 +159,6 @@ def walk(
     states = np.zeros((loop_depth + 1, _LAGS, size), np.int64)
     lengths = np.zeros((loop_depth + 1, _LAGS), np.int64)
     nows = np.zeros((loop_depth + 1, _LAGS), np.int64)
-    frontiers = np.zeros((loop_depth + 1, _LAGS), np.int64)
     old_phases = np.zeros((loop_depth + 1, _LAGS, phases.shape[0]), np.int64)
     old_busy = np.zeros((loop_depth + 1, _LAGS, engines), np.int64)
     seen = np.zeros(loop_depth + 1, np.int64)
@@ -275,7 +274,7 @@ def walk(
                 if count >= 0:
                     new = count % _LAGS
                     lengths[this, new] = length
-                    nows[this, new], frontiers[this, new] = now, frontier
+                    nows[this, new] = now
                     states[this, new, :] = state
                     old_phases[this, new, :] = phases
                     old_busy[this, new, :] = totals[0]

@@ -1,8 +1,8 @@
 """The analytic reading: how long a program takes, in closed form, without walking its iterations or serving its bursts.
 
-A loop takes its first iterations, as many as the engines need to fall into step, and then a period for each of the others. DRAM is a
-server that loads and stores share: a transfer holds it for its bytes at the rate that the pins sustain, and ends a row's opening and the way
-to the memory later. No address is computed, so where a range starts within a burst is taken as any place that its stride allows.
+A loop takes its first iterations, as many as the engines need to fall into step, and then a period for each of the others: without
+addresses nothing else changes, so that this is exact. DRAM is a server that loads and stores share; how long a transfer holds it, and how
+much later it ends, a sample on the memory's model says (`unmask.machine.analytic_memory`).
 
 Counts of instructions, bytes asked for and, of the engines that drain, busy cycles are exact: they follow from operands and trip counts.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +100,7 @@ def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> tuple[
     starts: list[int] = []
     known: dict[str, tuple[int, int]] = {}
     for index, (op, phase) in enumerate(zip(ops, numbers, strict=True)):
-        name, operands = op.name, op.operands
+        name, operands = op.name, cast(Mapping[str, int], op.operands)  # those read here are integers
         kind, engine = _FLOW.get(name, kernels.PLAIN), 0
         target = value = rd = rs = rt = done = 0
         address, scales, cost, cycles = -1, 0, Cost.SEQUENCER, (0, 0)
@@ -139,7 +140,7 @@ def _set_transfers(table: I64, ops: Sequence[Op], machine: Machine, words: I64) 
     pins, found = Pins(machine), np.zeros((len(ops), 4), np.int64)
     kernels.places(table, machine.sequencer.loop_depth, words, found)
     moved, asked = np.zeros(len(ops)), np.zeros(len(ops), np.int64)
-    for index in np.flatnonzero(table[:, kernels.ADDRESS0] >= 0):
+    for index in np.flatnonzero(table[:, kernels.ADDRESS0] >= 0).tolist():
         try:
             t = pins.times(ops[index], Place(*found[index].tolist()))
         except UnmaskError as error:

@@ -35,9 +35,9 @@ _SCALES_AT = 2**34
 
 
 class Range(NamedTuple):
-    """`count` ranges of `size` bytes that start at multiples of `grain`."""
+    """`times` ranges of `size` bytes that start at multiples of `grain`."""
 
-    count: int
+    times: int
     size: int
     grain: int
 
@@ -105,13 +105,13 @@ class Pins:
         """
         t, transfer = self._t, transfer_of(op, self._machine)
         ranges = list(ranges_of(transfer))
-        asked = sum(r.count * r.size for r in ranges)
-        beats = sum(r.count * r.pieces(t[kernels.BEAT]) for r in ranges)
+        asked = sum(r.times * r.size for r in ranges)
+        beats = sum(r.times * r.pieces(t[kernels.BEAT]) for r in ranges)
         if t[kernels.PACE]:
             beat = t[kernels.BEAT]
-            asking = sum(r.count * max(1.0, r.pieces(beat) * beat / t[kernels.PACE]) for r in ranges)
+            asking = sum(r.times * max(1.0, r.pieces(beat) * beat / t[kernels.PACE]) for r in ranges)
             return Times(round(asking), 0, t[kernels.LATENCY] // kernels.TICKS, 0, 0, beats * beat, asked)
-        moved = sum(r.count * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
+        moved = sum(r.times * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
         transfer, write = transfer._replace(address=0, scale_address=0), op.row.engine is Engine.STORE
         found = _stream(t, transfer, place, write) if transfer.rows == 1 else _probe(t, transfer, place, write)
         service, latency, window = max(1, round(found.service)), round(found.latency), round(found.window)
@@ -175,3 +175,8 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
         alone.append(end - start)
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     return Served(service, max(median(alone) - service, 0), window)
+
+
+def forget_memories() -> None:
+    """Drop the samples that are kept."""
+    _probe.cache_clear()
