@@ -38,10 +38,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     given = arguments()
-    print(
     heads = f"{'model':10}{'machine':16}{'batch':>6} {'cache':8}{'cycle reading':>16}{'analytic':>16}{'error':>9}"
     print(heads + f"{'wall, s':>10}{'first, ms':>11}{'ms':>8}")
-    )
     for model in given.models.split(","):
         shape = architecture(model)
         prompt, length = (512, 256) if model in catalogue() else (32, 64)
