@@ -66,7 +66,8 @@ class Bench {
         memory_.load(std::move(content), header.error_low, header.error_high, (header.flags & STALLS) != 0);
         for (size_t index = 0; index < words.size(); ++index) write_host(PROGRAM_BASE + 4 * index, words[index]);
         write_host(REGISTER_ENTRY, 0);
-        first_ = -1;
+        // The first instruction is executed in the cycle after the start was written.
+        first_ = cycle_ + 1;
         recording_ = true;
         write_host(REGISTER_CONTROL, 1);
         const int64_t begun = cycle_;
@@ -151,7 +152,6 @@ class Bench {
     }
 
     void started(uint16_t engine, uint64_t pc) {
-        if (first_ < 0) first_ = cycle_;
         put(START, engine, cycle_ - first_, pc, 0);
     }
 
@@ -162,7 +162,7 @@ class Bench {
     std::unique_ptr<Vtop> top_;
     uint32_t program_ = 0;
     bool recording_ = false;
-    int64_t cycle_ = 0, first_ = -1;
+    int64_t cycle_ = 0, first_ = 0;
 };
 
 int main(int argc, char** argv) {
