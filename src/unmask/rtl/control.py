@@ -38,7 +38,8 @@ class Control:
             stop: forget what is under way.
         """
         self.m, self.machine, self.names = m, machine, sorted(names)
-        self._stop = stop
+        # Steps outlive a short instruction on the way to the places where a long one's are looked for.
+        self._stop, self._forget = stop, stop | begin
         vector = machine.vector
         self.costs = {BY_NAME[name].cost for name in self.names}
         self.latency = {cost: latency_of(cost, machine) for cost in sorted(self.costs)}
@@ -79,7 +80,7 @@ class Control:
             valid, now = self._chain[-1]
             index = len(self._chain)
             later_valid, later = Signal(name=f"step_valid_{index}"), Signal(self.generator.layout, name=f"step_{index}")
-            self.m.d.sync += [later_valid.eq(valid & ~self._stop), later.eq(now)]
+            self.m.d.sync += [later_valid.eq(valid & ~self._forget), later.eq(now)]
             self._chain.append((later_valid, later))
         valid, now = self._chain[cycles]
         return valid, data.View(self.generator.layout, Value.cast(now))
