@@ -29,6 +29,7 @@ def gemm(
     machine: options.MachineOption = "small",
     weights: options.Weights = None,
     activations: options.Activations = None,
+    skip: options.SkipOption = True,
     as_json: options.JsonOption = False,
 ) -> None:
     """Time a matrix product: M x K in BF16 times K x N in the format of the weights, from memory to memory.
@@ -46,7 +47,7 @@ def gemm(
     started = time.perf_counter()
     program = compile_gemm(m, k, n, target)
     compiled = time.perf_counter()
-    timing = time_program(program, target)
+    timing = time_program(program, target, skip=skip)
     done = time.perf_counter()
     ideal = ideal_gemm(m, k, n, target)
     found = {

@@ -9,6 +9,9 @@ import typer
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")]
 MachineOption = Annotated[str, typer.Option("--machine", help="A preset (see `unmask machines`), or the path of a .toml file.")]
 ModelOption = Annotated[str, typer.Option("--model", help="A shipped checkpoint's name, or a checkpoint folder.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip/--no-skip", help="Add up a loop's iterations once they repeat, instead of walking each: no figure changes.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Weights = Annotated[str | None, typer.Option(help="MX format of the weights; by default the checkpoint's or the machine's.")]
 Activations = Annotated[str | None, typer.Option(help="MX format of the matrix engine's left operands.")]

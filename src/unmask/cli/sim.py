@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +61,7 @@ def sim(
     reading: Annotated[
         Reading, typer.Option(help="cycle: exact. analytic: in closed form, within some percent of it and in milliseconds.")
     ] = Reading.CYCLE,
+    skip: options.SkipOption = True,
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -89,7 +91,7 @@ def sim(
     shape = architecture(model)
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     target = target_machine(machine, None if model in catalogue() else model, formats)
-    timed = time_generation if reading is Reading.CYCLE else estimate_generation
+    timed = partial(time_generation, skip=skip) if reading is Reading.CYCLE else estimate_generation
     done = timed(shape, policy, target, prompt, batch, tokens_per_step, sampling_named(sampling))
     found = {"model": model, "reading": reading.value, **figures(done)}
     if reading is Reading.ANALYTIC:

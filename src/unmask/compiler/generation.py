@@ -244,6 +244,7 @@ def time_generation(
     batch: int = 1,
     tokens_per_step: float | None = None,
     sampling: SamplingProgram = "general",
+    skip: bool = True,
 ) -> GenerationTime:
     """Compile the kinds of step of a generation and time each once.
 
@@ -255,6 +256,7 @@ def time_generation(
         batch: sequences that are decoded side by side.
         tokens_per_step: see `runs_of`.
         sampling: see `compile_step`.
+        skip: see `time_program`.
 
     Raises:
         UnmaskError: what `compile_step`, `runs_of` or `time_program` raise.
@@ -265,7 +267,7 @@ def time_generation(
     runs = tuple(replace(run, parameters=run.parameters | even_routing(program, run.entry)) for run in runs)
     compiled = time.perf_counter()
     entries = {run.entry: program.entry(run.entry) for run in runs}
-    timings = {run.entry: time_program(entries[run.entry], machine, parameters=run.parameters) for run in runs}
+    timings = {run.entry: time_program(entries[run.entry], machine, parameters=run.parameters, skip=skip) for run in runs}
     timed = time.perf_counter()
     work = {name: work_of(entry, timings[name], machine) for name, entry in entries.items()}
     rate = tokens_per_step or policy.gen_length / sum(run.count for run in runs)

@@ -587,9 +587,10 @@ def walk(
                 level += 1
             elif kind == END:
                 left[level - 1] -= 1
-                if left[level - 1] > 1 and program[pc, SKIPS] != 0 and executed >= trace.shape[0]:
-                    at, low, needs = level - 1, max(t[BEAT] - 1, 0), program[pc, NEEDS]
+                if left[level - 1] > 1 and program[pc, SKIPS] != 0:
                     retired = _retire(log, retired, executed, program, phases, totals)
+                if left[level - 1] > 1 and program[pc, SKIPS] != 0 and retired >= trace.shape[0]:
+                    at, low, needs = level - 1, max(t[BEAT] - 1, 0), program[pc, NEEDS]
                     present = pictures[loop_depth]
                     size = _picture(present, program, run, now, totals[3, 0], retired, executed, registers, needs, low)
                     ages[at, 0] += 1
