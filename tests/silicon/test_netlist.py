@@ -9,6 +9,7 @@ import pytest
 from tests.silicon.designs import Multiplier, Twins
 
 from unmask.errors import UnmaskError
+from unmask.rtl.speed import machine_of
 from unmask.silicon import icarus
 from unmask.silicon.blocks import Design
 from unmask.silicon.gates import Gates
@@ -18,7 +19,6 @@ from unmask.silicon.measure import random_inputs
 from unmask.silicon.reference import rtl_outputs
 from unmask.silicon.synthesis import Netlist, synthesize
 from unmask.silicon.timing import analyse
-from unmask.silicon.units import machine_of
 
 RESET = 4
 

@@ -25,9 +25,9 @@ def gatesim(
 ) -> None:
     """Run a unit's mapped netlist on what its RTL is run on and compare every output in every cycle; exit 1 if any bit differs."""
     from unmask.cli.sampling_run import sampling_recording
+    from unmask.rtl.speed import machine_of
     from unmask.silicon.gatesim import compare
     from unmask.silicon.kits import cache_folder, library_named
-    from unmask.silicon.units import machine_of
 
     cache, built = cache_folder(), machine_of(machine, vlen)
     recorded = sampling_recording(built, cache, programs, seed) if unit == "sampler" else None

@@ -12,13 +12,14 @@ from rich.table import Table
 from unmask.cli.options import JsonOption
 
 if TYPE_CHECKING:
+    from unmask.silicon.composition import Composition
     from unmask.silicon.measure import Measurement
 
 LibertyOption = Annotated[
     str | None,
     typer.Option(help="A Liberty file (.lib, .lib.gz), a folder of them, or asap7, a kit in pdk/ beside the checkout. Default: OSU 180."),
 ]
-UnitOption = Annotated[str, typer.Option(help="sampler, vector, lane, max_tree, window_tree, noise, integer_unit or sequencer.")]
+UnitOption = Annotated[str, typer.Option(help="sampler, vector, lane, max_tree, window_tree, scores, integer_unit or sequencer.")]
 VlenOption = Annotated[int | None, typer.Option(help="Lanes, a power of two from 8 to 2048; by default the machine's.")]
 SynthesisMachine = Annotated[str, typer.Option("--machine", help="Preset or .toml file of the machine that the unit is built for.")]
 ClockOption = Annotated[float, typer.Option(min=1, help="Clock period, picoseconds.")]
@@ -30,17 +31,29 @@ def synth(
     clock_ps: ClockOption = 1000,
     liberty: LibertyOption = None,
     machine: SynthesisMachine = "sampler",
+    table: Annotated[bool, typer.Option("--table", help="VLEN 8 to 128 synthesized, 256 to 2048 composed, beside the published.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Synthesize a unit, time it, and measure its power at the activity of a run."""
     from unmask.cli.sampling_run import sampling_recording
+    from unmask.rtl.speed import machine_of
+    from unmask.silicon.composition import table as compose
     from unmask.silicon.kits import cache_folder, library_named
     from unmask.silicon.measure import measure
-    from unmask.silicon.units import machine_of
 
-    cache, built = cache_folder(), machine_of(machine, vlen)
-    recorded = sampling_recording(built, cache) if unit == "sampler" else None
-    found = measure(unit, built, library_named(liberty, cache), clock_ps, cache, recorded)
+    cache = cache_folder()
+    library = library_named(liberty, cache)
+
+    def at(vlen: int | None) -> Measurement:
+        built = machine_of(machine, vlen)
+        recorded = sampling_recording(built, cache) if unit == "sampler" else None
+        return measure(unit, built, library, clock_ps, cache, recorded)
+
+    if table:
+        composed = compose(library, clock_ps, cache, unit=unit, part="vector" if unit == "sampler" else "", measured=at)
+        print(json.dumps(composed.as_dict())) if as_json else _show_table(composed)
+        return
+    found = at(vlen)
     if as_json:
         print(json.dumps(found.as_dict()))
     else:
@@ -68,3 +81,19 @@ def _show(found: Measurement) -> None:
         whole = "" if block.macro_bits else f"{block.instances * block.area_um2:,.1f}"
         blocks.add_row(block.name, str(block.instances), f"{block.cells:,}", area, whole)
     console.print(blocks)
+
+
+def _show_table(found: Composition) -> None:
+    console = Console()
+    title = f"{found.unit}, {found.clock_ps:g} ps, {found.library}: before layout, no wires, no memory macros; power at {found.activity}"
+    rows = Table("VLEN", "", "mm2", "um2/lane", "mW", "mW/lane", "slack ps", "published mm2", "published mW", title=title)
+    for row in found.rows:
+        slack = "" if row.wns_ps is None else f"{row.wns_ps:.0f}"
+        theirs = ["" if figure is None else f"{figure:g}" for figure in (row.published_mm2, row.published_mw)]
+        figures = [f"{row.area_mm2:.4f}", f"{row.area_um2_per_lane:.1f}", f"{row.power_mw:.2f}", f"{row.power_mw_per_lane:.4f}"]
+        rows.add_row(str(row.vlen), row.how, *figures, slack, *theirs)
+    console.print(rows)
+    console.print(
+        f"VLEN {found.checked_vlen}, composed of smaller ones, is {found.area_error:+.2%} off in area and {found.power_error:+.2%} in power; "
+        "the slack of a composed width is that of the largest synthesized"
+    )

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from unmask.errors import UnmaskError
+from unmask.rtl.speed import machine_of
 from unmask.silicon.liberty import Library
 from unmask.silicon.measure import Measurement, measure
-from unmask.silicon.units import machine_of
 
 SYNTHESIZED = (8, 16, 32, 64, 128)
 COMPOSED = (256, 512, 1024, 2048)
@@ -99,12 +99,27 @@ def composed_area(points: Sequence[Measurement]) -> float:
     return total
 
 
+def _of_part(point: Measurement, part: str) -> tuple[float, float]:
+    """(area, power) of a part, or of the whole if it has no name.
+
+    Raises:
+        UnmaskError: there is no such part.
+    """
+    if not part:
+        return point.area_um2, point.power_mw
+    for found in point.parts:
+        if found.name == part:
+            return found.area_um2, found.power_mw
+    raise UnmaskError(f"{point.unit} has no part {part!r}: expected one of {', '.join(found.name for found in point.parts)}")
+
+
 def table(
     library: Library,
     clock_ps: float,
     cache: Path,
     *,
-    unit: str = "vector",
+    unit: str = "sampler",
+    part: str = "",
     machine: str = "sampler",
     synthesized: Sequence[int] = SYNTHESIZED,
     composed: Sequence[int] = COMPOSED,
@@ -113,7 +128,8 @@ def table(
     """Area, power and slack of a unit by width.
 
     Args:
-        synthesized: at least three widths, each twice the one before; composed: those after them.
+        unit: of the registry; part: an instance in it that the table is of, all of it by default.
+        synthesized: at least four widths, each twice the one before; composed: those after them.
         measured: how a width is measured; by default with random inputs.
 
     Raises:
@@ -122,18 +138,21 @@ def table(
     at = measured or (lambda vlen: measure(unit, machine_of(machine, vlen), library, clock_ps, cache))
     points = [at(vlen) for vlen in synthesized]
     last = points[-1]
-    area_error = composed_area(points[:-1]) / last.area_um2 - 1
-    powers = [point.power_mw for point in points]
-    power_error = continued(powers[-4:-1]) / last.power_mw - 1
-    rows = [_row(point.vlen, "synthesized", point.area_um2, point.power_mw, point.wns_ps) for point in points]
-    areas = [point.area_um2 for point in points]
-    areas.append(composed_area(points))
+    areas, powers = ([_of_part(point, part)[index] for point in points] for index in (0, 1))
+
+    def area_after(points: Sequence[Measurement], areas: Sequence[float]) -> float:
+        return continued(areas[-3:]) if part else composed_area(points)
+
+    area_error = area_after(points[:-1], areas[:-1]) / areas[-1] - 1
+    power_error = continued(powers[-4:-1]) / powers[-1] - 1
+    measured_rows = zip(points, areas, powers, strict=True)
+    rows = [_row(point.vlen, "synthesized", area, power, point.wns_ps) for point, area, power in measured_rows]
     for index, vlen in enumerate(composed):
-        if index:
-            areas.append(continued(areas[-3:]))
+        areas.append(continued(areas[-3:]) if index else area_after(points, areas))
         powers.append(continued(powers[-3:]))
         rows.append(_row(vlen, "composed", areas[-1], powers[-1], last.wns_ps))
-    return Composition(unit, library.name, clock_ps, last.activity, last.vlen, area_error, power_error, rows)
+    name = f"{unit}, part {part}" if part else unit
+    return Composition(name, library.name, clock_ps, last.activity, last.vlen, area_error, power_error, rows)
 
 
 def _row(vlen: int, how: str, area: float, power: float, slack: float | None) -> Row:

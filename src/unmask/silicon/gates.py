@@ -74,8 +74,7 @@ class Gates:
             for name, port in module["ports"].items()
         }
         self.instances: list[tuple[str, str, dict[str, int]]] = [
-            (name, cell["type"], {pin: net(bits[0]) for pin, bits in cell["connections"].items()})
-            for name, cell in module["cells"].items()
+            (name, cell["type"], {pin: net(bits[0]) for pin, bits in cell["connections"].items()}) for name, cell in module["cells"].items()
         ]
         self.net_of_bit = numbers
         self.nets = len(numbers) - 2

@@ -37,17 +37,6 @@ def unit_named(name: str) -> Unit:
     return UNITS[name]
 
 
-def machine_of(name: str, vlen: int | None) -> Machine:
-    """A machine, of a preset or file, with as many lanes as asked for.
-
-    Raises:
-        UnmaskError: no such machine, or its other sizes do not allow that.
-    """
-    from unmask.rtl.lockstep.machines import bench_machine
-
-    return bench_machine(Machine.load(name), vlen)
-
-
 def _lane(machine: Machine) -> wiring.Component:
     from unmask.rtl.engine import SAMPLER_INSTRUCTIONS
     from unmask.rtl.lane import LONG, SHORT, SHORT_PLACES, Lane
@@ -74,10 +63,10 @@ def _integer(machine: Machine) -> wiring.Component:
     return IntegerUnit(machine.vector.integer_lanes, machine.vector.latency - 2)
 
 
-def _noise(machine: Machine) -> wiring.Component:
-    from unmask.rtl.noise_lanes import NoiseLanes
+def _scores(machine: Machine) -> wiring.Component:
+    from unmask.rtl.scores import Scores
 
-    return NoiseLanes(machine.vector.vlen, machine.vector.noise_latency - 2)
+    return Scores(machine.vector.vlen, machine.vector.noise_latency - 2)
 
 
 def _part(name: str) -> Callable[[Machine], wiring.Component]:
@@ -108,7 +97,7 @@ UNITS = {
     "lane": Unit(_lane, _one),
     "max_tree": Unit(_max_tree, _vlen),
     "window_tree": Unit(_window_tree, _vlen),
-    "noise": Unit(_noise, _vlen, flat=False),
+    "scores": Unit(_scores, _vlen, flat=False),
     "integer_unit": Unit(_integer, _vlen),
     "sequencer": Unit(_part("sequencer"), _vlen),
     "vector": Unit(_part("vector"), _vlen, flat=False),
