@@ -94,6 +94,6 @@ def _show_table(found: Composition) -> None:
         rows.add_row(str(row.vlen), row.how, *figures, slack, *theirs)
     console.print(rows)
     console.print(
-        f"VLEN {found.checked_vlen}, composed of smaller ones, is {found.area_error:+.2%} off in area and {found.power_error:+.2%} in power; "
+        f"composed of smaller ones, {found.checked_vlen} lanes are {found.area_error:+.2%} off in area, {found.power_error:+.2%} in power; "
         "the slack of a composed width is that of the largest synthesized"
     )
