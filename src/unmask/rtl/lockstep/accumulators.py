@@ -22,11 +22,15 @@ class Accumulators:
         self._rng = rng
         self._owner: list[str | None] = [None] * rows
 
-    def claim(self, name: str, constants: dict[str, Operand], addresses: dict[str, Address], looped: bool) -> None:
-        """Rows of accumulators: `first`, and whether it may be a running reduction."""
+    def claim(self, name: str, constants: dict[str, Operand], addresses: dict[str, Address], looped: bool) -> tuple[range, str | None]:
+        """Rows of accumulators: `first`, and whether it may be a running reduction; what to `keep` once the instruction is in the program.
+
+        Raises:
+            Unavailable: no rows hold what it must read.
+        """
         kind = _OWNER.get(name)
         if kind is None:
-            return
+            return range(0), None
         rows, total = int(constants.get("rows", constants.get("count", 1))), len(self._owner)
         if rows > total:
             raise Unavailable
@@ -45,8 +49,14 @@ class Accumulators:
                 first = addresses["first"].base
             addresses["first"] = Address(first)
         held = self._owner[first : first + rows]
+        if reads and any(o != kind for o in held):
+            raise Unavailable
         if not reads and constants["running"] and any(o != kind for o in held):
             constants["running"] = 0
         if looped and any(o not in (None, kind) for o in held):
             raise Unavailable
-        self._owner[first : first + rows] = [kind] * rows
+        return range(first, first + rows), kind
+
+    def keep(self, rows: range, kind: str | None) -> None:
+        """These rows were used by an instruction of the program."""
+        self._owner[rows.start : rows.stop] = [kind] * len(rows)

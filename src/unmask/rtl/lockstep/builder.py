@@ -65,7 +65,7 @@ class Builder(Sizes):
         Raises:
             Unavailable: no place for one of its operands.
         """
-        self.accumulators.claim(name, constants, addresses, bool(self.loops))
+        claimed = self.accumulators.claim(name, constants, addresses, bool(self.loops))
         found = probe(name, constants, self.machine)
         moves = self._moves(constants)
         taken: dict[str, list[Span]] = {"vector": [], "float": [], "integer": []}
@@ -92,6 +92,7 @@ class Builder(Sizes):
         constants.pop("boolean", None)
         node = Node(name, constants, addresses, self.loops)
         node.touches = touched(node, self.machine)
+        self.accumulators.keep(*claimed)
         self.body.append(node)
         return node
 

@@ -176,7 +176,17 @@ def _owners(x: _Executions, expected: Sequence[Expected], log: NDArray[Any], wri
         program = writes["program"][stored].astype(np.int64)
         position = _ranked(program) & ((1 << _RANK_BITS) - 1)
         rank[stored] = np.searchsorted(total, base[program] + position, side="right") - first[program]
-    return x.find((lane << _RANK_BITS) + rank)
+    code = (lane << _RANK_BITS) + rank
+    owner = x.find(code)
+    # A SYNC may end in the cycle in which the load behind it writes its first words.
+    writes_some = np.zeros(len(x.pc), bool)
+    for number, e in enumerate(expected):
+        writes_some[x.first[number] + e.instruction] = True
+    loads = writes["engine"] == Engine.LOAD
+    while (silent := loads & (owner >= 0) & ~writes_some[owner]).any():
+        code[silent] += 1
+        owner[silent] = x.find(code[silent])
+    return owner
 
 
 def _values(x: _Executions, expected: Sequence[Expected], log: NDArray[Any], result: Comparison, found: list[Mismatch]) -> None:
