@@ -21,10 +21,12 @@ from unmask.cli.gatesim import gatesim
 from unmask.cli.fuzz import fuzz
 from unmask.cli.generate import generate
 from unmask.cli.golden import golden
+from unmask.cli.gpu import gpu
 from unmask.cli.isa import isa
 from unmask.cli.machines import machines
 from unmask.cli.policies import policies
 from unmask.cli.quantize import quantize
+from unmask.cli.rtl import rtl
 from unmask.cli.run import run_program
 from unmask.cli.sim import sim
 from unmask.cli.synth import synth
@@ -68,6 +70,8 @@ app.command("run")(run_program)
 app.command("sim")(sim)
 app.command("trace")(trace)
 app.add_typer(bench, name="bench")
+app.add_typer(gpu, name="gpu")
+app.add_typer(rtl, name="rtl")
 app.command("disasm")(disasm)
 app.command("asm")(asm)
 app.command("isa")(isa)

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from unmask.cli.options import MachineOption
-
 rtl = typer.Typer(name="rtl", help="The hardware as Verilog.", no_args_is_help=True)
 
 

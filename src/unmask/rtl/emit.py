@@ -13,6 +13,7 @@ from unmask.rtl.engine import SamplingEngine
 from unmask.rtl.faults import Fault
 from unmask.rtl.host import INTEGERS, MEANING, PROGRAM
 from unmask.rtl.integration import NOTE
+from unmask.rtl.reserved import RESERVED
 from unmask.rtl.verilog import verilog_of
 
 UNITS = {"sampler": SamplingEngine}
@@ -25,6 +26,10 @@ _LINT = (
     ("MULTIDRIVEN", "a memory bank has several write ports"),
     ("CMPCONST", "bounds that no address of this size can exceed"),
     ("UNSIGNED", "bounds that no address of this size can undercut"),
+    ("VARHIDDEN", "multiplexers are functions, whose arguments are called a, b and s"),
+    ("CASEOVERLAP", "multiplexers take the first case that fits; at most one does"),
+    ("PROCASSINIT", "registers have their reset value at the start, too, where a technology can give it to them"),
+    ("UNDRIVEN", "outputs that this unit does not use keep their name, but no logic"),
     ("SYNCASYNCNET", "reset is synchronous"),
 )
 
@@ -41,8 +46,13 @@ def unit_named(name: str) -> type[SamplingEngine]:
 
 
 def readable(text: str) -> str:
-    """Verilog whose names have underscores where Amaranth puts dots, which only escaped identifiers may have."""
-    return re.sub(r"\\([A-Za-z_$][\w.$]*)(\[\d+\])? ", lambda name: re.sub(r"[.$]", "_", name[1]) + (name[2] or "") + " ", text)
+    """Verilog without escaped names: underscores stand for dots, and one follows a word of the language."""
+    return re.sub(r"\\(\S+) ", _plain, text)
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    name = re.sub(r"\W+", "_", escaped[1].replace("[", "__").removesuffix("]"))
+    return (f"{name}_" if name in RESERVED else name) + " "
 
 
 def lint_waivers() -> str:

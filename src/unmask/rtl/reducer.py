@@ -57,7 +57,7 @@ class Reducer:
         self._row = {Cost.REDUCE: self._operand[Cost.REDUCE] + tree, Cost.SAMPLE: self._score + tree + late}
 
         self.rows = rows = RowState(control.machine.vector.accumulators, BIN_BITS + ceil_log2(vlen), self.read_registers)
-        m.submodules.rows = rows
+        m.submodules.row_state = rows
         m.submodules.max_tree = maxima = MaxTree(vlen, tree)
         m.submodules.window_tree = sums = WindowTree(vlen, tree)
         self._samples = control.of(Cost.SAMPLE)

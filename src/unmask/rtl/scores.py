@@ -47,7 +47,7 @@ class Scores(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.noise = noise = NoiseLanes(self._vlen, self._generate)
+        m.submodules.noise_lanes = noise = NoiseLanes(self._vlen, self._generate)
         m.d.comb += [getattr(noise, name).eq(getattr(self, name)) for name in ("seed", "step", "position", "token")]
         for lane in range(self._vlen):
             product = Pipeline(m, bf16.PLACES, self._multiply, f"product_{lane}")

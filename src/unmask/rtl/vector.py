@@ -101,7 +101,7 @@ class VectorEngine(wiring.Component):
 
         latency = control.latency
         reduces = lead(latency[Cost.REDUCE], WEIGHT_PLACES)
-        m.submodules.scores = scores = Scores(self.machine.vector.vlen, latency[Cost.NOISE] - 2)
+        m.submodules.score_lanes = scores = Scores(self.machine.vector.vlen, latency[Cost.NOISE] - 2)
         leads = {Cost.LANES: lead(latency[Cost.LANES], 1), Cost.FUNCTION: lead(latency[Cost.FUNCTION], WEIGHT_PLACES), Cost.REDUCE: reduces}
         leads |= dict.fromkeys((Cost.NOISE, Cost.SAMPLE), scores.lead)
         self._tile_reads(m, leads)

@@ -44,7 +44,7 @@ def _renamed(body: str, names: dict[str, str]) -> str:
 
 def rtlil_of(unit: Any, top: str) -> str:
     """A component as RTLIL, its top module named `top`."""
-    return distinct(str(rtlil.convert(unit, name=top, strip_internal_attrs=True, emit_src=False)))
+    return distinct(str(rtlil.convert(unit, name=top, emit_src=False)))
 
 
 def verilog_of(unit: Any, top: str) -> str:
