@@ -17,8 +17,8 @@ from unmask.cli.compile import compile_prompt
 from unmask.cli.disasm import disasm
 from unmask.cli.eval import evaluate
 from unmask.cli.formats import formats
-from unmask.cli.gatesim import gatesim
 from unmask.cli.fuzz import fuzz
+from unmask.cli.gatesim import gatesim
 from unmask.cli.generate import generate
 from unmask.cli.golden import golden
 from unmask.cli.gpu import gpu
