@@ -1,0 +1,147 @@
+"""Area and energy per cycle of small units of the RTL in a cell library, for `src/unmask/silicon/cost/costs.toml`.
+
+`python bench/unit_cost.py --liberty asap7 [--unit lane ...]` prints one line of JSON per unit and, of a lane, per operation. Operands are
+normally distributed BF16 or FP32 numbers. No layout, no wires, a clock without a tree and without gates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from unmask.numerics import bf16
+from unmask.numerics.mx import FORMATS, SCALE_BIAS
+from unmask.rtl import lane, mx, scalar, topk
+from unmask.silicon.gates import Gates
+from unmask.silicon.kits import library_named
+from unmask.silicon.synthesis import synthesize
+from unmask.silicon.timing import Power, analyse
+
+CYCLES, WARM_UP, RESET = 512, 64, 4
+SORTER = 64
+FORMAT = "mxfp8"
+
+
+class Element(wiring.Component):
+    """An element on its way through the DMA engines, a register before and after: packed to `FORMAT`, or unpacked from it."""
+
+    def __init__(self, packs: bool) -> None:
+        self.packs = packs
+        super().__init__({"value": In(16), "scale": In(8), "result": Out(16)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        value, scale = Signal(16), Signal(8)
+        element = FORMATS[FORMAT].element
+        m.d.sync += [value.eq(self.value), scale.eq(self.scale)]
+        if self.packs:
+            coding = mx.Coding.choose(m, [element], Const(0, 1), "coding")
+            m.d.sync += self.result.eq(mx.encode(m, value, scale, coding, "code"))
+        else:
+            m.d.sync += self.result.eq(mx.scaled(m, mx.decode(m, value[: element.bits], element, "small"), scale, "bits"))
+        return m
+
+
+def fp32(x: Any) -> Any:
+    """Bit patterns."""
+    return np.asarray(x, np.float32).view(np.uint32).astype(np.int64)
+
+
+def bf16_bits(x: Any) -> Any:
+    """Bit patterns."""
+    return bf16.to_bits(bf16.round(np.asarray(x, np.float32))).astype(np.int64)
+
+
+def power(gates: Gates, netlist: Any, clock_ps: float, values: Mapping[str, Any]) -> Power:
+    """At inputs by name, 0 where none is given."""
+    stimulus = np.zeros((CYCLES, sum(len(port.nets) for port in gates.inputs)), np.uint8)
+    start = 0
+    for port in gates.inputs:
+        width = len(port.nets)
+        given = np.arange(CYCLES) < RESET if port.name == "rst" else values.get(port.name, 0)
+        stimulus[:, start : start + width] = (np.broadcast_to(given, CYCLES)[:, None] >> np.arange(width)) & 1
+        start += width
+    _, toggles = gates.run(stimulus, skip=WARM_UP)
+    return analyse(netlist, gates, clock_ps, netlist.folder / "unit_cost", toggles / (CYCLES - WARM_UP - 1)).power
+
+
+def units(rng: np.random.Generator) -> dict[str, tuple[wiring.Component, dict[str, dict[str, Any]]]]:
+    """Components, and their inputs by operation."""
+    normal, negative = rng.normal(0, 4, CYCLES), -np.abs(rng.normal(0, 4, CYCLES))
+    below = {"V_EXP", "V_EXP_WIN"}
+    of_lane = {
+        name: {
+            "op": int(lane.LaneOp[name]),
+            "a": bf16_bits(negative if name in below else normal),
+            "b": bf16_bits(rng.normal(0, 4, CYCLES)),
+            "key": bf16_bits(2.0),
+        }
+        for name in (*lane.SHORT, *lane.LONG)
+    }
+    of_scalar = {
+        name: {
+            "op": int(scalar.ScalarOp[name]),
+            "a": fp32(np.abs(normal)),
+            "b": fp32(rng.normal(0, 4, CYCLES)),
+            "random": rng.integers(0, 1 << 32, CYCLES),
+        }
+        for name in ("F_MUL", "F_RECIP")
+    }
+    turn = np.arange(CYCLES) % (2 * SORTER)
+    of_sorter = {
+        "valid": (turn < SORTER).astype(np.int64),
+        "first": (turn == 0).astype(np.int64),
+        "last": (turn == SORTER - 1).astype(np.int64),
+        "score": fp32(rng.random(CYCLES)),
+        "eligible": 1,
+        "kind": int(topk.Mask.TOPK),
+        "k": SORTER // 4,
+    }
+    element = {"value": bf16_bits(rng.normal(0, 1, CYCLES)), "scale": SCALE_BIAS}
+    code = {"value": rng.integers(0, 0x78, CYCLES) | rng.integers(0, 2, CYCLES) << 7, "scale": SCALE_BIAS}
+    places = lane.Lane(0, 0).function_places
+    return {
+        "lane": (lane.Lane(lane.SHORT_PLACES, places), of_lane),
+        "scalar": (scalar.ScalarUnit(scalar.SHORT_PLACES, scalar.FUNCTION_PLACES), of_scalar),
+        "sorter": (topk.MaskUnit(SORTER, SORTER), {"V_TOPK_MASK": of_sorter}),
+        "pack": (Element(True), {FORMAT: element}),
+        "unpack": (Element(False), {FORMAT: code}),
+    }
+
+
+def main() -> None:
+    """Print the figures of the units that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--liberty", default="asap7")
+    parser.add_argument("--clock-ps", type=float, default=1000)
+    parser.add_argument("--cache", type=Path, default=Path("build/silicon"))
+    parser.add_argument("--unit", nargs="+", default=["lane", "scalar", "sorter", "pack", "unpack"])
+    args = parser.parse_args()
+    for name, (component, operations) in units(np.random.default_rng(0)).items():
+        if name not in args.unit:
+            continue
+        netlist = synthesize(component, name, library_named(args.liberty, args.cache), args.clock_ps, args.cache, flat=True)
+        gates = Gates(netlist)
+        idle = power(gates, netlist, args.clock_ps, {})
+        figures = {
+            "area_um2": netlist.area,
+            "leakage_nw": idle.leakage_mw * 1e6,
+            "idle_fj": (idle.total_mw - idle.leakage_mw) * args.clock_ps,
+        }
+        print(json.dumps({"unit": name, **figures}), flush=True)
+        for operation, values in operations.items():
+            busy = power(gates, netlist, args.clock_ps, values)
+            energy = (busy.total_mw - busy.leakage_mw) * args.clock_ps
+            print(json.dumps({"unit": name, "operation": operation, "fj_per_cycle": energy}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

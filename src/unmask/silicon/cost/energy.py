@@ -1,0 +1,145 @@
+"""The energy of what was counted: the sum over events of their prices, what idle parts of the clock take, and leakage times time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+from unmask.machine.config import Machine
+from unmask.machine.memory import Dram
+from unmask.silicon.cost.area import area_of, logic_area_of
+from unmask.silicon.cost.events import Counts
+from unmask.silicon.cost.sram import memories_of
+from unmask.silicon.cost.table import Costs, Interface
+
+FEMTO, PICO, NANO = 1e-15, 1e-12, 1e-9
+PARTS = (
+    "sequencer",
+    "load",
+    "store",
+    "matrix",
+    "vector",
+    "vector_sram",
+    "matrix_sram",
+    "float_sram",
+    "integer_sram",
+    "program_sram",
+    "wires",
+    "memory_interface",
+    "hbm",
+    "idle_clock",
+    "leakage",
+)
+"""Where energy goes: what an engine computes, what a memory's accesses take, the way between them, the die's side of the DRAM and the DRAM,
+the clock of what does nothing, and leakage. `hbm` is off the die."""
+IDEAL = "hbm2e"
+"""What an ideal memory, which is no technology, is priced as."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules of a run.
+
+    Attributes:
+        seconds: how long it took.
+        by_part: by one of `PARTS`.
+        by_phase: of the phases, without what time alone takes (`idle_clock`, `leakage`).
+    """
+
+    seconds: float
+    by_part: Mapping[str, float]
+    by_phase: Mapping[str, float]
+
+    @property
+    def total_j(self) -> float:
+        """All of it."""
+        return sum(self.by_part.values())
+
+    @property
+    def power_w(self) -> float:
+        """On average over the run."""
+        return self.total_j / self.seconds
+
+
+def interface_of(machine: Machine, costs: Costs) -> Interface:
+    """Prices of the machine's memory technology; those of `IDEAL` where the memory is an ideal one."""
+    return costs.memory[machine.hbm.device if isinstance(machine.hbm, Dram) else IDEAL]
+
+
+def prices_of(machine: Machine, costs: Costs) -> dict[str, dict[str, float]]:
+    """Joules of an event, by its name and by the part that takes them."""
+    logic = costs.layout.energy * FEMTO
+    vector, matrix, dma = costs.vector.energy_fj, costs.matrix, costs.dma
+    prices = {f"vector.{name}": {"vector": value * logic} for name, value in vector.model_dump().items()}
+    for form in machine.formats.stored:
+        multiplier = costs.multiplier(machine.formats.activations, form)
+        prices[f"matrix.mac.{form}"] = {"matrix": multiplier.energy_fj * logic}
+    for name in ("tail", "quantize", "round"):
+        prices[f"matrix.{name}"] = {"matrix": getattr(matrix, f"{name}_fj") * logic}
+    interface = interface_of(machine, costs)
+    for engine in ("load", "store"):
+        prices[f"{engine}.element"] = {engine: dma.element_fj * logic}
+        prices[f"{engine}.hbm_bytes"] = {
+            engine: dma.byte_fj * logic,
+            "memory_interface": 8 * interface.phy_pj * PICO,
+            "hbm": 8 * interface.device_pj * PICO,
+        }
+    prices["sequencer.instruction"] = {"sequencer": costs.sequencer.instruction_fj * logic}
+    # From a memory to its engine and back: half the side of a square that both fill.
+    areas = area_of(machine, costs)
+    engines = {"vector": areas["vector"], "matrix": areas["matrix"]}
+    for name, sram in memories_of(machine, costs.sram).items():
+        millimetres = sqrt(areas[f"{name}_sram"] + engines.get(name, 0.0)) / 2
+        for kind, energy in (("read", sram.read_fj), ("write", sram.write_fj)):
+            prices[f"{name}_sram.{kind}"] = {f"{name}_sram": energy * FEMTO, "wires": millimetres * costs.wires.bit_mm_fj * FEMTO}
+    return prices
+
+
+def energy_of(counts: Counts, costs: Costs) -> Energy:
+    """The energy of counted events by a table of prices.
+
+    Every event costs what `prices_of` says, whatever the values; a cycle in which a lane or a multiplier does nothing costs the share of
+    its clock that clock gates leave; leakage goes on all the time. What a gate-level power run of a unit measures is `by_part` of its
+    events, with `layout.ungated` = 1 for a netlist without clock gates.
+
+    Args:
+        counts: of one or several runs.
+        costs: the table.
+    """
+    machine = counts.machine
+    prices = prices_of(machine, costs)
+    parts: Counter[str] = Counter(dict.fromkeys(PARTS, 0.0))  # type: ignore[arg-type]
+    phases: dict[str, float] = {}
+    for (phase, event), number in counts.events.items():
+        for part, price in prices[event].items():
+            parts[part] += number * price  # type: ignore[assignment]
+            phases[phase] = phases.get(phase, 0.0) + number * price
+    seconds = counts.cycles * NANO / machine.clock_ghz
+    parts["idle_clock"] = _idle(counts, costs)  # type: ignore[assignment]
+    parts["leakage"] = leakage_of(machine, costs) * seconds  # type: ignore[assignment]
+    return Energy(seconds, dict(parts), phases)
+
+
+def leakage_of(machine: Machine, costs: Costs) -> float:
+    """Watts that the die takes whatever it does."""
+    logic = sum(logic_area_of(machine, costs).values()) * costs.layout.leakage_nw_um2 * NANO
+    return logic + sum(memory.leakage_w for memory in memories_of(machine, costs.sram).values())
+
+
+def _idle(counts: Counts, costs: Costs) -> float:
+    """Joules of the clock of lanes and multipliers in the cycles in which they do nothing."""
+    machine, totals = counts.machine, counts.totals
+    products = sum(number for event, number in totals.items() if event.startswith("matrix.mac."))
+    elements = max((totals.get(f"vector.{name}", 0) for name in ("lane", "function", "max", "window", "sum")), default=0)
+    widest = widest_multiplier(machine, costs)
+    multipliers = max(machine.peak_multiplies * counts.cycles - products, 0) * widest
+    lanes = max(machine.vector.vlen * counts.cycles - elements, 0) * costs.vector.idle_fj
+    return (multipliers + lanes) * costs.layout.ungated * costs.layout.energy * FEMTO
+
+
+def widest_multiplier(machine: Machine, costs: Costs) -> float:
+    """Femtojoules of a cycle without a product, of the multiplier that the machine's formats ask for."""
+    formats = machine.formats
+    return max(costs.multiplier(formats.activations, form).idle_fj for form in (formats.weights, formats.kv))
