@@ -59,7 +59,7 @@ def _makespan(lengths: list[float], places: int) -> float:
 
 
 def eager_attention(gpu: Gpu, batch: int, heads: int, queries: int, keys: int, head_dim: int) -> list[Kernel]:
-    """Scores, scaling, softmax in FP32 and its cast, and the product with V, one kernel each, as the first releases of the models run it."""
+    """Scores, scaling, softmax in FP32 and its cast, and the product with V, one kernel each."""
     scores = batch * heads * queries * keys
     return [
         gemm(gpu, _OPERATOR, "scores", queries, keys, head_dim, batch * heads),

@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 
 from unmask.baselines.gemm import gemm_seconds
 from unmask.baselines.gpu import Gemm, Gpu
-from unmask.baselines.profile import LLAMA_3_1_8B, Check, Measured, check, products
+from unmask.baselines.profile import LLAMA_3_1_8B, Check, Measured, Predicted, check, products
 from unmask.models.layers import Architecture
 
 _Array = NDArray[np.float64]
 STREAM = ("element_us", "reduce_us", "gather_us", "dram", "strided", "gather", "l2", "l2_share")
 GEMM = ("fixed_us", "dram", "math", "droop", "overlap", "split_k")
 ATTENTION = ("fixed_us", "math", "block_us")
+_NEUTRAL: dict[str, dict[str, float]] = {
+    "stream": {"element_us": 2, "reduce_us": 4, "gather_us": 1, "dram": 0.9, "strided": 0.5, "gather": 0.5, "l2": 2, "l2_share": 0.7},
+    "gemm": {"fixed_us": 4, "dram": 0.9, "math": 0.8, "droop": 0.1, "overlap": 5, "split_k": 2},
+    "attention": {"fixed_us": 2, "math": 0.6, "block_us": 1},
+}
+"""Guesses that know nothing of the profile, for cross-validation to start from; tiles start even."""
 _BOUNDED = {"dram", "strided", "gather", "math", "droop"}
 """Coefficients that are shares."""
 
@@ -47,17 +53,19 @@ def fit_gpu(gpu: Gpu, rows: Iterable[Measured], trials: int = 2000, seed: int = 
 def cross_validate(gpu: Gpu, rows: Iterable[Measured], folds: int = 4, trials: int = 2000, seed: int = 0) -> Check:
     """Predictions for every length by coefficients that were fitted without it: every `folds`-th length is left out in turn.
 
-    The searches start from the data file's coefficients but those of tiles, which start even.
+    The searches start from guesses, not from the data file's coefficients, which know the whole profile.
     """
     rows = list(rows)
     lengths = sorted({row.tokens for row in rows})
-    even = dict.fromkeys(gpu.fit.gemm.tiles, 1.0)
-    start = _with(gpu, "gemm", {**gpu.fit.gemm.model_dump(), "tiles": even})
-    predictions = []
+    start = gpu
+    for part, values in _NEUTRAL.items():
+        start = _with(start, part, values)
+    start = _with(start, "gemm", {"tiles": dict.fromkeys(gpu.fit.gemm.tiles, 1.0)})
+    predictions: list[Predicted] = []
     for fold in range(folds):
         left_out = set(lengths[fold::folds])
         fitted = fit_gpu(start, [row for row in rows if row.tokens not in left_out], trials, seed)
-        predictions += check(fitted, rows=[row for row in rows if row.tokens in left_out], least=1, most=max(lengths)).predictions
+        predictions += check(fitted, [row for row in rows if row.tokens in left_out], least=1, most=max(lengths)).predictions
     return Check(gpu, tuple(predictions))
 
 

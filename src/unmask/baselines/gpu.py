@@ -71,6 +71,7 @@ class Fit(_Part):
     gemm: Gemm
     attention: Attention
     host: Host
+    memory_power: Share = Field(description="power above idle of a kernel that saturates the memory, over that of one at the board's limit")
 
 
 class Gpu(_Part):

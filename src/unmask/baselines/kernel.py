@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -73,6 +74,6 @@ def gathered(gpu: Gpu, operator: str, name: str, rows: int, row_bytes: float) ->
     return Kernel(operator, name, (fit.element_us + rows * fit.gather_us) * 1e-6, 2 * rows * row_bytes)
 
 
-def seconds_of(kernels: list[Kernel]) -> float:
+def seconds_of(kernels: Iterable[Kernel]) -> float:
     """Device time of all launches, without gaps."""
     return sum(kernel.seconds * kernel.count for kernel in kernels)

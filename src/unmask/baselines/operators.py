@@ -66,12 +66,9 @@ def residual(gpu: Gpu, rows: int, width: int) -> list[Kernel]:
     return [streamed(gpu, "residual", "add", rows * width, 6)]
 
 
-def cache_update(gpu: Gpu, positions: int, rows: int, width: int) -> list[Kernel]:
-    """Rows of K and of V replaced in a copy of those of the whole canvas; nothing where all are fed."""
-    if rows == positions:
-        return []
-    copies = [streamed(gpu, "cache", "copy", positions * width, 4), streamed(gpu, "cache", "replace", rows * width, 4, "strided")]
-    return [kernel.times(2) for kernel in copies]
+def cache_update(gpu: Gpu, rows: int, width: int) -> list[Kernel]:
+    """Rows of K and of V replaced in place, as Fast-dLLM does; this project's own reference copies the whole canvas's first."""
+    return [streamed(gpu, "cache", "replace", rows * width, 4, "strided").times(2)]
 
 
 def feed_forward(gpu: Gpu, shape: Architecture, rows: int, weight_bits: float) -> list[Kernel]:

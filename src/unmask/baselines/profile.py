@@ -195,7 +195,5 @@ def check(gpu: Gpu, rows: Iterable[Measured], least: int = LEAST, most: int = MO
     chosen = [row for row in rows if least <= row.tokens <= most]
     if not chosen:
         raise UnmaskError(f"the profile has no input length from {least} to {most}")
-    found = [
-        Predicted(row, seconds_of(layer_kernels(gpu, shape, row.layer, row.tokens, row.cached, row.parallel))) for row in chosen
-    ]
+    found = [Predicted(row, seconds_of(layer_kernels(gpu, shape, row.layer, row.tokens, row.cached, row.parallel))) for row in chosen]
     return Check(gpu, tuple(found))

@@ -21,8 +21,8 @@ class Precision:
     """Formats of a run. Arithmetic on the tensor cores is BF16 with FP32 sums whatever the weights are stored in.
 
     Attributes:
-        weight_bits, kv_bits: of an element in memory, block scales included; below 16, unpacking is taken to cost nothing, which no published
-            kernel quite reaches.
+        weight_bits, kv_bits: of an element in memory, block scales included; below 16, unpacking is taken to cost nothing, which
+            favours the GPU.
         confidence: dtype in which the sampler computes the confidence: LLaDA's reference that of the logits, `bf16`; its first release
             and Fast-dLLM `fp64`.
 
@@ -79,7 +79,7 @@ def transformer_kernels(
         *(_head_norms(gpu, shape, fed) if shape.qk_norm else ()),
         *op.rope_fp32(gpu, fed * width),
         *op.rope_fp32(gpu, fed * kv_width),
-        *(op.cache_update(gpu, batch * keys, fed, kv_width) if cached else ()),
+        *(op.cache_update(gpu, fed, kv_width) if cached and rows < keys else ()),
         *attend,
         gemm(gpu, "attention", "output", fed, width, width, weight_bits=bits),
         *op.residual(gpu, fed, width),
