@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import NamedTuple, TypeVar
 
 from unmask.compiler.lower import compile_step
@@ -19,7 +18,7 @@ from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, REGISTER_COUNT, Cost, Engine
 from unmask.machine.access import accesses
 from unmask.machine.config import Machine
-from unmask.machine.costs import cost_of
+from unmask.machine.costs import cost_of, operations_of
 from unmask.machine.cycle import Timing, engine_of, time_program
 from unmask.models.layers import Architecture
 
@@ -68,7 +67,7 @@ def work_of(program: Program, timing: Timing, machine: Machine) -> dict[Part, Wo
         engine = engine_of(op).name.lower()
         part = Part(phase, engine, op.row.cost.name.lower())
         counts[part] += repeats[-1]
-        operations[part] += _operations(op) * repeats[-1]
+        operations[part] += operations_of(op) * repeats[-1]
         weights[engine][part] += _weight(op, machine) * repeats[-1]
         if op.name == "LOOP":
             repeats.append(repeats[-1] * int(op.operands["count"]))
@@ -90,13 +89,6 @@ def _weight(op: Op, machine: Machine) -> int:
     if op.row.cost is Cost.GATHER:
         return int(op.operands["rows"]) * int(op.operands["cols"]) * BF16_BYTES
     return sum(access.rows * access.cols for access in accesses(op, _NO_REGISTERS, machine) if access.space == "hbm")
-
-
-def _operations(op: Op) -> int:
-    sizes = {name: int(op.operands[name]) for name in ("m", "n", "k", "rows", "cols", "count") if name in op.operands}
-    if op.row.engine is Engine.MATRIX:
-        return 2 * sizes["m"] * sizes["n"] * sizes["k"]
-    return prod(sizes.values()) if op.row.engine is Engine.VECTOR else 0
 
 
 def shared_out(total: int, shares: Mapping[_Key, int]) -> dict[_Key, int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import cast
 
 import numpy as np
@@ -24,7 +23,7 @@ from unmask.isa.table import INSTRUCTIONS, NO_SEMAPHORE, Cost, Engine
 from unmask.machine import _analytic as kernels
 from unmask.machine.analytic_memory import Pins, Place
 from unmask.machine.config import Machine
-from unmask.machine.costs import cost_of
+from unmask.machine.costs import cost_of, operations_of
 from unmask.machine.cycle import PIPELINED, Timing, check_depth, check_semaphores, engine_of
 
 I64 = NDArray[np.int64]
@@ -84,14 +83,6 @@ class Listing:
         return np.where((self.engines == Engine.LOAD) | (self.engines == Engine.STORE), 0, whole)
 
 
-def _operations(op: Op) -> int:
-    if op.row.engine is Engine.MATRIX:
-        return 2 * int(op.operands["m"] * op.operands["n"] * op.operands["k"])
-    if op.row.engine is Engine.VECTOR:
-        return prod(int(op.operands[name]) for name in ("rows", "cols", "count") if name in op.operands)
-    return 0
-
-
 def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> tuple[list[int], list[int], list[int]]:
     """The table, row after row, but for what transfers take; cost classes; operations."""
     table: list[int] = []
@@ -114,7 +105,7 @@ def _rows(ops: Sequence[Op], numbers: Sequence[int], machine: Machine) -> tuple[
                 address = operands["table"] if name == "L_GATHER" else operands["dst" if engine is Engine.STORE else "src"]
                 scales = operands["ids"] if name == "L_GATHER" else operands.get("scales", 0)
             else:
-                engine, cost, done = engine_of(op), op.row.cost, _operations(op)
+                engine, cost, done = engine_of(op), op.row.cost, operations_of(op)
                 cycles = cost_of(op, machine)
         except UnmaskError as error:
             raise UnmaskError(f"instruction {index}: {error}") from None

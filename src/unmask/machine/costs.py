@@ -6,11 +6,12 @@ DMA instructions have no rule here: their time depends on addresses (`unmask.mac
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
-from unmask.isa.table import STRIDE_UNIT, Cost
+from unmask.isa.table import STRIDE_UNIT, Cost, Engine
 from unmask.machine.access import check_sizes
 from unmask.machine.config import Machine
 from unmask.machine.dma import is_dma
@@ -152,3 +153,12 @@ def cost_of(op: Op, machine: Machine) -> Cycles:
         raise UnmaskError(f"{op.name}: cost class {op.row.cost.name} has no rule")
     check_sizes(op)
     return rule(op, machine)
+
+
+def operations_of(op: Op) -> int:
+    """What an instruction computes: of the matrix engine a multiplication and an addition per product, of the vector engine one per element."""
+    if op.row.engine is Engine.MATRIX:
+        return 2 * prod(_operand(op, name) for name in ("m", "n", "k"))
+    if op.row.engine is not Engine.VECTOR:
+        return 0
+    return prod(_operand(op, name) for name in ("rows", "cols", "count") if name in op.operands)
