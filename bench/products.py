@@ -1,7 +1,7 @@
 """How long the cycle reading takes for three matrix products, a forward and a generation of LLaDA-8B: compilation and DRAM timing included.
 
-Prints the median of three runs of each in one run of this script, after one that does not count. The figures of other simulators were measured
-elsewhere, on a machine of the same size (2 cores), for a 128 x 128-class array with DRAM.
+Prints the median of three runs of each in one run of this script, after one that does not count. The figures of other simulators were
+measured elsewhere, on a machine of the same size (2 cores), for a 128 x 128-class array with DRAM.
 """
 
 from __future__ import annotations
