@@ -156,7 +156,7 @@ def cost_of(op: Op, machine: Machine) -> Cycles:
 
 
 def operations_of(op: Op) -> int:
-    """What an instruction computes: a multiplication and an addition per product of the matrix engine, one per element of the vector engine."""
+    """What an instruction computes: two operations per product of the matrix engine, one per element of the vector engine."""
     if op.row.engine is Engine.MATRIX:
         return 2 * prod(_operand(op, name) for name in ("m", "n", "k"))
     if op.row.engine is not Engine.VECTOR:
