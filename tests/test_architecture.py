@@ -16,6 +16,8 @@ SOURCE = ROOT / "src"
 MODULES = sorted((SOURCE / "unmask").rglob("*.py"))
 PACKAGES = [path for path in MODULES if path.name == "__init__.py"]
 LONGEST_FILE = 500
+LONGER = {"src/unmask/machine/_kernels.py"}
+"""Numba caches what it compiles by file, and would not notice that a function of another file has changed."""
 
 READERS = {"machine", "compiler", "models", "decoding", "isa", "numerics", "quant", "baselines", "silicon"}
 HARDWARE = {"isa", "numerics", "machine"}
@@ -274,7 +276,7 @@ class Named:
 
 
 def test_a_file_fits_on_a_few_screens() -> None:
-    assert [str(path.relative_to(ROOT)) for path in MODULES if len(path.read_text().splitlines()) > LONGEST_FILE] == []
+    assert {str(path.relative_to(ROOT)) for path in MODULES if len(path.read_text().splitlines()) > LONGEST_FILE} <= LONGER
 
 
 def test_there_is_one_version() -> None:

@@ -16,6 +16,7 @@ Span = tuple[int, int]
 
 
 def overlaps(low: int, high: int, spans: Sequence[Span]) -> bool:
+    """Whether [low, high) has something in common with a span."""
     return any(low < end and start < high for start, end in spans)
 
 

@@ -30,6 +30,11 @@ class Semaphores:
         self._barriers: dict[Engine, int] = {}
 
     def fresh(self, credit: int = 0) -> int:
+        """A semaphore that nobody has, with `credit` tokens from the start.
+
+        Raises:
+            TooFewSemaphores: there is none left.
+        """
         if not self._free:
             raise TooFewSemaphores
         name = self._free.pop()
@@ -45,6 +50,7 @@ class Semaphores:
 
 
 def sync(engine: Engine, wait: list[int] | None = None, signal: list[int] | None = None) -> Node:
+    """An instruction of an engine that only waits and signals."""
     return Node("SYNC", {"engine": int(engine)}, wait=wait or [], signal=signal or [])
 
 

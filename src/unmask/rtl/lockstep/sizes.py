@@ -29,6 +29,7 @@ class Sizes:
         return min(most, self.rng.choice((1, 1, 2, 3, 4, 5, self.rng.randint(1, 9), self.rng.randint(1, 24))))
 
     def count(self) -> int:
+        """Entries of an instruction that has no tile."""
         most = min(48, self.machine.vector.sorter)
         return min(most, self.rng.choice((1, 2, 7, 8, 9, self.rng.randint(1, 20), self.rng.randint(1, 48))))
 
