@@ -1,0 +1,1 @@
+"""The matrix engine: MX tiles times quantized rows, exact sums, one rounding."""
