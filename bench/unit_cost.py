@@ -35,18 +35,19 @@ class Element(wiring.Component):
 
     def __init__(self, packs: bool) -> None:
         self.packs = packs
-        super().__init__({"value": In(16), "scale": In(8), "result": Out(16)})
+        code = FORMATS[FORMAT].element.bits
+        super().__init__({"value": In(16 if packs else code), "scale": In(8), "result": Out(code if packs else 16)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        value, scale = Signal(16), Signal(8)
+        value, scale = Signal.like(self.value), Signal(8)
         element = FORMATS[FORMAT].element
         m.d.sync += [value.eq(self.value), scale.eq(self.scale)]
         if self.packs:
             coding = mx.Coding.choose(m, [element], Const(0, 1), "coding")
             m.d.sync += self.result.eq(mx.encode(m, value, scale, coding, "code"))
         else:
-            m.d.sync += self.result.eq(mx.scaled(m, mx.decode(m, value[: element.bits], element, "small"), scale, "bits"))
+            m.d.sync += self.result.eq(mx.scaled(m, mx.decode(m, value, element, "small"), scale, "bits"))
         return m
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from unmask.cli import options
 from unmask.cli.bench_sampling import sampling
+from unmask.cli.energy import show_costs
 
 bench = typer.Typer(help="Time one kernel on a machine.", no_args_is_help=True)
 
@@ -29,6 +30,7 @@ def gemm(
     machine: options.MachineOption = "small",
     weights: options.Weights = None,
     activations: options.Activations = None,
+    costs: options.CostsOption = None,
     skip: options.SkipOption = True,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -40,9 +42,13 @@ def gemm(
     from unmask.compiler.gemm import compile_gemm, ideal_gemm
     from unmask.machine.config import Machine
     from unmask.machine.cycle import time_program
+    from unmask.silicon.cost.events import count_events
+    from unmask.silicon.cost.figures import cost_figures
+    from unmask.silicon.cost.table import load_costs
 
     formats = {"weights": weights, "activations": activations}
     target = Machine.load(machine).with_formats(**{role: form for role, form in formats.items() if form is not None})
+    prices = load_costs(costs)
     time_program(compile_gemm(1, 1, 1, target), target)
     started = time.perf_counter()
     program = compile_gemm(m, k, n, target)
@@ -68,6 +74,7 @@ def gemm(
         "wall_seconds": done - started,
         "wall_seconds_compile": compiled - started,
         "startup_seconds": started - begun,
+        **cost_figures(count_events(program, target, timing.cycles, timing.hbm_bytes), prices),
     }
     if as_json:
         print(json.dumps(found))
@@ -86,6 +93,7 @@ def _print(found: dict[str, Any]) -> None:
         f"{found['ideal_cycles']:,} at best (array {found['ideal_compute_cycles']:,}, memory {found['ideal_memory_cycles']:,}): {share:.1%}"
     )
     console.print(f"wall time {found['wall_seconds']:.3f} s, after {found['startup_seconds']:.3f} s of start-up")
+    show_costs(found, console)
 
 
 bench.command("sampling")(sampling)

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from unmask.cli.options import JsonOption, MachineOption
+from unmask.cli.energy import show_costs
+from unmask.cli.options import CostsOption, JsonOption, MachineOption
 
 if TYPE_CHECKING:
     from unmask.compiler.sampling.published import Published
@@ -29,16 +30,23 @@ def sampling(
     chunk: Annotated[int | None, typer.Option("--chunk", help="Logits that four-phase loads at once.")] = None,
     width: Annotated[int, typer.Option("--width", help="Of the hidden states before the LM head (fused).", min=1)] = 4096,
     plot: Annotated[Path | None, typer.Option("--plot", help="Also draw how time scales, as PNG files in this folder.")] = None,
+    costs: CostsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time the sampling of one denoising step. Nothing is sampled: time does not depend on values."""
     from unmask.compiler.sampling.measure import measure
     from unmask.compiler.sampling.published import SOURCE, published
-    from unmask.compiler.sampling.workload import Workload
+    from unmask.compiler.sampling.streamed import sampling_named
+    from unmask.compiler.sampling.workload import Workload, sampling_program
     from unmask.machine.config import Machine
+    from unmask.silicon.cost.events import count_events
+    from unmask.silicon.cost.figures import cost_figures
+    from unmask.silicon.cost.table import load_costs
 
-    target = Machine.load(machine)
-    found = measure(Workload(batch, block, vocab, temperature, width), target, program, chunk)
+    target, prices, work = Machine.load(machine), load_costs(costs), Workload(batch, block, vocab, temperature, width)
+    found = measure(work, target, program, chunk)
+    ran = sampling_program(work, target, sampling_named(program), chunk)
+    found |= cost_figures(count_events(ran, target, found["cycles"], found["hbm_bytes_by_engine"]), prices)
     theirs = published(target.vector.vlen, batch, block, vocab)
     if theirs is not None:
         found["published"] = {"source": SOURCE, **vars(theirs)}
@@ -80,5 +88,7 @@ def _print(found: dict[str, Any], theirs: Published | None) -> None:
         row("LM head alone", f"{found['lm_head_cycles']:,} cycles")
         row("sampling adds", f"{found['added']:.2%}")
     console.print(table)
+    console.print()
+    show_costs(found, console)
     for path in found.get("plots", ()):
         console.print(f"wrote {escape(path)}", soft_wrap=True)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from unmask.cli.energy import show_costs
 from unmask.cli.text import printable
 from unmask.models.tokenizer import Tokenizer
 
@@ -136,6 +137,7 @@ class CanvasView:
         self._console.print(_cycle_table("engine", "busy cycles", result["cycles_by_engine"], result["cycles"]))
         self._console.print(_cycle_table("phase", "cycles", result["cycles_by_phase"], result["cycles"]))
         self._console.print(f"transformer {result['transformer_share']:.1%}, sampling {result['sampling_share']:.1%} of the cycles")
+        show_costs(result, self._console)
         if result["check"] is not None:
             self._print_check(result["check"])
 

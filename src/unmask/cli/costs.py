@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from unmask.compiler.host import Simulation
+    from unmask.isa.program import Program
+    from unmask.silicon.cost.table import Costs
 
 
-def of_simulation(done: Simulation) -> dict[str, Any]:
-    """The tokens, steps and costs of a generation on the simulated machine; tokens and commits of several rows are lists of each row's."""
+def of_simulation(done: Simulation, programs: Iterable[Program], prices: Costs) -> dict[str, Any]:
+    """The tokens, steps and costs of a generation on the simulated machine; tokens and commits of several rows are lists of each row's.
+
+    Args:
+        programs: that ran: the model's, and the guide's where there is one.
+        prices: of energy and area.
+    """
+    from unmask.report import costs
+
     rows = range(len(done.start))
     tokens = [done.new_tokens(row) for row in rows]
     commits = [[{"step": step.step, "positions": step.positions(row), "tokens": step.tokens(row)} for step in done.steps] for row in rows]
@@ -31,6 +42,7 @@ def of_simulation(done: Simulation) -> dict[str, Any]:
         "transformer_share": 1 - sampling / done.cycles,
         "hbm_bytes": done.hbm_bytes,
         "runs": done.runs,
+        **costs.of_simulation(done, programs, prices),
     }
 
 
@@ -50,6 +62,12 @@ def without_machine() -> dict[str, None]:
             "transformer_share",
             "hbm_bytes",
             "runs",
+            "energy",
+            "power_w",
+            "peak_power_w",
+            "area",
+            "tokens_per_joule",
+            "against_gpu",
             "instructions",
             "temperature_bf16",
             "check",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unmask.models.family import Network
     from unmask.models.guide import GuideNetwork
     from unmask.models.tokenizer import Tokenizer
+    from unmask.silicon.cost.table import Costs
 
 
 class Backend(StrEnum):
@@ -101,6 +102,7 @@ def generate(
     logits: options.LogitsFormat = None,
     smoothing: options.SmoothingOption = None,
     sampling: options.SamplingOption = "general",
+    prices: options.CostsOption = None,
     as_json: options.JsonOption = False,
     **decoding: Any,
 ) -> None:
@@ -121,6 +123,11 @@ def generate(
         raise UnmaskError(f"--{given[0]} is for the machine; --backend torch computes in float32")
     if backend is Backend.TORCH and sampling != "general":
         raise UnmaskError("--sampling is for the machine; --backend torch has one sampler")
+    if backend is Backend.TORCH and prices is not None:
+        raise UnmaskError("--costs is for the machine; what --backend torch takes is not modelled")
+    from unmask.silicon.cost.table import load_costs
+
+    table = load_costs(prices)
     policy = None if template is not None else policy_from(decoding)
     target = target_machine(machine, None if backend is Backend.TORCH else model, formats)
     task = _task(prompts or [], template, model, guide, decoding, policy)
@@ -133,7 +140,7 @@ def generate(
         "policy": vars(task.policy),
     }
     view = _view(task, as_json)
-    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check, model, sampling)
+    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check, model, sampling, table)
     result |= _texts(task, result["tokens"])
     if as_json:
         print(json.dumps(about | result))
@@ -236,7 +243,7 @@ def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
     }
 
 
-def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoint: str, sampling: str) -> dict[str, Any]:
+def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoint: str, sampling: str, prices: Costs) -> dict[str, Any]:
     from unmask.compiler.check import check as compare
     from unmask.compiler.guide import NpuGuide, compile_guide
     from unmask.compiler.host import simulate
@@ -258,7 +265,10 @@ def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoin
         kv_scales=scales,
         sampling=sampling_named(sampling),
     )
-    guide = None if task.guide is None else NpuGuide(compile_guide(task.guide, machine, prompt_length + task.policy.gen_length))
+    programs, guide = [program], None
+    if task.guide is not None:
+        programs.append(compile_guide(task.guide, machine, prompt_length + task.policy.gen_length))
+        guide = NpuGuide(programs[-1])
     with view.running():
         done = simulate(
             program, task.padded, template=task.content, attention_mask=task.attention_mask, guide=guide, on_step=_shown(task, view)
@@ -268,7 +278,7 @@ def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoin
     if check:
         with view.checking() as advance:
             outcome = compare(done, task.model, guide=task.guide, kv_scales=scales, on_step=advance)
-    return costs.of_simulation(done) | {
+    return costs.of_simulation(done, programs, prices) | {
         "text": None,
         "forwards": len(done.steps),
         "instructions": len(program.words),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,4 +24,7 @@ SamplingOption = Annotated[
 SmoothingOption = Annotated[
     str | None,
     typer.Option("--smoothing", help="What keys and values are divided by before they are packed: none, baos, static, tensor ..."),
+]
+CostsOption = Annotated[
+    Path | None, typer.Option("--costs", metavar="FILE", help="A .toml with the prices of energy and area to change (docs/energy.md).")
 ]

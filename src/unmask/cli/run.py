@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from unmask.cli import costs
+from unmask.cli.energy import show_costs
 from unmask.cli.files import load_program
-from unmask.cli.options import JsonOption
+from unmask.cli.options import CostsOption, JsonOption
 from unmask.cli.text import encode_prompt, new_text, printable
 from unmask.errors import UnmaskError
 
@@ -29,11 +30,14 @@ def run_program(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise; by default the one that was compiled in.")
     ] = None,
+    prices: CostsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate on the simulated machine from a program file alone: weights, machine and decoding policy are inside."""
     from unmask.compiler.host import simulate
+    from unmask.silicon.cost.table import load_costs
 
+    table = load_costs(prices)
     program = load_program(path)
     if missing := {"model", "policy", "positions"} - program.about.keys():
         raise UnmaskError(f"{path}: not a program of `unmask compile`: it does not state its {', '.join(sorted(missing))}")
@@ -52,7 +56,7 @@ def run_program(
             done = simulate(program, ids, seed=seed, on_step=lambda _: progress.advance(task))
         except UnmaskError as error:
             raise UnmaskError(f"{path}: {error}") from None
-    result = costs.of_simulation(done) | {
+    result = costs.of_simulation(done, [program], table) | {
         "text": None if tokenizer is None else new_text(tokenizer, done.new_tokens(), eos),
         "no_text_because": reason,
         "seed": done.policy.seed if seed is None else seed,
@@ -109,3 +113,4 @@ def _print(result: dict[str, Any]) -> None:
     print(f"\n{len(result['tokens'])} tokens in {result['steps']} steps on machine {printable(result['machine'])}")
     print(f"{result['cycles']:,} cycles, {result['seconds_at_clock'] * 1e3:.3f} ms at {result['clock_ghz']:g} GHz")
     print(f"{result['tokens_per_second']:,.0f} tokens/s")
+    show_costs(result, Console(highlight=False, soft_wrap=True))

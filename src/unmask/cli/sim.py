@@ -61,6 +61,7 @@ def sim(
     reading: Annotated[
         Reading, typer.Option(help="cycle: exact. analytic: in closed form, within some percent of it and in milliseconds.")
     ] = Reading.CYCLE,
+    costs: options.CostsOption = None,
     skip: options.SkipOption = True,
     as_json: options.JsonOption = False,
     **decoding: Any,
@@ -84,16 +85,18 @@ def sim(
     from unmask.compiler.generation import time_generation
     from unmask.compiler.sampling.streamed import sampling_named
     from unmask.models.catalogue import architecture, catalogue
+    from unmask.report.costs import of_generation
     from unmask.report.generation import figures
     from unmask.report.trace import Window, steps_of, write_trace
+    from unmask.silicon.cost.table import load_costs
 
-    window = Window.parse(trace_window)
+    window, prices = Window.parse(trace_window), load_costs(costs)
     shape = architecture(model)
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     target = target_machine(machine, None if model in catalogue() else model, formats)
     timed = partial(time_generation, skip=skip) if reading is Reading.CYCLE else estimate_generation
     done = timed(shape, policy, target, prompt, batch, tokens_per_step, sampling_named(sampling))
-    found = {"model": model, "reading": reading.value, **figures(done)}
+    found = {"model": model, "reading": reading.value, **figures(done), **of_generation(done, prices)}
     if reading is Reading.ANALYTIC:
         found["assumptions"].append(ASSUMPTION)
     if plot is not None:

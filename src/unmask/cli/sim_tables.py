@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unmask.cli.energy import show_costs
+
 
 def show(found: dict[str, Any]) -> None:
     """Print the figures of `unmask.report.generation.figures`."""
@@ -26,6 +28,7 @@ def show(found: dict[str, Any]) -> None:
     for table in (_phases(found), _engines(found), _layers(found), _steps(found), _classes(found), _memories(found)):
         console.print(table)
         console.print()
+    show_costs(found, console)
     console.print(f"program {found['program_bytes']:,} bytes; compiled in {wall['compile']:.3f} s, timed in {wall['timing']:.3f} s")
 
 

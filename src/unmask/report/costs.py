@@ -26,7 +26,10 @@ def counts_of(machine: Machine, programs: Iterable[Program], timings: Mapping[st
         timings, runs: of each entry by its name.
     """
     entries = {name: program for program in programs for name in program.entries}
-    counted = (count_events(entries[name].entry(name), machine, timings[name]) * times for name, times in runs.items())
+    counted = (
+        count_events(entries[name].entry(name), machine, timings[name].cycles, timings[name].hbm_bytes) * times
+        for name, times in runs.items()
+    )
     return reduce(add, counted, Counts(machine, 0))
 
 

@@ -21,9 +21,10 @@ def measure(w: Workload, machine: Machine, name: str, chunk: int | None = None) 
         chunk: logits that "four-phase" loads at once.
 
     Returns:
-        `cycles`, `ms`, `breakdown` (cycles by part, see `unmask.compiler.sampling.workload.breakdown`), `hbm_bytes` moved, `bound_ms` (the
-        logits, or for "fused" the head's weights, moved once at the memory's data-sheet bandwidth), `sram_bytes`, and what was timed. For
-        "fused" also `lm_head_cycles`, the LM head alone with logits to HBM, and `added`, the fraction by which sampling exceeds it.
+        `cycles`, `ms`, `breakdown` (cycles by part, see `unmask.compiler.sampling.workload.breakdown`), `hbm_bytes` moved in all,
+        `hbm_bytes_by_engine`, `bound_ms` (the logits, or for "fused" the head's weights, moved once at the memory's data-sheet bandwidth),
+        `sram_bytes`, and what was timed. For "fused" also `lm_head_cycles`, the LM head alone with logits to HBM, and `added`, the fraction
+        by which sampling exceeds it.
 
     Raises:
         UnmaskError: no such program, a chunk that does not fit, or a machine that cannot hold a tile.
@@ -48,6 +49,7 @@ def measure(w: Workload, machine: Machine, name: str, chunk: int | None = None) 
         "breakdown": parts,
         "cycles_by_phase": timing.phases,
         "hbm_bytes": sum(timing.hbm_bytes.values()),
+        "hbm_bytes_by_engine": timing.hbm_bytes,
         "bound_ms": moved / machine.memory_gbps / 1e6,
         "sram_bytes": {memory: program.about["sram_high_water"][key] * size for memory, (key, size) in _WORD_BYTES.items()},
         "instructions": len(program.words),

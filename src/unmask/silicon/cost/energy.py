@@ -72,7 +72,7 @@ def prices_of(machine: Machine, costs: Costs) -> dict[str, dict[str, float]]:
     """Joules of an event, by its name and by the part that takes them."""
     logic = costs.layout.energy * FEMTO
     vector, matrix, dma = costs.vector.energy_fj, costs.matrix, costs.dma
-    prices = {f"vector.{name}": {"vector": value * logic} for name, value in vector.model_dump().items()}
+    prices = {f"vector.{name}": {"vector": value * logic} for name, value in vector.model_dump().items()} | {"vector.busy": {}}
     for form in machine.formats.stored:
         multiplier = costs.multiplier(machine.formats.activations, form)
         prices[f"matrix.mac.{form}"] = {"matrix": multiplier.energy_fj * logic}
@@ -132,10 +132,9 @@ def _idle(counts: Counts, costs: Costs) -> float:
     """Joules of the clock of lanes and multipliers in the cycles in which they do nothing."""
     machine, totals = counts.machine, counts.totals
     products = sum(number for event, number in totals.items() if event.startswith("matrix.mac."))
-    elements = max((totals.get(f"vector.{name}", 0) for name in ("lane", "function", "max", "window", "sum")), default=0)
     widest = widest_multiplier(machine, costs)
     multipliers = max(machine.peak_multiplies * counts.cycles - products, 0) * widest
-    lanes = max(machine.vector.vlen * counts.cycles - elements, 0) * costs.vector.idle_fj
+    lanes = max(machine.vector.vlen * counts.cycles - totals.get("vector.busy", 0), 0) * costs.vector.idle_fj
     return (multipliers + lanes) * costs.layout.ungated * costs.layout.energy * FEMTO
 
 

@@ -16,12 +16,14 @@ from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, REGISTER_COUNT, STRIDE_UNIT, Cost, Engine
 from unmask.machine.access import Access, accesses, operand_format
 from unmask.machine.config import Machine
-from unmask.machine.cycle import Timing, engine_of
+from unmask.machine.cycle import engine_of
 from unmask.numerics import mx
 from unmask.silicon.cost.sram import BF16_BITS, INSTRUCTION_BITS, WORD_BITS, block_bits
 
 Key = tuple[str, str]
 """Phase and event."""
+LANE_PARTS = ("lane", "function", "noise", "max", "window", "sum")
+"""Parts of the vector engine that there are as many of as lanes."""
 _NO_REGISTERS = (0,) * REGISTER_COUNT
 _TREES = {"V_RED_SUM": "sum", "V_RED_SUM_GE": "sum", "V_RED_SUM_WIN": "window"}
 
@@ -34,7 +36,8 @@ class Counts:
         machine: what ran them.
         cycles: from the first instruction to the last, of all runs.
         events: how often, by phase and event. Events begin with the engine or the memory they happen in: "vector.lane", elements;
-            "matrix.mac.<format>", products with a right operand of that format; "vector_sram.read", bits; "load.hbm_bytes", bytes moved.
+            "matrix.mac.<format>", products with a right operand of that format; "vector_sram.read", bits; "load.hbm_bytes", bytes moved;
+            "vector.busy", lanes times the cycles in which they do something.
     """
 
     machine: Machine
@@ -58,16 +61,17 @@ class Counts:
         return dict(found)
 
 
-def count_events(program: Program, machine: Machine, timing: Timing) -> Counts:
+def count_events(program: Program, machine: Machine, cycles: int, hbm_bytes: Mapping[str, int]) -> Counts:
     """The events of one run of a program of one entry.
 
     Args:
         program: need not be encoded or have data.
         machine: what it runs on.
-        timing: of the same run, by any reading: its cycles and the bytes that it moved, which phases share by what they ask for.
+        cycles: that the run takes, by any reading.
+        hbm_bytes: that "load" and "store" move in it; phases share them by what they ask for.
     """
     events: Counter[Key] = Counter()
-    asked: dict[str, Counter[str]] = {name: Counter() for name in timing.hbm_bytes}
+    asked: dict[str, Counter[str]] = {name: Counter() for name in hbm_bytes}
     ops = program.ops
     repeats, constants = [1], _Constants(ops)
     for index, (op, phase) in enumerate(zip(ops, program.phases, strict=True)):
@@ -83,12 +87,12 @@ def count_events(program: Program, machine: Machine, timing: Timing) -> Counts:
             repeats.append(times * int(op.operands["count"]))
         elif op.name == "END":
             repeats.pop()
-    for engine, moved in timing.hbm_bytes.items():
+    for engine, moved in hbm_bytes.items():
         whole, before = sum(asked[engine].values()), 0
         for phase, share in asked[engine].items():
             events[phase, f"{engine}.hbm_bytes"] += moved * (before + share) // whole - moved * before // whole
             before += share
-    return Counts(machine, timing.cycles, dict(events))
+    return Counts(machine, cycles, dict(events))
 
 
 class _Constants:
@@ -130,6 +134,7 @@ def _events(op: Op, machine: Machine, noiseless: bool) -> Counter[str]:
         found.update(_product(op, machine))
     elif engine is Engine.VECTOR:
         found.update(_OF_VECTOR[op.row.cost](op, machine))
+        found["vector.busy"] = max(found.get(f"vector.{part}", 0) for part in LANE_PARTS)
         if noiseless:
             del found["vector.noise"]
     elif engine in (Engine.LOAD, Engine.STORE):
@@ -180,7 +185,7 @@ def _reduce(op: Op, machine: Machine) -> dict[str, int]:
 
 
 def _sample(op: Op, machine: Machine) -> dict[str, int]:
-    return {f"vector.{part}": _elements(op) for part in ("noise", "lane", "function", "max", "window")}
+    return {f"vector.{part}": _elements(op) for part in ("noise", "function", "max", "window")}
 
 
 def _scalar(op: Op, machine: Machine) -> dict[str, int]:

@@ -24,8 +24,8 @@ def cost_figures(counts: Counts, costs: Costs, tokens: int | None = None) -> dic
 
     Returns:
         `energy` (`total_j`, `by_part`, `by_phase`, joules, and `basis`), `power_w` on average, `peak_power_w` at the most, `area`
-        (`total_mm2`, `by_block`, `node_nm`); with tokens, `tokens_per_joule`; with a GPU that the machine is set against, `against_gpu`:
-        its name, die area and board power, and the machine's area and peak power as parts of them.
+        (`total_mm2`, `by_block`, `node_nm`); with tokens, `tokens_per_joule`; `against_gpu`, of the GPU that the machine is set
+        against, if any: its name, die area and board power, and the machine's area and peak power as parts of them.
     """
     energy = energy_of(counts, costs)
     areas = area_of(counts.machine, costs)
@@ -44,21 +44,19 @@ def cost_figures(counts: Counts, costs: Costs, tokens: int | None = None) -> dic
     }
     if tokens is not None:
         found["tokens_per_joule"] = tokens / energy.total_j
-    return found | against_gpu(counts.machine, total, peak)
+    return found | {"against_gpu": _against_gpu(counts.machine, total, peak)}
 
 
-def against_gpu(machine: Machine, area_mm2: float, power_w: float) -> dict[str, Any]:
-    """`against_gpu` of `cost_figures`, of a die and the most that it takes; nothing where the machine names no GPU."""
+def _against_gpu(machine: Machine, area_mm2: float, power_w: float) -> dict[str, Any] | None:
+    """A die and the most that it takes beside the GPU's; None where the machine names no GPU."""
     gpu = machine.gpu
     if gpu is None:
-        return {}
+        return None
     return {
-        "against_gpu": {
-            "name": gpu.name,
-            "gpu_area_mm2": gpu.area_mm2,
-            "area_ratio": area_mm2 / gpu.area_mm2,
-            "gpu_power_w": gpu.power_w,
-            "power_ratio": power_w / gpu.power_w,
-            "within": area_mm2 <= gpu.area_mm2 and power_w <= gpu.power_w,
-        }
+        "name": gpu.name,
+        "gpu_area_mm2": gpu.area_mm2,
+        "area_ratio": area_mm2 / gpu.area_mm2,
+        "gpu_power_w": gpu.power_w,
+        "power_ratio": power_w / gpu.power_w,
+        "within": area_mm2 <= gpu.area_mm2 and power_w <= gpu.power_w,
     }

@@ -10,21 +10,26 @@ from unmask.silicon.cost.sram import BF16_BITS, INSTRUCTION_BITS, block_bits
 from unmask.silicon.cost.table import Costs
 
 CYCLES = 1000
-_SAMPLING = ("lane", "function", "noise", "max", "window")
-"""What V_SAMPLE keeps busy, the instruction that takes most."""
+_INSTRUCTIONS = {"V_SAMPLE": (("function", "noise", "max", "window"), 1, 0), "V_ADD": (("lane",), 2, 1)}
+"""What takes most of the lanes, and of their memory: parts that work, vectors read and written."""
 
 
 def busiest(machine: Machine, costs: Costs) -> Counts:
-    """Events of some cycles in which the array multiplies, the lanes sample, and memories and DRAM give all they can."""
+    """Events of some cycles in which the array multiplies, the lanes sample or add, and memories and DRAM give all they can."""
+    return max((_busy(machine, costs, name) for name in _INSTRUCTIONS), key=lambda counts: energy_of(counts, costs).total_j)
+
+
+def _busy(machine: Machine, costs: Costs, instruction: str) -> Counts:
+    parts, reads, writes = _INSTRUCTIONS[instruction]
     array, vector, formats = machine.matrix, machine.vector, machine.formats
     form = max((formats.weights, formats.kv), key=lambda name: costs.multiplier(formats.activations, name).energy_fj)
     events = {
         f"matrix.mac.{form}": machine.peak_multiplies,
         "matrix.tail": machine.peak_multiplies // min(array.blen, mx.BLOCK),
         "matrix.quantize": array.mlen,
-        **{f"vector.{name}": vector.vlen for name in _SAMPLING},
-        "vector_sram.read": (vector.vlen + array.mlen) * BF16_BITS,
-        "vector_sram.write": vector.vlen * BF16_BITS,
+        **{f"vector.{name}": vector.vlen for name in (*parts, "busy")},
+        "vector_sram.read": (reads * vector.vlen + array.mlen) * BF16_BITS,
+        "vector_sram.write": writes * vector.vlen * BF16_BITS,
         "matrix_sram.read": array.rows * array.mlen // mx.BLOCK * block_bits(form),
         "load.hbm_bytes": machine.memory_gbps / machine.clock_ghz,
         "sequencer.instruction": 1,
