@@ -28,6 +28,7 @@ from unmask.cli.policies import policies
 from unmask.cli.quantize import quantize
 from unmask.cli.rtl import rtl
 from unmask.cli.run import run_program
+from unmask.cli.search import search
 from unmask.cli.sim import sim
 from unmask.cli.synth import synth
 from unmask.cli.text import printable
@@ -68,6 +69,7 @@ app.command("generate")(generate)
 app.command("compile")(compile_prompt)
 app.command("run")(run_program)
 app.command("sim")(sim)
+app.command("search")(search)
 app.command("trace")(trace)
 app.add_typer(bench, name="bench")
 app.add_typer(gpu, name="gpu")
