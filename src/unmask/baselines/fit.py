@@ -23,8 +23,8 @@ _NEUTRAL: dict[str, dict[str, float]] = {
     "attention": {"fixed_us": 2, "math": 0.6, "block_us": 1},
 }
 """Guesses that know nothing of the profile, for cross-validation to start from; tiles start even."""
-_BOUNDED = {"dram", "strided", "gather", "math", "droop"}
-"""Coefficients that are shares."""
+_MOST = {**dict.fromkeys(("dram", "strided", "gather", "math", "droop"), 0.999), "overlap": 50.0}
+"""Of coefficients that are shares, and of a norm."""
 
 
 def fit_gpu(gpu: Gpu, rows: Iterable[Measured], trials: int = 2000, seed: int = 0, shape: Architecture = LLAMA_3_1_8B) -> Gpu:
@@ -86,7 +86,7 @@ def _fitted_gemm(gpu: Gpu, rows: Sequence[Measured], trials: int, rng: np.random
         return {**dict(zip(GEMM, x.tolist(), strict=False)), "tiles": dict(zip(tiles, x[len(GEMM) :].tolist(), strict=True))}
 
     def loss(x: _Array) -> float:
-        fit = Gemm.model_construct(**values(x))
+        fit = Gemm.model_construct(**values(x), narrow_tiles={})
         errors = [np.abs(gemm_seconds(gpu, m, n, k, fit=fit) / seconds - 1) for n, k, m, seconds in data]
         return float(np.concatenate(errors).mean())
 
@@ -107,7 +107,7 @@ def _fitted_part(
 
 def _search(start: _Array, loss: Callable[[_Array], float], names: Sequence[str], trials: int, rng: np.random.Generator) -> _Array:
     """A random walk downhill: some coefficients change by a factor; steps grow with success and shrink without."""
-    most = np.array([0.999 if name in _BOUNDED else np.inf for name in names])
+    most = np.array([_MOST.get(name, np.inf) for name in names])
     best, least = start, loss(start)
     size = np.full(len(start), 0.05)
     for _ in range(trials):

@@ -7,6 +7,7 @@ tiles and splits the fastest is taken, as the library's heuristic tries to; wher
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,9 @@ def tile_of(name: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def candidates(fit: Gemm) -> tuple[_Array, _Array, _Array, _Array]:
+def candidates(tiles: Mapping[str, float]) -> tuple[_Array, _Array, _Array, _Array]:
     """Rows, columns, splits and relative time of every way to cut a product, each [candidates]."""
-    ways = [(*tile_of(name), split, cost) for name, cost in fit.tiles.items() for split in SPLITS]
+    ways = [(*tile_of(name), split, cost) for name, cost in tiles.items() for split in SPLITS]
     rows, columns, splits, costs = np.array(ways, dtype=np.float64).T
     return rows, columns, splits, costs
 
@@ -53,7 +54,7 @@ def gemm_seconds(gpu: Gpu, m: Any, n: int, k: int, batch: int = 1, weight_bits: 
     """
     fit = fit or gpu.fit.gemm
     m = np.asarray(m, dtype=np.float64)[..., None]
-    rows, columns, splits, costs = candidates(fit)
+    rows, columns, splits, costs = candidates(fit.tiles if weight_bits == 16 else {**fit.tiles, **fit.narrow_tiles})
     blocks = np.ceil(m / rows) * np.ceil(n / columns) * splits * batch
     waves = np.ceil(blocks / gpu.multiprocessors)
     busy = blocks / (waves * gpu.multiprocessors)

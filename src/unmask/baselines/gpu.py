@@ -43,6 +43,7 @@ class Gemm(_Part):
     overlap: Annotated[float, Field(ge=1, le=100)] = Field(description="norm that joins arithmetic and memory time; high: perfect overlap")
     split_k: Quantity = Field(description="bandwidth of the sum of partial products over that of the memory")
     tiles: dict[str, Quantity]
+    narrow_tiles: dict[str, Quantity] = Field(description="further tiles, of kernels for weights of fewer bits; an assumption")
 
 
 class Attention(_Part):
