@@ -13,6 +13,7 @@ from unmask.cli.asm import asm
 from unmask.cli.bench import bench
 from unmask.cli.bound import bound
 from unmask.cli.calibrate import calibrate
+from unmask.cli.compare import compare
 from unmask.cli.compile import compile_prompt
 from unmask.cli.disasm import disasm
 from unmask.cli.eval import evaluate
@@ -71,6 +72,7 @@ app.command("run")(run_program)
 app.command("sim")(sim)
 app.command("search")(search)
 app.command("trace")(trace)
+app.command("compare")(compare)
 app.add_typer(bench, name="bench")
 app.add_typer(gpu, name="gpu")
 app.add_typer(rtl, name="rtl")

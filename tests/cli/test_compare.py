@@ -1,0 +1,91 @@
+"""`unmask compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unmask.baselines.gpu import Gpu
+from unmask.machine.config import Machine
+from unmask.report.comparison import with_fewer_multiplies
+
+from .conftest import Command
+
+SHORT = ("--prompt", 16, "--generate", 16, "--block", 8, "--machine", "small")
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    return tmp_path
+
+
+def test_ratios_are_those_of_the_two_sides_and_both_do_the_same(unmask: Command, folder: Path) -> None:
+    found = json.loads(unmask("compare", folder, *SHORT, "--batch", 2, "--json").stdout)
+    npu, gpu = found["npu"], found["gpu"]
+    assert npu["tokens_per_s"] * npu["seconds"] == pytest.approx(32)
+    assert gpu["tokens_per_s"] * gpu["seconds"] == pytest.approx(32)
+    for name in ("tokens_per_s", "tokens_per_j"):
+        assert found["ratio"][name] == pytest.approx(npu[name] / gpu[name])
+    assert found["sampling_share"] == {side: found[side]["sampling_share"] for side in ("npu", "gpu")}
+    assert 0 < found["sampling_share"]["npu"] < 1
+    assert (found["machine_area_mm2"], found["machine_power_w"]) == (npu["area_mm2"], npu["power_w"])
+    assert found["published"]["ratio"] == {"tokens_per_s": 4.91, "tokens_per_j": 23.3}
+
+
+def test_targets_hold_at_their_batch_alone_and_a_missed_one_says_what_bounds_it(unmask: Command, folder: Path) -> None:
+    assert json.loads(unmask("compare", folder, *SHORT, "--batch", 2, "--json").stdout)["targets"] == []
+    found = json.loads(unmask("compare", folder, *SHORT, "--gpu", "h100", "--json").stdout)
+    assert [(target["name"], target["target"]) for target in found["targets"]] == [("tokens_per_s", 4), ("tokens_per_j", 30)]
+    assert all(target["met"] == (target["found"] >= target["target"]) for target in found["targets"])
+    assert found["bounds"]["speedup_if_busy"] >= 1
+    shown = unmask("compare", folder, *SHORT, "--gpu", "h100").stdout
+    for target in found["targets"]:
+        assert f"target {target['target']:g}x" in shown
+    if not found["targets"][0]["met"]:
+        assert "bound by" in shown
+
+
+def test_rows_change_one_side_at_a_time(unmask: Command, folder: Path) -> None:
+    found = json.loads(unmask("compare", folder, *SHORT, "--json").stdout)
+    rows = {row["name"]: row for row in found["rows"]}
+    same, multiplies = rows["same number formats"], rows["no more peak multiplies than the GPU"]
+    assert same["npu"] == found["npu"]
+    assert same["gpu"]["tokens_per_s"] >= found["gpu"]["tokens_per_s"]
+    assert multiplies["gpu"] == found["gpu"]
+    assert multiplies["npu"]["peak_multiplies"] <= found["gpu"]["peak_multiplies"]
+
+
+@pytest.mark.parametrize(("machine", "gpu"), [("a6000-class", "a6000"), ("h100-class", "h100"), ("h100-class", "a6000"), ("small", "h100")])
+def test_a_machine_is_cut_to_the_multiplies_of_a_gpu_and_no_further(machine: str, gpu: str) -> None:
+    whole, yardstick = Machine.preset(machine), Gpu.load(gpu)
+    cut = with_fewer_multiplies(whole, yardstick)
+    most = yardstick.bf16_tflops / 2 * 1000 / whole.clock_ghz
+    assert cut.peak_multiplies <= most
+    if cut is not whole:
+        assert cut.peak_multiplies + cut.matrix.mlen * cut.matrix.blen > most
+    assert cut.model_copy(update={"matrix": whole.matrix}) == whole
+
+
+def test_a_measured_profile_goes_before_the_model(unmask: Command, tmp_path: Path) -> None:
+    arguments = ("compare", "sotu", *SHORT, "--batch", 1)
+    kinds = [(1, 32, 32, 8)]
+    steps = [
+        {"batch": b, "rows": r, "keys": k, "head_rows": h, "transformer_s": 0.5, "sampling_s": 0.5, "repeats": 1} for b, r, k, h in kinds
+    ]
+    policy = {"temperature": 0.0, "remasking": "low_confidence", "commit": "schedule", "cache": "none", "exclude_mask": True, "cfg_scale": 0.0}
+    profile = {"device": "a board", "software": {}, "model": "sotu", "policy": policy, "dtype": "bfloat16", "power_w": 100.0, "steps": steps}
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(profile))
+    found = json.loads(unmask(*arguments, "--profile", path, "--json").stdout)
+    assert found["gpu"]["seconds"] == pytest.approx(16)
+    assert found["gpu"]["average_w"] == pytest.approx(100)
+    assert found["gpu_basis"] == "measured"
+    path.write_text(json.dumps(profile | {"model": "llada-8b"}))
+    assert "a profile of llada-8b; expected one of sotu" in unmask(*arguments, "--profile", path).is_mistake()
+
+
+def test_an_unknown_gpu_is_one_line(unmask: Command) -> None:
+    assert "unknown GPU 'tpu'" in unmask("compare", "sotu", "--gpu", "tpu").is_mistake()
