@@ -81,7 +81,7 @@ def _share(gpu: Gpu, entry: dict[str, Any]) -> list[Comparison]:
 
 
 def _throughput(gpu: Gpu, entry: dict[str, Any]) -> list[Comparison]:
-    """Tokens/s with each cache, and how many times faster the last one is than the first."""
+    """Tokens/s with each cache, and how many times faster the last one is than the first; softmax in FP64, logits of every fed row."""
     shape, published = architecture(entry["model"]), entry["tokens_per_s"]
     rates = {
         cache: generation_time(
@@ -89,7 +89,7 @@ def _throughput(gpu: Gpu, entry: dict[str, Any]) -> list[Comparison]:
         ).tokens_per_s
         for cache in published
     }
-    sizes = f"{entry['prompt']} + {entry['generate']} tokens, softmax in FP64, logits of every fed row"
+    sizes = f"{entry['prompt']} + {entry['generate']} tokens"
     found = [
         Comparison(entry["source"], entry["gpu"], f"cache {cache}, {sizes}", "tokens/s", published[cache], rate)
         for cache, rate in rates.items()
