@@ -43,7 +43,7 @@ class Bench(wiring.Component):
     """Engine and memories; ports to fill these, to start an instruction, and to see what it writes."""
 
     def __init__(self, machine: Machine) -> None:
-        self.engine = engine = MatrixEngine(machine, 8)
+        self.engine = MatrixEngine(machine, 8)
         granule, array = machine.vector.granule, machine.matrix
         width = granule << ceil_log2(-(-max(array.mlen, array.rows * array.blen) // granule))
         self.vector = Sram(
@@ -111,15 +111,20 @@ def packed(values: NDArray[Any], bits: int) -> NDArray[np.uint32]:
 
 
 class Run:
-    """What a machine's engine did with instructions, started as soon as it is ready by the cycle count."""
+    """What a machine's engine did with instructions, started one after the other by the cycle count.
 
-    def __init__(self, simulation: Simulation, machine: Machine, state: State, programs: list[dict[str, int]], spare: int = 0) -> None:
+    Attributes:
+        starts, ends: of the instructions, by the timing. out: the bench's outputs, of every cycle.
+        vector: BF16 patterns of the vector SRAM after all writes. written: the cycles with writes.
+    """
+
+    def __init__(self, simulation: Simulation, machine: Machine, state: State, programs: list[dict[str, int]]) -> None:
         array, granule = machine.matrix, machine.vector.granule
         width = array.rows * array.blen
         loads = len(state.vector) // array.mlen
         filled = max(loads, len(state.scales))
         costs = [matrix_cycles(p["m"], p["n"], p["k"], bool(p["transposed"]), machine) for p in programs]
-        self.starts = filled + np.cumsum([0] + [sum(c) + spare for c in costs[:-1]])
+        self.starts = filled + np.cumsum([0] + [sum(c) for c in costs[:-1]])
         self.ends = self.starts + [sum(c) for c in costs]
         total = int(self.ends[-1]) + 8
         bits = max(form.element.bits for form in state.formats[:2])
@@ -154,6 +159,10 @@ class Run:
         data = out["dst_data"].view(np.uint16).reshape(total, -1)
         for cycle in self.written:
             self.vector[int(out["dst_address"][cycle]) * granule + lanes[masks[cycle]]] = data[cycle, :width][masks[cycle]]
-        for program in programs:
-            SEMANTICS["M_MM"](state, **program)
-        self.wanted = bf16.to_bits(state.vector)
+        self._state, self._programs = state, programs
+
+    def wanted(self) -> NDArray[np.uint16]:
+        """BF16 patterns of the vector SRAM after the same instructions in the functional reading."""
+        for program in self._programs:
+            SEMANTICS["M_MM"](self._state, **program)
+        return bf16.to_bits(self._state.vector)

@@ -23,7 +23,7 @@ from unmask.rtl.matrix.quantizer import Quantizer
 from unmask.rtl.matrix.row import ArrayRow
 from unmask.rtl.matrix.sram import MatrixRead, code_bits
 from unmask.rtl.matrix.timing import LEFT, ROUND_PLACES, SUM_PLACES, slack
-from unmask.rtl.matrix.walk import K_BITS, N_BITS, STRIDE_BITS, Walk, pointer
+from unmask.rtl.matrix.walk import K_BITS, STRIDE_BITS, Walk, pointer
 from unmask.rtl.pipeline import delay
 from unmask.rtl.sram import SramRead, SramWrite
 
@@ -34,10 +34,10 @@ NAMES = frozenset({"M_MM"})
 class MatrixEngine(wiring.Component):
     """The matrix engine of a machine.
 
-    A row of the array holds `blen` columns of `mlen` elements of the right operand and collects the next ones meanwhile, one row of them,
-    or one column of each transposed block, per cycle. All its rows of multipliers see one left row per cycle, quantized on the way. Products
-    of a chunk of K go through the adder tree into the accumulator of their result, which stays where it is until K is over; then a row of
-    `rows * blen` results leaves per cycle, while the next tiles are under way. An instruction that starts in cycle s ends as
+    A row of the array holds `blen` columns of `mlen` elements of the right operand and collects the next ones meanwhile, one row of
+    them, or one column of each transposed block, per cycle. All multipliers see one left row per cycle, quantized on the way. The products
+    of a chunk of K go through the adder tree into the accumulator of their result, which stays where it is until K is over; then a row
+    of `rows * blen` results leaves per cycle, while the next tiles are under way. An instruction that starts in cycle s ends as
     `unmask.rtl.matrix.timing.matrix_cycles` says, and writes its last row in the cycle before.
 
     Ports:

@@ -51,5 +51,7 @@ def slack(machine: Machine) -> int:
         )
     result = array.blen + levels(machine) + array.latency - FILL
     if result < 0:
-        raise UnmaskError(f"machine {machine.name}: matrix.latency {array.latency}: expected at least {array.latency - result} for hardware")
+        raise UnmaskError(
+            f"machine {machine.name}: matrix.latency {array.latency}: expected at least {array.latency - result} for hardware"
+        )
     return result
