@@ -5,11 +5,11 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 
 from unmask.baselines.generation import elapsed, generation_time
 from unmask.baselines.gpu import Gpu
-from unmask.baselines.sampling import sampling_kernels
+from unmask.baselines.sampling import Confidence, sampling_kernels
 from unmask.baselines.transformer import Precision
 from unmask.decoding.policy import Policy
 from unmask.models.catalogue import architecture
@@ -59,8 +59,8 @@ def _sampling(gpu: Gpu, entry: dict[str, Any]) -> list[Comparison]:
     """In each dtype of the softmax that a reference has used; the publication does not say which."""
     policy = _published_policy(entry["block"])
     found = []
-    for confidence in ("bf16", "fp32", "fp64"):
-        kernels = sampling_kernels(gpu, policy, entry["batch"], entry["block"], entry["vocabulary"], confidence)  # type: ignore[arg-type]
+    for confidence in get_args(Confidence):
+        kernels = sampling_kernels(gpu, policy, entry["batch"], entry["block"], entry["vocabulary"], confidence)
         modelled = 1e3 * sum(elapsed(gpu, [kernels]))
         assumed = f"softmax in {confidence.upper()}"
         found.append(Comparison(entry["source"], entry["gpu"], assumed, "ms", entry["milliseconds"], modelled))

@@ -10,6 +10,7 @@ from unmask.baselines.attention import eager_attention, fused_attention
 from unmask.baselines.gemm import gemm
 from unmask.baselines.gpu import Gpu
 from unmask.baselines.kernel import Kernel, streamed
+from unmask.baselines.sampling import Confidence
 from unmask.errors import UnmaskError
 from unmask.models.layers import Architecture
 
@@ -32,7 +33,7 @@ class Precision:
 
     weight_bits: float = 16
     kv_bits: float = 16
-    confidence: Literal["bf16", "fp32", "fp64"] = "bf16"
+    confidence: Confidence = "bf16"
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "kv_bits"):
