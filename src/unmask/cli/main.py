@@ -27,6 +27,7 @@ from unmask.cli.isa import isa
 from unmask.cli.machines import machines
 from unmask.cli.policies import policies
 from unmask.cli.quantize import quantize
+from unmask.cli.report import report
 from unmask.cli.rtl import rtl
 from unmask.cli.run import run_program
 from unmask.cli.search import search
@@ -73,6 +74,7 @@ app.command("sim")(sim)
 app.command("search")(search)
 app.command("trace")(trace)
 app.command("compare")(compare)
+app.command("report")(report)
 app.add_typer(bench, name="bench")
 app.add_typer(gpu, name="gpu")
 app.add_typer(rtl, name="rtl")

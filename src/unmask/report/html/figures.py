@@ -1,0 +1,73 @@
+"""Figures and tables as HTML: every figure has its data as a download, every table sorts by a click on a column."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+Cell = str | int | float | None
+
+
+class Data(NamedTuple):
+    """Rows under named columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def csv_link(title: str, data: Data) -> str:
+    """A link that downloads the data as CSV, without a request."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(data.columns)
+    writer.writerows(data.rows)
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    content = base64.b64encode(text.getvalue().encode()).decode()
+    return f'<a class="csv" download="{name}.csv" href="data:text/csv;charset=utf-8;base64,{content}">CSV</a>'
+
+
+def figure(title: str, drawing: str, data: Data, note: str = "") -> str:
+    """A drawing, SVG or HTML, with its title, its data and a note."""
+    below = f"<p class=note>{escape(note)}</p>" if note else ""
+    return f"<figure><figcaption>{escape(title)} {csv_link(title, data)}</figcaption>{drawing}{below}</figure>"
+
+
+def table(title: str, data: Data) -> str:
+    """A sortable table; its first column names rows."""
+    head = "".join(f"<th><button type=button>{escape(name)}</button></th>" for name in data.columns)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in data.rows)
+    caption = f"<figcaption>{escape(title)} {csv_link(title, data)}</figcaption>"
+    return f"<figure>{caption}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and what they stand for."""
+    return "<dl>" + "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs) + "</dl>"
+
+
+def command(line: str) -> str:
+    """A command to be typed."""
+    return f"<pre class=command>{escape(line)}</pre>"
+
+
+def number(value: Cell) -> str:
+    """A value as a reader likes it: integers in full, others to four digits."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case int():
+            return f"{value:,}"
+    return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+
+
+def _cell(value: Cell) -> str:
+    if isinstance(value, str) or value is None:
+        return f"<td>{escape(value or '')}</td>"
+    return f'<td class=n data-value="{value!r}">{number(value)}</td>'
