@@ -40,14 +40,14 @@ class Element(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        value, scale = Signal.like(self.value), Signal(8)
+        held, held_scale = Signal(len(self.value), name="held"), Signal(8, name="held_scale")
         element = FORMATS[FORMAT].element
-        m.d.sync += [value.eq(self.value), scale.eq(self.scale)]
+        m.d.sync += [held.eq(self.value), held_scale.eq(self.scale)]
         if self.packs:
             coding = mx.Coding.choose(m, [element], Const(0, 1), "coding")
-            m.d.sync += self.result.eq(mx.encode(m, value, scale, coding, "code"))
+            m.d.sync += self.result.eq(mx.encode(m, held, held_scale, coding, "code"))
         else:
-            m.d.sync += self.result.eq(mx.scaled(m, mx.decode(m, value, element, "small"), scale, "bits"))
+            m.d.sync += self.result.eq(mx.scaled(m, mx.decode(m, held, element, "small"), held_scale, "bits"))
         return m
 
 
