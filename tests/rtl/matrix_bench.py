@@ -111,7 +111,7 @@ def packed(values: NDArray[Any], bits: int) -> NDArray[np.uint32]:
 
 
 class Run:
-    """What a machine's engine did with instructions, started one after the other by the cycle count.
+    """What a machine's engine did with instructions, started one after the other by the cycle count; the last cycle stops it.
 
     Attributes:
         starts, ends: of the instructions, by the timing. out: the bench's outputs, of every cycle.
@@ -142,6 +142,7 @@ class Run:
             "block_scale_mask": held(np.ones(len(state.scales), int)),
             "block_scale": held(state.scales),
             "start": np.zeros(total, int),
+            "stop": (np.arange(total) == total - 1).astype(int),
             "word": np.zeros((total, 4), np.uint32),
             **{name: np.zeros(total, np.int64) for name in REGISTERS},
         }

@@ -1,5 +1,7 @@
 """The matrix engine computes what the functional reading does, in the cycles that its timing says."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,11 @@ MACHINES = {
 }
 LEFT_ELEMENTS = 2560
 """Where left operands end and results begin: an instruction that overwrites its own operand has no defined result."""
+
+
+@cache
+def simulation_of(name):
+    return Simulation(Bench(MACHINES[name]))
 
 
 def filled(machine, rng, special):
@@ -66,7 +73,7 @@ def instruction(machine, rng, transposed, state):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "int8" else pytest.mark.slow) for name in MACHINES])
 def test_products_and_cycles_are_those_of_the_readings(name):
     machine = MACHINES[name]
-    simulation = Simulation(Bench(machine))
+    simulation = simulation_of(name)
     rng = np.random.default_rng(6)
     for trial in range(6):
         state = filled(machine, rng, special=trial % 2 == 1)
@@ -103,7 +110,7 @@ def test_products_and_cycles_are_those_of_the_readings(name):
 def test_what_the_functional_reading_refuses_is_a_fault(change, fault):
     machine = MACHINES["int8"]
     program = {"dst": 2560, "a": 0, "b": 0, "m": 5, "n": 9, "k": 40, "dst_stride": 1, "a_stride": 2, "transposed": 0, "format": 0}
-    run = Run(Simulation(Bench(machine)), machine, State(machine, 0), [program | change])
+    run = Run(simulation_of("int8"), machine, State(machine, 0), [program | change])
     assert run.out["fault"][-1] == fault
     assert not run.out["retire"].any()
     if fault is not Fault.SIZE:
