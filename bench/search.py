@@ -2,7 +2,7 @@
 
     python bench/search.py --space examples/spaces/array.toml --objective latency,energy,area --trials 1000 --jobs 2
 
-A point is a machine that was built, compiled for and timed by the analytic reading; one that was tried before does not count. CPU seconds are
+A point is a machine that was built, compiled for and timed by the analytic reading; one tried before does not count. CPU seconds are
 of this process (Optuna, the store, the sharing out) and of the points; the difference to the wall time is what the machine did meanwhile.
 """
 

@@ -75,7 +75,10 @@ def test_values_that_are_no_machine_say_which() -> None:
         ("machine = 'small'", "fields: Field required"),
         ("machine = 'small'\n[fields]\n", "fields: Dictionary should have at least 1 item"),
         ("machine = 'small'\nmodle = 'x'\n[fields]\n'matrix.rows' = [1]", "modle: Extra inputs"),
-        ("machine = 'small'\n[fields]\n'matrix.rows' = { step = 1 }", "expected one of choices, powers_of_two, range and same_as, not none"),
+        (
+            "machine = 'small'\n[fields]\n'matrix.rows' = { step = 1 }",
+            "expected one of choices, powers_of_two, range and same_as, not none",
+        ),
         ("machine = 'small'\n[fields]\n'matrix.rows' = { choices = [1], step = 1 }", "step belongs to range"),
         ("machine = 'small'\n[fields]\n'matrix.rows' = { powers_of_two = [1, 12] }", r"\[1, 12\]: expected two powers of two"),
         ("machine = 'small'\n[fields]\n'matrix.rows' = { range = [4, 1] }", "expected the lower bound first"),
@@ -98,7 +101,7 @@ def test_a_name_that_is_no_field_is_told(name: str) -> None:
 
 
 def test_a_field_that_is_the_same_as_nothing_is_told() -> None:
-    with pytest.raises(UnmaskError, match="same_as 'matrix.blen': expected another varied field"):
+    with pytest.raises(UnmaskError, match=r"same_as 'matrix.blen': expected another varied field"):
         space(matrix__rows={"same_as": "matrix.blen"})
 
 

@@ -1,0 +1,5 @@
+"""The `unmask` command."""
+
+from tests.cli.conftest import unmask
+
+__all__ = ["unmask"]
