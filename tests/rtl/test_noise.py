@@ -46,8 +46,7 @@ def test_lanes_draw_the_noise_of_their_tokens(lanes, registers):
     # A token may not pass the end of its 32 bits within a vector.
     seed, step, position, token = words[0], words[1], words[2], np.minimum(words[3], 2**32 - lanes)
     found = stream(NoiseLanes(lanes, registers), {"seed": seed, "step": step, "position": position, "token": token}, registers)["noise"]
-    found = np.ascontiguousarray(found)
-    halves = np.stack([found & 0xFFFF, found >> 16], 1) if lanes == 2 else found.view(np.uint16)
+    halves = np.ascontiguousarray(found).view(np.uint16).reshape(vectors, -1)[:, :lanes]
     for vector in range(vectors):
         drawn = noise.uniform_bits(int(seed[vector]), int(step[vector]), np.array([position[vector]]), token[vector] + np.arange(lanes))
         np.testing.assert_array_equal(halves[vector], bf16.to_bits(noise.gumbel(drawn))[0])

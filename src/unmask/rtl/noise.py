@@ -112,16 +112,34 @@ class NoiseLanes(wiring.Component):
         m = Module()
         lanes = 1 << self._index_bits
         drawing = self._registers * THREEFRY_PLACES // NOISE_PLACES
-        p = Pipeline(m, THREEFRY_PLACES, drawing)
-        left, right = added(m, self.position, self.seed), added(m, self.token[1:], self.step)
-        count = lanes // 2 + 1
-        counters = list(zip(_counting(m, added(m, left, right), count), _counting(m, right, count), strict=True))
-        words, (odd,) = rounds(p, (self.seed, self.step), counters, self.token[0])
-        p.done()
-        flat = [word for pair in words for word in pair]
+        m.submodules.words = words = NoiseWords(lanes, drawing)
+        m.d.comb += [getattr(words, name).eq(getattr(self, name)) for name in ("seed", "step", "position", "token")]
         for lane in range(lanes):
             m.submodules[f"gumbel_{lane}"] = transform = Gumbel(self._registers - drawing)
-            m.d.comb += [transform.bits.eq(Mux(odd, flat[lane + 1], flat[lane])), self.noise[lane].eq(transform.noise)]
+            m.d.comb += [transform.bits.eq(words.words[lane]), self.noise[lane].eq(transform.noise)]
+        return m
+
+
+class NoiseWords(wiring.Component):
+    """The random words of a vector, ports as those of `NoiseLanes`, with 32 bits of each lane in place of its noise."""
+
+    def __init__(self, lanes: int, registers: int) -> None:
+        """Of so many lanes, a power of two from 2 on; `THREEFRY_PLACES` registers suffice for 1 GHz in ASAP7."""
+        self._lanes, self._registers = lanes, registers
+        inputs = dict.fromkeys(("seed", "step", "position", "token"), In(_WORD))
+        super().__init__({**inputs, "words": Out(data.ArrayLayout(_WORD, lanes))})
+
+    def elaborate(self, _: object) -> Module:
+        m = Module()
+        p = Pipeline(m, THREEFRY_PLACES, self._registers)
+        left, right = added(m, self.position, self.seed), added(m, self.token[1:], self.step)
+        count = self._lanes // 2 + 1
+        counters = list(zip(_counting(m, added(m, left, right), count), _counting(m, right, count), strict=True))
+        pairs, (odd,) = rounds(p, (self.seed, self.step), counters, self.token[0])
+        p.done()
+        flat = [word for pair in pairs for word in pair]
+        for lane in range(self._lanes):
+            m.d.comb += self.words[lane].eq(Mux(odd, flat[lane + 1], flat[lane]))
         return m
 
 

@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.utils import ceil_log2
 
 from unmask.isa.row import Cost
+from unmask.numerics import bf16
 from unmask.numerics.window import BIN_BITS
 from unmask.rtl.control import Control
 from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
@@ -15,6 +16,7 @@ from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.sampler_rows import ROW_PLACES, RowOp, RowState
 from unmask.rtl.scores import Scores
+from unmask.rtl.weigher import Weigher
 from unmask.rtl.window import Sum, WindowTree
 from unmask.rtl.word_ports import FLOAT_WRITES, INTEGER_WRITE, WordPorts
 
@@ -96,12 +98,14 @@ class Reducer:
         m.d.comb += [tree.mask.eq(mask), tree.kind.eq(kind)]
         for lane in range(len(tree.mask)):
             logit = Value.cast(ports.a.data[lane])
-            p = Pipeline(m, WEIGHT_PLACES, weighing, f"weight_{lane}")
-            value = weight(p, logit)
+            weigher = m.submodules[f"weigher_{lane}"] = Weigher(weighing)
+            # Of a sampler's logit the tree needs no more than its weight, and whether it has none.
+            weighed = Mux(weigher.invalid, bf16.NAN_BITS, 0)
             m.d.comb += [
-                tree.values[lane].eq(Mux(self._samples, delay(m, logit, weighing, f"weighed_{lane}"), logit)),
-                tree.significands[lane].eq(value.significand),
-                tree.exponents[lane].eq(value.exponent),
+                weigher.value.eq(logit),
+                tree.values[lane].eq(Mux(self._samples, weighed, logit)),
+                tree.significands[lane].eq(weigher.significand),
+                tree.exponents[lane].eq(weigher.exponent),
             ]
 
     def _rows(self, winner: Value, total: Value, tree: int) -> None:

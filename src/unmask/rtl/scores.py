@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Value
+from amaranth.hdl import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -50,8 +50,31 @@ class Scores(wiring.Component):
         m.submodules.noise_lanes = noise = NoiseLanes(self._vlen, self._generate)
         m.d.comb += [getattr(noise, name).eq(getattr(self, name)) for name in ("seed", "step", "position", "token")]
         for lane in range(self._vlen):
-            product = Pipeline(m, bf16.PLACES, self._multiply, f"product_{lane}")
-            total = Pipeline(m, bf16.PLACES, self._add, f"score_{lane}")
-            scaled = bf16.multiply(product, Value.cast(noise.noise[lane]), self.temperature)
-            m.d.comb += self.scores[lane].eq(bf16.add(total, Value.cast(self.a[lane]), scaled))
+            score = m.submodules[f"score_{lane}"] = Score(self._multiply, self._add)
+            m.d.comb += [
+                score.noise.eq(noise.noise[lane]),
+                score.temperature.eq(self.temperature),
+                score.a.eq(self.a[lane]),
+                self.scores[lane].eq(score.score),
+            ]
+        return m
+
+
+class Score(wiring.Component):
+    """a + temperature * noise of a lane, rounded after each.
+
+    Ports, BF16 bits each:
+        noise; temperature: constant. a: `multiply` cycles after the noise. score: `add` cycles after a.
+    """
+
+    def __init__(self, multiply: int, add: int) -> None:
+        """`bf16.PLACES` registers each suffice for 1 GHz in ASAP7."""
+        self._multiply, self._add = multiply, add
+        super().__init__({"noise": In(16), "temperature": In(16), "a": In(16), "score": Out(16)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        product, total = Pipeline(m, bf16.PLACES, self._multiply, "product"), Pipeline(m, bf16.PLACES, self._add, "score")
+        scaled = bf16.multiply(product, self.noise, self.temperature)
+        m.d.comb += self.score.eq(bf16.add(total, self.a, scaled))
         return m

@@ -6,8 +6,8 @@ from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.rtl import bf16, scalar
 from unmask.rtl.functions import WEIGHT_PLACES
-from unmask.rtl.lane import Lane
 from unmask.rtl.reduce import MaxTree
+from unmask.rtl.road import Road
 from unmask.rtl.sampler_rows import ROW_PLACES
 from unmask.rtl.scores import Scores
 from unmask.rtl.threefry import THREEFRY_PLACES
@@ -36,7 +36,7 @@ def machine_of(name: str, vlen: int | None = None) -> Machine:
             "integer_lanes": min(32, vlen),
             # A cycle to read and one to write, the row's word before the row, and the datapath.
             "latency": 2 + 1 + bf16.PLACES + 1,
-            "function_latency": 2 + WEIGHT_PLACES + Lane(0, 0, ("V_EXP", "V_EXP_WIN")).function_places + 1,
+            "function_latency": 2 + WEIGHT_PLACES + Road.places(("V_EXP", "V_EXP_WIN")) + 1,
             "noise_latency": 2 + Scores.PLACES,
             "reduce_latency": 2 + WEIGHT_PLACES + tree + ROW_PLACES,
             "scalar_latency": 2 + scalar.SHORT_PLACES,
