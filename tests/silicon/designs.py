@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+from unmask.rtl.weigher import Weigher
 
 
 class Multiplier(wiring.Component):
@@ -32,4 +35,35 @@ class Twins(wiring.Component):
         m.submodules.one_1 = other = Multiplier()
         m.d.comb += [one.a.eq(self.a), one.b.eq(self.b), other.a.eq(self.b), other.b.eq(~self.a)]
         m.d.comb += [self.low.eq(one.total), self.high.eq(other.total)]
+        return m
+
+
+class Weighers(wiring.Component):
+    """Two units of lanes: their significands side by side."""
+
+    def __init__(self) -> None:
+        super().__init__({"a": In(16), "b": In(16), "significands": Out(16)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.weigher_0 = one = Weigher(1)
+        m.submodules.weigher_1 = other = Weigher(1)
+        m.d.comb += [one.value.eq(self.a), other.value.eq(self.b), self.significands.eq(Cat(one.significand, other.significand))]
+        return m
+
+
+class Rows(wiring.Component):
+    """A memory of `words` words, read without a clock and with one, what is written in the same cycle being seen."""
+
+    def __init__(self, words: int) -> None:
+        self._words = words
+        super().__init__({"address": In(range(words)), "data": In(8), "direct": Out(8), "through": Out(8)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.rows = rows = Memory(shape=8, depth=self._words, init=[])
+        write, direct = rows.write_port(), rows.read_port(domain="comb")
+        through = rows.read_port(transparent_for=[write])
+        m.d.comb += [port.addr.eq(self.address) for port in (write, direct, through)]
+        m.d.comb += [write.data.eq(self.data), write.en.eq(1), self.direct.eq(direct.data), self.through.eq(through.data)]
         return m

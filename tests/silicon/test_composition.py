@@ -9,6 +9,7 @@ import pytest
 
 from unmask.errors import UnmaskError
 from unmask.silicon.composition import composed_area, continued, table
+from unmask.silicon.datapath import datapath
 from unmask.silicon.liberty import Library
 from unmask.silicon.measure import BlockArea, Measurement, Part
 
@@ -61,3 +62,20 @@ def test_a_part_is_composed_by_itself() -> None:
 def test_what_does_not_change_stays_and_what_doubles_doubles() -> None:
     assert continued([7, 7, 7]) == 7
     assert continued([1, 2, 4]) == 8
+
+
+def test_a_datapath_is_the_sum_of_its_parts_with_and_without_noise() -> None:
+    library = cast(Library, type("Kit", (), {"name": "kit"}))
+
+    def part(unit: str, vlen: int) -> Measurement:
+        areas = {"lane": 400, "weigher": 200, "gumbel": 900, "score": 150, "words": 100 + 50 * (vlen // 2 + 1)}
+        area = areas.get(unit, tree(vlen))
+        return Measurement(unit, vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, -5, "", area / 100, 0, 0, 0, "a run", 0, 0, [], [])
+
+    found = datapath(library, 1000, Path(), synthesized=(8, 16, 32), composed=(64, 2048), measured=part)
+    area = {(row.vlen, row.noise): row.area_mm2 * 1e6 for row in found.rows}
+    for vlen in (8, 32, 64):
+        assert area[vlen, False] == pytest.approx(600 * vlen + 2 * tree(vlen))
+        assert area[vlen, True] - area[vlen, False] == pytest.approx(1050 * vlen + 100 + 50 * (vlen // 2 + 1))
+    assert abs(found.area_error) < 0.01
+    assert {row.wns_ps for row in found.rows} == {-5}

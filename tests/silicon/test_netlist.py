@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.silicon.designs import Multiplier, Twins
+from tests.silicon.designs import Multiplier, Rows, Twins, Weighers
 
 from unmask.errors import UnmaskError
 from unmask.rtl.speed import machine_of
@@ -36,6 +37,27 @@ def gates(netlist: Netlist) -> Gates:
 def test_equal_modules_are_one_block() -> None:
     design = Design(Twins(), "twins")
     assert dict(design.instances) == {"twins": 1, "one": 2}
+
+
+def test_units_of_lanes_are_converted_once_and_do_what_they_did(osu018: Library, cache: Path) -> None:
+    design = Design(Weighers(), "weighers")
+    assert design.instances["weigher"] == 2
+    netlist = synthesize(Weighers(), "weighers", osu018, 10_000, cache)
+    gates = Gates(netlist)
+    stimulus = random_inputs(gates, 100, reset=RESET)
+    expected = rtl_outputs(Weighers(), gates.inputs, gates.outputs, stimulus[RESET:])
+    assert np.array_equal(gates.run(stimulus)[0][RESET:], expected)
+
+
+def test_a_large_memory_is_a_macro_with_ports_that_tell_how_it_is_read() -> None:
+    small, large = Design(Rows(16), "rows"), Design(Rows(128), "rows")
+    assert not any(block.macro for block in small.blocks.values())
+    (macro,) = [block for block in large.blocks.values() if block.macro]
+    assert macro.memory_bits == 128 * 8
+    text = "".join(block.text for block in large.blocks.values())
+    assert len(re.findall(r"connect \\r\d_en_through ", text)) == 1
+    assert len(re.findall(r"connect \\r\d_en ", text)) == 0
+    assert len(re.findall(r"connect \\r\d_data ", text)) == 2
 
 
 def test_the_netlist_does_what_the_rtl_does(gates: Gates) -> None:

@@ -13,13 +13,16 @@ from unmask.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from unmask.silicon.composition import Composition
+    from unmask.silicon.datapath import Datapath
     from unmask.silicon.measure import Measurement
 
 LibertyOption = Annotated[
     str | None,
     typer.Option(help="A Liberty file (.lib, .lib.gz), a folder of them, or asap7, a kit in pdk/ beside the checkout. Default: OSU 180."),
 ]
-UnitOption = Annotated[str, typer.Option(help="sampler, vector, lane, max_tree, window_tree, scores, integer_unit or sequencer.")]
+UNITS = "sampler, vector, lane, weigher, gumbel, score, words, max_tree, window_tree, scores, integer_unit or sequencer"
+UnitOption = Annotated[str, typer.Option(help=f"{UNITS}; with --table also datapath: the vector datapath, added up of its parts.")]
+WidestOption = Annotated[int, typer.Option(help="The largest width that a table synthesizes, at least 32; wider ones are composed.")]
 VlenOption = Annotated[int | None, typer.Option(help="Lanes, a power of two from 8 to 2048; by default the machine's.")]
 SynthesisMachine = Annotated[str, typer.Option("--machine", help="Preset or .toml file of the machine that the unit is built for.")]
 ClockOption = Annotated[float, typer.Option(min=1, help="Clock period, picoseconds.")]
@@ -32,12 +35,15 @@ def synth(
     liberty: LibertyOption = None,
     machine: SynthesisMachine = "sampler",
     table: Annotated[bool, typer.Option("--table", help="VLEN 8 to 128 synthesized, 256 to 2048 composed, beside the published.")] = False,
+    widest: WidestOption = 128,
     as_json: JsonOption = False,
 ) -> None:
     """Synthesize a unit, time it, and measure its power at the activity of a run."""
     from unmask.cli.sampling_run import sampling_recording
     from unmask.rtl.speed import machine_of
+    from unmask.silicon.composition import COMPOSED, SYNTHESIZED
     from unmask.silicon.composition import table as compose
+    from unmask.silicon.datapath import datapath
     from unmask.silicon.kits import cache_folder, library_named
     from unmask.silicon.measure import measure
 
@@ -50,7 +56,22 @@ def synth(
         return measure(unit, built, library, clock_ps, cache, recorded)
 
     if table:
-        composed = compose(library, clock_ps, cache, unit=unit, part="vector" if unit == "sampler" else "", measured=at)
+        synthesized = [vlen for vlen in SYNTHESIZED if vlen <= max(widest, 32)]
+        composed_to = [vlen for vlen in (*SYNTHESIZED, *COMPOSED) if vlen not in synthesized]
+        if unit == "datapath":
+            parts = datapath(library, clock_ps, cache, machine=machine, synthesized=synthesized, composed=composed_to)
+            print(json.dumps(parts.as_dict())) if as_json else _show_datapath(parts)
+            return
+        composed = compose(
+            library,
+            clock_ps,
+            cache,
+            unit=unit,
+            part="vector" if unit == "sampler" else "",
+            synthesized=synthesized,
+            composed=composed_to,
+            measured=at,
+        )
         print(json.dumps(composed.as_dict())) if as_json else _show_table(composed)
         return
     found = at(vlen)
@@ -81,6 +102,27 @@ def _show(found: Measurement) -> None:
         whole = "" if block.macro_bits else f"{block.instances * block.area_um2:,.1f}"
         blocks.add_row(block.name, str(block.instances), f"{block.cells:,}", area, whole)
     console.print(blocks)
+
+
+def _show_datapath(found: Datapath) -> None:
+    console = Console()
+    title = f"vector datapath, {found.clock_ps:g} ps, {found.library}: before layout, no wires; power at {found.activity}"
+    rows = Table("VLEN", "noise", "", "mm2", "um2/lane", "mW", "mW/lane", "slack ps", "published mm2", "published mW", title=title)
+    for row in found.rows:
+        figures = [f"{row.area_mm2:.4f}", f"{row.area_um2_per_lane:.1f}", f"{row.power_mw:.2f}", f"{row.power_mw_per_lane:.4f}"]
+        rest = ["" if figure is None else f"{figure:g}" for figure in (row.published_mm2, row.published_mw)]
+        slack = "" if row.wns_ps is None else f"{row.wns_ps:.0f}"
+        rows.add_row(str(row.vlen), "with" if row.noise else "without", row.how, *figures, slack, *rest)
+    console.print(rows)
+    parts = Table("part", "VLEN", "um2/lane", "mW/lane", "slack ps")
+    for part in found.parts:
+        slack = "" if part.wns_ps is None else f"{part.wns_ps:.0f}"
+        parts.add_row(part.part, str(part.vlen), f"{part.area_um2_per_lane:.1f}", f"{part.power_mw_per_lane:.4f}", slack)
+    console.print(parts)
+    console.print(
+        f"composed of smaller ones, {found.checked_vlen} lanes are {found.area_error:+.2%} off in area, {found.power_error:+.2%} in power; "
+        "slacks are those of the largest synthesized"
+    )
 
 
 def _show_table(found: Composition) -> None:

@@ -17,6 +17,7 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from unmask.errors import UnmaskError
+from unmask.silicon.repeated import once_per_lane
 
 _MODULE = re.compile(r"^module \\(\S+)$\n(.*?)^end$", re.MULTILINE | re.DOTALL)
 _INSTANCE = re.compile(r"^(  cell )\\(\S+) ", re.MULTILINE)
@@ -29,7 +30,7 @@ MACRO_PORTS = "hierarchy -generate unmask_sram_* o:r*_data i:*"
 _MEMORY_CELL = re.compile(r"^  cell \$(meminit|memrd|memwr)_v2 .*?^  end\n", re.MULTILINE | re.DOTALL)
 
 # Bits of memory that are mapped to flip-flops, at most; a larger one is a macro.
-MOST_BITS = 1 << 14
+MOST_BITS = 512
 # Cells of RTLIL (an adder is one) from which on a module that stands in the design once is synthesized by itself.
 LARGE = 400
 
@@ -67,16 +68,17 @@ class Block:
 
 
 def rtlil_of(component: wiring.Component, name: str) -> str:
-    """RTLIL of a component, its large memories being macros.
-
-    Raises:
-        UnmaskError: a large memory that no macro can be, because it is read without a clock.
-    """
-    return _MODULE.sub(_with_macros, rtlil.convert(component, name=name, emit_src=False))
+    """RTLIL of a component, its large memories being macros, what stands in it once per lane being converted once."""
+    with once_per_lane(component) as lanes:
+        text = str(rtlil.convert(component, name=name, emit_src=False))
+    return _MODULE.sub(_with_macros, "\n".join([*lanes.values(), text]))
 
 
 def _with_macros(module: re.Match[str]) -> str:
-    """A module, a macro in place of each large memory that it infers; a bit of the mask for each bit of the data."""
+    """A module, a macro in place of each large memory that it infers; a bit of the mask for each bit of the data.
+
+    A read port without a clock has no enable; one that sees what is written in the same cycle has one named `en_through`.
+    """
     text = module[0]
     for width, size, memory in re.findall(r"^  memory width (\d+) size (\d+) \\(\S+)$\n", text, re.MULTILINE):
         if int(width) * int(size) <= MOST_BITS:
@@ -84,11 +86,15 @@ def _with_macros(module: re.Match[str]) -> str:
         cells = [cell for cell in _MEMORY_CELL.finditer(text) if f'\\MEMID "\\\\{memory}"' in cell[0]]
         connections = ["    connect \\clk \\clk [0]\n"]
         counts = Counter(cell[1] for cell in cells)
-        for kind, letter, enable in (("memrd", "r", "en"), ("memwr", "w", "mask")):
+        for kind, letter in (("memrd", "r"), ("memwr", "w")):
             for number, cell in enumerate(cell for cell in cells if cell[1] == kind):
-                if r"\CLK_ENABLE 1" not in cell[0]:
-                    raise UnmaskError(f"memory {memory} of {module[1]}, {size} x {width} bits, is read without a clock: no macro is")
-                for part, port in ((enable, "EN"), ("addr", "ADDR"), ("data", "DATA")):
+                parts = {"addr": "ADDR", "data": "DATA"}
+                if kind == "memwr":
+                    parts["mask"] = "EN"
+                elif r"\CLK_ENABLE 1" in cell[0]:
+                    seen = re.search(r"\\TRANSPARENCY_MASK \d+'0*1", cell[0])
+                    parts["en_through" if seen else "en"] = "EN"
+                for part, port in parts.items():
                     found = re.search(rf"^    connect \\{port} (.*)$", cell[0], re.MULTILINE)
                     assert found is not None
                     connections.append(f"    connect \\{letter}{number}_{part} {found[1]}\n")
@@ -112,7 +118,7 @@ class Design:
         """Read the component's RTLIL.
 
         Raises:
-            UnmaskError: the component instantiates a module that it does not bring along, or infers a large memory that no macro can be.
+            UnmaskError: the component instantiates a module that it does not bring along.
         """
         self.blocks: dict[str, Block] = {}
         modules = dict(_MODULE.findall(rtlil_of(component, name)))
@@ -158,22 +164,17 @@ class Design:
                 counts[child] += number * counts[name]
         return counts
 
-    @cached_property
-    def weight(self) -> dict[str, int]:
-        """RTLIL cells of each block with all that is in it."""
-        weights: dict[str, int] = {}
-        for name, block in self.blocks.items():
-            weights[name] = block.cells + sum(weights[child] * number for child, number in block.children.items())
-        return weights
-
     def kept(self, flat: bool) -> list[str]:
         """Blocks that are synthesized by themselves, children before parents: the top, macros; unless `flat`, what is large or repeated."""
 
-        def apart(name: str) -> bool:
-            weight = self.weight[name]
-            return weight >= LARGE or (self.instances[name] > 1 and weight >= LARGE // 8)
-
-        return [name for name, block in self.blocks.items() if name == self.top or block.macro or (not flat and apart(name))]
+        kept: list[str] = []
+        weight: dict[str, int] = {}
+        for name, block in self.blocks.items():
+            weight[name] = block.cells + sum(weight[child] * number for child, number in block.children.items() if child not in kept)
+            apart = weight[name] >= LARGE or (self.instances[name] > 1 and weight[name] >= LARGE // 8)
+            if name == self.top or block.macro or (not flat and apart):
+                kept.append(name)
+        return kept
 
     def source(self, name: str, kept: list[str]) -> str:
         """RTLIL of one kept block: the blocks to flatten into it, and the interfaces of the kept ones."""

@@ -21,7 +21,7 @@ from unmask.silicon.blocks import MACRO_PORTS, rtlil_of
 from unmask.silicon.gates import CLOCK, Bits, Gates, Port
 from unmask.silicon.tools import yosys
 
-_MEMORY_PORT = re.compile(r"(?P<memory>.+)__(?P<port>clk|[rw]\d+_(?:en|addr|data|mask))$")
+_MEMORY_PORT = re.compile(r"(?P<memory>.+)__(?P<port>clk|[rw]\d+_(?:en|en_through|addr|data|mask))$")
 # A program has run away after so many times the cycles that it should take.
 _PATIENCE = 4
 
@@ -140,22 +140,35 @@ def _wrapper(ports: dict[str, Any], inputs: list[str], outputs: list[str], dump:
 
 
 def _memory(name: str, wires: dict[str, str], widths: dict[str, int]) -> list[str]:
-    """A memory macro, as `unmask.rtl.sram` describes it."""
+    """A memory macro, as `unmask.rtl.sram` and `unmask.silicon.blocks` describe it."""
     reads = sorted({port.partition("_")[0] for port in wires if port.startswith("r")})
     writes = sorted({port.partition("_")[0] for port in wires if port.startswith("w")})
     width = widths[f"{(reads or writes)[0]}_data"]
     rows = 1 << widths[f"{(reads or writes)[0]}_addr"]
     lines = [f"  reg [{width - 1}:0] {name} [0:{rows - 1}];", f"  always @(posedge {CLOCK}) begin"]
     for port in reads:
-        lines.append(f"    if ({wires[f'{port}_en']}) {wires[f'{port}_data']} <= {name}[{wires[f'{port}_addr']}];")
+        address, data = wires[f"{port}_addr"], wires[f"{port}_data"]
+        enable = wires.get(f"{port}_en", wires.get(f"{port}_en_through"))
+        if enable is None:
+            continue
+        value = f"{name}[{address}]"
+        for write in writes if f"{port}_en_through" in wires else ():
+            mask = f"({{{width}{{{wires[f'{write}_addr']} == {address}}}}} & {wires[f'{write}_mask']})"
+            value = f"(({value} & ~{mask}) | ({wires[f'{write}_data']} & {mask}))"
+        lines.append(f"    if ({enable}) {data} <= {value};")
     for port in writes:
         mask, address, data = (wires[f"{port}_{part}"] for part in ("mask", "addr", "data"))
         word = width // widths[f"{port}_mask"]
         for bit in range(widths[f"{port}_mask"]):
             part = f"[{(bit + 1) * word - 1}:{bit * word}]"
             lines.append(f"    if ({mask}[{bit}]) {name}[{address}]{part} <= {data}{part};")
+    lines.append("  end")
+    clocked = {port.partition("_")[0] for port in wires if "_en" in port}
+    for port in reads:
+        if port not in clocked:
+            lines.append(f"  always @(*) {wires[f'{port}_data']} = {name}[{wires[f'{port}_addr']}];")
     row = f"{name}_row"
-    return [*lines, "  end", f"  integer {row};", f"  initial for ({row} = 0; {row} < {rows}; {row} = {row} + 1) {name}[{row}] = 0;"]
+    return [*lines, f"  integer {row};", f"  initial for ({row} = 0; {row} < {rows}; {row} = {row} + 1) {name}[{row}] = 0;"]
 
 
 def _unpacked(rows: list[str], width: int) -> Bits:

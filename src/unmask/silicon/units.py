@@ -40,9 +40,10 @@ def unit_named(name: str) -> Unit:
 def _lane(machine: Machine) -> wiring.Component:
     from unmask.rtl.engine import SAMPLER_INSTRUCTIONS
     from unmask.rtl.lane import LONG, SHORT, SHORT_PLACES, Lane
+    from unmask.rtl.road import Road
 
     operations = [name for name in (*SHORT, *LONG) if name in SAMPLER_INSTRUCTIONS]
-    return Lane(SHORT_PLACES, Lane(0, 0, operations).function_places, operations)
+    return Lane(SHORT_PLACES, Road.places(operations), operations)
 
 
 def _max_tree(machine: Machine) -> wiring.Component:
@@ -67,6 +68,33 @@ def _scores(machine: Machine) -> wiring.Component:
     from unmask.rtl.scores import Scores
 
     return Scores(machine.vector.vlen, machine.vector.noise_latency - 2)
+
+
+def _words(machine: Machine) -> wiring.Component:
+    from unmask.rtl.noise import NoiseWords
+    from unmask.rtl.threefry import THREEFRY_PLACES
+
+    return NoiseWords(machine.vector.vlen, THREEFRY_PLACES)
+
+
+def _gumbel(machine: Machine) -> wiring.Component:
+    from unmask.rtl.noise import GUMBEL_PLACES, Gumbel
+
+    return Gumbel(GUMBEL_PLACES)
+
+
+def _score(machine: Machine) -> wiring.Component:
+    from unmask.rtl import bf16
+    from unmask.rtl.scores import Score
+
+    return Score(bf16.PLACES, bf16.PLACES)
+
+
+def _weigher(machine: Machine) -> wiring.Component:
+    from unmask.rtl.functions import WEIGHT_PLACES
+    from unmask.rtl.weigher import Weigher
+
+    return Weigher(WEIGHT_PLACES)
 
 
 def _part(name: str) -> Callable[[Machine], wiring.Component]:
@@ -97,6 +125,10 @@ UNITS = {
     "lane": Unit(_lane, _one),
     "max_tree": Unit(_max_tree, _vlen),
     "window_tree": Unit(_window_tree, _vlen),
+    "weigher": Unit(_weigher, _one),
+    "words": Unit(_words, _vlen),
+    "gumbel": Unit(_gumbel, _one),
+    "score": Unit(_score, _one),
     "scores": Unit(_scores, _vlen, flat=False),
     "integer_unit": Unit(_integer, _vlen),
     "sequencer": Unit(_part("sequencer"), _vlen),

@@ -8,6 +8,9 @@ from typing import Any
 
 from unmask.silicon.gates import ONE, ZERO, Gates
 
+# Words of Verilog that a register or a wire may be called.
+_KEYWORDS = ("assign", "begin", "case", "end", "input", "module", "output", "reg", "table", "time", "wire")
+
 
 @dataclass(frozen=True)
 class Names:
@@ -33,7 +36,7 @@ def names_of(gates: Gates, flat: dict[str, Any]) -> Names:
                 net = gates.net_of_bit.get(bit)
                 if net is not None:
                     known.setdefault(net, name if len(entry["bits"]) == 1 else f"{name}_{index}")
-    taken: set[str] = set()
+    taken = set(_KEYWORDS)
 
     def unique(text: str) -> str:
         base = re.sub(r"\W+", "_", text).strip("_") or "_"
