@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 Cell = str | int | float | None
 
+_LONG = 80
+"""Characters of a fact that gets a line of its own."""
+
 
 class Data(NamedTuple):
     """Rows under named columns."""
@@ -39,7 +42,10 @@ def figure(title: str, drawing: str, data: Data, note: str = "") -> str:
 
 def table(title: str, data: Data) -> str:
     """A sortable table; its first column names rows."""
-    head = "".join(f"<th><button type=button>{escape(name)}</button></th>" for name in data.columns)
+    head = "".join(
+        f"<th{' class=n' if _is_number(data, column) else ''}><button type=button>{escape(name)}</button></th>"
+        for column, name in enumerate(data.columns)
+    )
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in data.rows)
     caption = f"<figcaption>{escape(title)} {csv_link(title, data)}</figcaption>"
     return f"<figure>{caption}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
@@ -47,7 +53,10 @@ def table(title: str, data: Data) -> str:
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """Names and what they stand for."""
-    return "<dl>" + "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs) + "</dl>"
+    entries = (
+        f"<div{' class=long' if len(value) > _LONG else ''}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs
+    )
+    return f"<dl>{''.join(entries)}</dl>"
 
 
 def command(line: str) -> str:
@@ -65,6 +74,11 @@ def number(value: Cell) -> str:
         case int():
             return f"{value:,}"
     return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+
+
+def _is_number(data: Data, column: int) -> bool:
+    """Of a column that holds numbers; names in it stand for what has none."""
+    return any(not isinstance(row[column], str | None) for row in data.rows)
 
 
 def _cell(value: Cell) -> str:

@@ -156,7 +156,7 @@ def scatter(
         title: for readers that do not see it.
         points: what is drawn; named by their hints and, where they differ, the legend.
         x_title, y_title: of the axes.
-        roofs: lines with their names, which are written at their ends.
+        roofs: lines with their names, which are written at the end of level ones and at the start of others.
         log: both axes are logarithmic.
     """
     left, right, top, bottom = 76.0, WIDTH - 20.0, 30.0, 380.0
@@ -167,8 +167,13 @@ def scatter(
     pieces = [axes(x, y, x_title, y_title, bottom, top, left, right)]
     for name, line in roofs:
         path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in line)
-        at = line[-1]
-        pieces.append(f'<path class=roof d="M{path}"/>' + text(x(at[0]) - 4, y(at[1]) - 12, name, "end", "small"))
+        (first, low), (last, high) = line[0], line[-1]
+        label = (
+            text(x(last) - 4, y(high) - 12, name, "end", "small")
+            if low == high
+            else text(x(first) + 14, y(low) - 14, name, "start", "small")
+        )
+        pieces.append(f'<path class=roof d="M{path}"/>' + label)
     for point in points:
         hint = f"{point.name}: {number(point.x)}, {number(point.y)}"
         pieces.append(f'<circle cx="{x(point.x):.1f}" cy="{y(point.y):.1f}" r=7 class={point.kind}><title>{escape(hint)}</title></circle>')

@@ -19,7 +19,7 @@ _FIGURES = {
     "power_w": "power at the most, W",
     "area_mm2": "die, mm2",
     "memory_gbps": "memory, GB/s",
-    "peak_multiplies": "peak multiplies per second",
+    "peak_multiplies": "peak multiplies, 10^12/s",
 }
 
 
@@ -69,7 +69,8 @@ def _sides(found: Mapping[str, Any]) -> str:
     published = found["published"]
     rows: list[list[Cell]] = []
     for name, title in _FIGURES.items():
-        npu, gpu = found["npu"][name], found["gpu"][name]
+        unit = 1e12 if name == "peak_multiplies" else 1
+        npu, gpu = found["npu"][name] / unit, found["gpu"][name] / unit
         row: list[Cell] = [title, npu, gpu, npu / gpu]
         if published is not None:
             row.append(f"under {published['sampling_share_below']:g}" if name == "sampling_share" else published.get(name))
