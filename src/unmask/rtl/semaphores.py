@@ -78,7 +78,8 @@ class Semaphores(wiring.Component):
         chosen = _one_hot(m, self.set_name)
         short, over, busy = Signal(NO_SEMAPHORE), Signal(NO_SEMAPHORE), Signal(NO_SEMAPHORE)
         for index in range(NO_SEMAPHORE):
-            count = Signal(COUNT_BITS, name=f"count_{index}")
+            # Tokens of waits that are dispatched and not yet taken no longer count against `MOST`, but they are there.
+            count = Signal(range(MOST + self._most_pending + 1), name=f"count_{index}")
             free = Signal(COUNT_BITS, name=f"free_{index}")
             pending = Signal(range(self._most_pending + 1), name=f"pending_{index}")
             m.d.comb += [some[index].eq(count != 0), several[index].eq(count > 1)]
