@@ -184,7 +184,7 @@ class MatrixEngine(wiring.Component):
 
     def _element_bits(self) -> int:
         # An address is checked before the next stride is added, so one more stride must fit.
-        return max(self.machine.vector_elements.bit_length(), STRIDE_BITS + STRIDE_UNIT.bit_length()) + 1
+        return int(max(self.machine.vector_elements.bit_length(), STRIDE_BITS + STRIDE_UNIT.bit_length()) + 1)
 
     def _element_pointer(self, m: Module, walk: Walk, name: str, steps: dict[str, Value]) -> Value:
         blen = self.machine.matrix.blen
