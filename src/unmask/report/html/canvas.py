@@ -31,7 +31,7 @@ def canvas(found: Mapping[str, Any]) -> str:
     ]
     data = Data(("sequence", "step", "position", "token"), table)
     drawing = f"<div class=canvas data-steps={steps}>{controls}{rows}</div>"
-    shown = figure("The canvas, step by step", drawing, data, "The darker a token, the later it was committed.")
+    shown = figure("The canvas, step by step", drawing, data, "The stronger its colour, the later a token was committed.")
     policy = ", ".join(f"{name} {value}" for name, value in found["policy"].items() if value is not None)
     return facts([("model", found["model"]), ("steps", f"{steps:,}"), ("policy", policy)]) + shown + _rate(sequences)
 

@@ -171,7 +171,7 @@ def scatter(
         label = (
             text(x(last) - 4, y(high) - 12, name, "end", "small")
             if low == high
-            else text(x(first) + 14, y(low) - 14, name, "start", "small")
+            else text(x(first) + 34, y(low) + 6, name, "start", "small")
         )
         pieces.append(f'<path class=roof d="M{path}"/>' + label)
     for point in points:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
 from unmask.report.html import plots
-from unmask.report.html.figures import Data, figure
+from unmask.report.html.figures import Data, figure, number
 
 BINS = 400
 """Columns of the timeline, and values of a counter."""
@@ -88,14 +88,16 @@ def _engines(title: str, busy: Mapping[str, F64], phases: Sequence[Mapping[str, 
                     plots.box(x(edges[first]), y, x(edges[last]) - x(edges[first]), _ROW - 8, "c0", hint, levels[first] / _LEVELS)
                 )
     pieces += [
-        f'<path class=grid d="M{x(tick):.1f} 6V{height}"/>'
-        + plots.text(x(tick), height + 10, f"{plots.number(tick)} us", "middle", "small")
+        f'<path class=grid d="M{x(tick):.1f} 6V{height}"/>' + plots.text(x(tick), height + 10, f"{number(tick)} us", "middle", "small")
         for tick in x.ticks
     ]
     drawing = plots.svg(height + 26, f"engines: {title}", "".join(pieces)) + plots.legend(kinds)
     rows = [(float(edge), *(float(shares[at]) for shares in busy.values())) for at, edge in enumerate(edges[:-1])]
     return figure(
-        f"Engines over time: {title}", drawing, Data(("us", *busy), rows), "The darker an engine, the more of the time it is busy."
+        f"Engines over time: {title}",
+        drawing,
+        Data(("us", *busy), rows),
+        "The stronger its colour, the more of the time an engine is busy.",
     )
 
 
