@@ -71,12 +71,11 @@ def test_a_machine_is_cut_to_the_multiplies_of_a_gpu_and_no_further(machine: str
 
 def test_a_measured_profile_goes_before_the_model(unmask: Command, tmp_path: Path) -> None:
     arguments = ("compare", "sotu", *SHORT, "--batch", 1)
-    kinds = [(1, 32, 32, 8)]
-    steps = [
-        {"batch": b, "rows": r, "keys": k, "head_rows": h, "transformer_s": 0.5, "sampling_s": 0.5, "repeats": 1} for b, r, k, h in kinds
-    ]
-    policy = {"temperature": 0.0, "remasking": "low_confidence", "commit": "schedule", "cache": "none", "exclude_mask": True, "cfg_scale": 0.0}
-    profile = {"device": "a board", "software": {}, "model": "sotu", "policy": policy, "dtype": "bfloat16", "power_w": 100.0, "steps": steps}
+    sizes = {"batch": 1, "rows": 32, "keys": 32, "head_rows": 8}
+    steps = [{**sizes, "transformer_s": 0.5, "sampling_s": 0.5, "repeats": 1}]
+    policy = {"temperature": 0.0, "remasking": "low_confidence", "commit": "schedule", "cache": "none", "exclude_mask": True}
+    about = {"device": "a board", "software": {}, "model": "sotu", "dtype": "bfloat16", "power_w": 100.0}
+    profile = {**about, "policy": {**policy, "cfg_scale": 0.0}, "steps": steps}
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(profile))
     found = json.loads(unmask(*arguments, "--profile", path, "--json").stdout)
