@@ -31,14 +31,14 @@ WORKLOAD = Workload(architecture("sotu"), Policy(16, 8, 16), 8, 1)
 FIELDS = {
     "vector.vlen": {"powers_of_two": [16, 256]},
     "matrix.rows": {"range": [1, 4]},
-    "sram.vector_kib": {"powers_of_two": [2, 256]},
+    "sram.vector_kib": {"powers_of_two": [2, 1024]},
 }
 FILE = """machine = "small"
 model = "sotu"
 [fields]
 "vector.vlen" = { powers_of_two = [16, 256] }
 "matrix.rows" = { range = [1, 4] }
-"sram.vector_kib" = { powers_of_two = [2, 256] }
+"sram.vector_kib" = { powers_of_two = [2, 1024] }
 [workload]
 prompt = 8
 generate = 16
