@@ -127,6 +127,7 @@ def test_a_search_of_other_settings_does_not_go_on(tmp_path: Path) -> None:
         searched(tmp_path, task("latency"), 1)
 
 
+@pytest.mark.slow
 def test_a_killed_search_loses_no_trial(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(FILE)
     words = [sys.executable, "-m", "unmask.cli.main", "search", "space.toml", "--objective", "latency,area", "--no-cycle", "--json"]
@@ -204,7 +205,7 @@ def test_the_front_is_left_with_commands_that_find_the_same(unmask: Command, tmp
     ("change", "match"),
     [
         (("prompt = 8", "prompts = 8"), "workload.prompts: no option of the workload"),
-        (("prompt = 8", "prompt = 'x'"), "'x' is not a valid int"),
+        (("prompt = 8", "prompt = 'x'"), "workload.prompt = 'x': Input should be a valid integer"),
         (('model = "sotu"', ""), "names no model; expected --model"),
         (("[workload]", "[limits]\nprice = 3\n[workload]"), "unknown measure 'price'"),
     ],

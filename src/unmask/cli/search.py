@@ -146,7 +146,10 @@ def _workload(ctx: typer.Context, described: Mapping[str, Any]) -> tuple[dict[st
         if flag == "no-" + option.name.replace("_", "-"):
             raise UnmaskError(f"workload.{flag}: expected {flag.removeprefix('no-')} = false")
         if _is_default(ctx, option.name):
-            values[option.name] = option.process_value(ctx, str(value))
+            try:
+                values[option.name] = option.process_value(ctx, str(value))
+            except typer.BadParameter as error:
+                raise UnmaskError(f"workload.{flag} = {value!r}: {error.message}") from None
             stated[option.opts[0].removeprefix("--")] = value
     for option in {id(p): p for p in names.values()}.values():
         assert option.name is not None
