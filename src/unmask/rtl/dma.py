@@ -9,10 +9,11 @@ from amaranth.utils import ceil_log2
 
 from unmask.errors import UnmaskError
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT
+from unmask.machine.dma import CHUNK_BLOCKS
 from unmask.numerics import mx
 from unmask.rtl.bus import ADDRESS_BITS
 
-CHUNK = 256
+CHUNK = CHUNK_BLOCKS
 """MX blocks whose scales, and then whose elements, are moved together (for stores: elements first)."""
 MAX_BURST_BYTES = 4096
 
