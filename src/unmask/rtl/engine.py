@@ -32,17 +32,14 @@ from unmask.rtl.sram import Sram
 from unmask.rtl.store import Store
 from unmask.rtl.vector import VectorEngine
 
-_NOT_SAMPLING = frozenset(
-    {
-        *("L_MAT", "L_GATHER", "M_MM"),
-        *(row.name for row in ROUTING),
-        *("V_SILU", "V_XEXP", "V_RECIP", "V_POW2", "V_CUT", "V_COL_ABSMAX", "V_RED_SUM_GE", "F_RSQRT"),
-    }
-)
+_TRANSFORMER = frozenset({"V_SILU", "V_XEXP", "V_RECIP", "V_POW2", "V_CUT", "V_COL_ABSMAX", "V_RED_SUM_GE", "F_RSQRT"})
+_NOT_BUILT = frozenset({"L_MAT", "L_GATHER", "M_MM", *(row.name for row in ROUTING)})
 _ENGINES = (Engine.LOAD, Engine.STORE, Engine.VECTOR)
 _KINDS = {"L_VEC": Kind.VECTOR, "ST_VEC": Kind.VECTOR, "L_INT": Kind.INTEGER, "ST_INT": Kind.INTEGER, "L_MX": Kind.MX, "ST_MX": Kind.MX}
-SAMPLER_INSTRUCTIONS = frozenset(row.name for row in INSTRUCTIONS if row.name not in _NOT_SAMPLING)
-"""What the sampling engine runs: all but the matrix engine's instructions and those that only the transformer needs."""
+VECTOR_INSTRUCTIONS = frozenset(row.name for row in INSTRUCTIONS if row.name not in _NOT_BUILT)
+"""What can run without a matrix engine."""
+SAMPLER_INSTRUCTIONS = VECTOR_INSTRUCTIONS - _TRANSFORMER
+"""What the sampling engine runs, if nothing else is asked for: not those that only the transformer needs."""
 
 
 def dma_shape(machine: Machine, pc_bits: int) -> Shape:
@@ -91,20 +88,25 @@ class SamplingEngine(wiring.Component):
         trace_register_*, trace_word_*: with `trace`, what register instructions and S_LD (a cycle later) leave: write, number, value.
     """
 
-    def __init__(self, machine: Machine, *, trace: bool = False, black_box: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, *, instructions: frozenset[str] = SAMPLER_INSTRUCTIONS, trace: bool = False, black_box: bool = False
+    ) -> None:
         """Size it.
 
         Args:
             machine: with one memory port.
+            instructions: what its engines run; nothing is built for the others. The sequencer runs all of its own.
             trace: add the ports that a test bench looks at.
             black_box: leave the SRAMs to macros.
 
         Raises:
-            UnmaskError: the machine asks for what no hardware of this design has; names the field.
+            UnmaskError: the machine asks for what no hardware of this design has; names the field. An instruction that it cannot run.
         """
+        for name in sorted(instructions - VECTOR_INSTRUCTIONS):
+            raise UnmaskError(f"instruction {name}: this hardware cannot run it; expected some of {', '.join(sorted(VECTOR_INSTRUCTIONS))}")
         self.machine, self._trace, self._black_box = machine, trace, black_box
         names: dict[Engine, frozenset[str]] = {
-            engine: frozenset(name for name in SAMPLER_INSTRUCTIONS if BY_NAME[name].engine is engine) for engine in _ENGINES
+            engine: frozenset(name for name in instructions if BY_NAME[name].engine is engine) for engine in _ENGINES
         }
         sequencer = machine.sequencer
         self.sequencer = Sequencer(names, sequencer.program_words, sequencer.loop_depth, machine.sram.integer_words)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from unmask.errors import UnmaskError
 from unmask.isa.table import Engine
 from unmask.machine.config import Machine
+from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Space
 
 _SOURCES = ("main.cpp", "memory.h")
@@ -212,18 +213,18 @@ def harness(machine: Machine, unit: str = "sampler") -> Path:
     stamp = cache_folder() / f"{key}.stamp"
     if stamp.exists() and (program := cache_folder() / stamp.read_text() / "harness").exists():
         return program
-    program = _UNITS[unit](machine)
+    program = _UNITS[unit](machine, unit)
     partial = stamp.with_suffix(f".{os.getpid()}")
     partial.write_text(program.parent.name)
     partial.replace(stamp)
     return program
 
 
-def _sampler(machine: Machine) -> Path:
+def _sampler(machine: Machine, unit: str) -> Path:
     from unmask.rtl.engine import SamplingEngine
 
-    engine = SamplingEngine(machine, trace=True)
+    engine = SamplingEngine(machine, instructions=instructions_of(unit), trace=True)
     return build(verilog_of(engine), ports_header(engine.shape.beat_bytes, sampler_taps(machine, engine)))
 
 
-_UNITS: dict[str, Callable[[Machine], Path]] = {"sampler": _sampler}
+_UNITS: dict[str, Callable[[Machine, str], Path]] = {"sampler": _sampler, "vector": _sampler}

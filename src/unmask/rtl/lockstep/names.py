@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from unmask.errors import UnmaskError
 
-UNITS = ("sampler",)
+UNITS = ("sampler", "vector")
+"""The sampling engine, and the same with everything that runs without a matrix engine."""
 
 
 def instructions_of(unit: str) -> frozenset[str]:
@@ -13,8 +14,8 @@ def instructions_of(unit: str) -> frozenset[str]:
     Raises:
         UnmaskError: there is no such unit.
     """
-    from unmask.rtl.engine import SAMPLER_INSTRUCTIONS
+    from unmask.rtl.engine import SAMPLER_INSTRUCTIONS, VECTOR_INSTRUCTIONS
 
     if unit not in UNITS:
         raise UnmaskError(f"unknown unit {unit!r}: expected one of {', '.join(UNITS)}")
-    return SAMPLER_INSTRUCTIONS
+    return {"sampler": SAMPLER_INSTRUCTIONS, "vector": VECTOR_INSTRUCTIONS}[unit]
