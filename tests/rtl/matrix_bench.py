@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from unmask.isa.encoding import Op, encode_op
 from unmask.machine.config import Machine
+from unmask.machine.costs import matrix_cycles
 from unmask.machine.semantics import SEMANTICS
 from unmask.machine.state import State
 from unmask.numerics import bf16
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.matrix.engine import MatrixEngine
 from unmask.rtl.matrix.sram import MatrixSram
-from unmask.rtl.matrix.timing import matrix_cycles
 from unmask.rtl.sram import Sram
 
 from .streaming import Simulation

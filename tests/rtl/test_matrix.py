@@ -9,7 +9,7 @@ from unmask.errors import UnmaskError
 from unmask.machine.state import MachineFault, State
 from unmask.numerics import bf16
 from unmask.rtl.faults import Fault
-from unmask.rtl.matrix.timing import matrix_cycles, slack
+from unmask.rtl.matrix.timing import slack
 
 from .matrix_bench import Bench, Run, machine_of
 from .streaming import Simulation
@@ -116,13 +116,6 @@ def test_what_the_functional_reading_refuses_is_a_fault(change, fault):
     if fault is not Fault.SIZE:
         with pytest.raises(MachineFault):
             run.wanted()
-
-
-def test_cycles_of_a_shape():
-    machine = machine_of(8, 64, 2)
-    # 3 rows of tiles, 2 pairs of columns of tiles, 2 chunks of K.
-    assert matrix_cycles(17, 20, 65, False, machine) == (3 * 2 * 2 * 8, 2 * 8 + 3 + 6)
-    assert matrix_cycles(17, 20, 65, True, machine) == (3 * 2 * 2 * 32, 2 * 8 + 32 + 3 + 6)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from unmask.isa.table import STRIDE_UNIT, Cost, Engine
 from unmask.machine.access import check_sizes
 from unmask.machine.config import Machine
 from unmask.machine.dma import is_dma
+from unmask.numerics.mx import BLOCK
 
 
 class Cycles(NamedTuple):
@@ -41,13 +42,26 @@ def _single(op: Op, machine: Machine) -> Cycles:
     return Cycles(1, 0)
 
 
-def _matrix(op: Op, machine: Machine) -> Cycles:
+def adder_levels(machine: Machine) -> int:
+    """Levels of the adder tree over the sub-arrays of a row of the array."""
+    return (machine.matrix.mlen // machine.matrix.blen - 1).bit_length()
+
+
+def matrix_cycles(m: int, n: int, k: int, transposed: bool, machine: Machine) -> Cycles:
+    """Cycles of an M_MM of [m, k] by [n, k], or by [k, n] transposed.
+
+    The rows of the array share the left operand's vector, so they work on neighbouring columns of one row of tiles. A transposed tile needs
+    all 32 rows of its blocks before the first of its columns is known: a beat of 32 cycles at least, and 32 more until the first.
+    """
     array = machine.matrix
-    tiles = _ceil(_operand(op, "m"), array.blen) * _ceil(_operand(op, "n"), array.blen)
-    occupancy = _ceil(tiles, array.rows) * _ceil(_operand(op, "k"), array.mlen) * array.blen
-    skew = 2 * array.blen
-    adder_tree = (array.mlen // array.blen - 1).bit_length()
-    return Cycles(occupancy, skew + adder_tree + array.latency)
+    beat = max(array.blen, BLOCK) if transposed else array.blen
+    groups = _ceil(m, array.blen) * _ceil(n, array.blen * array.rows)
+    return Cycles(groups * _ceil(k, array.mlen) * beat, 2 * array.blen + BLOCK * transposed + adder_levels(machine) + array.latency)
+
+
+def _matrix(op: Op, machine: Machine) -> Cycles:
+    m, n, k = (_operand(op, name) for name in ("m", "n", "k"))
+    return matrix_cycles(m, n, k, bool(_operand(op, "transposed")), machine)
 
 
 def _tile(op: Op, machine: Machine) -> int:

@@ -18,6 +18,7 @@ from unmask.compiler.network import NetworkImage
 from unmask.compiler.routing import WORDS_PER_TILE
 from unmask.isa.table import BF16_BYTES, STRIDE_UNIT, Engine
 from unmask.machine.config import Machine
+from unmask.machine.costs import matrix_cycles
 
 
 def most_tiles(rows: int, height: int, experts: int, chosen: int) -> int:
@@ -66,12 +67,11 @@ def _fits(c: Context, network: NetworkImage, tiling: ExpertTiling) -> bool:
 
 def _cycles(machine: Machine, network: NetworkImage, tiling: ExpertTiling, total: int) -> float:
     """About how long all rows take: an expert's tile those of the array or of the memory, whichever are more."""
-    shape, array = network.architecture, machine.matrix
+    shape = network.architecture
     memory = network.expert_bytes * machine.clock_ghz / machine.memory_gbps
-    tiles = ceil_to(tiling.height, array.blen) // array.blen
 
     def product(outputs: int, inputs: int) -> int:
-        return -(-tiles * -(-outputs // array.blen) // array.rows) * -(-inputs // array.mlen) * array.blen
+        return matrix_cycles(tiling.height, outputs, inputs, False, machine).occupancy
 
     busy = 2 * product(shape.feed_forward, shape.width) + product(shape.width, shape.feed_forward)
     whole, rest = divmod(total, tiling.rows)

@@ -38,7 +38,7 @@ class MatrixEngine(wiring.Component):
     them, or one column of each transposed block, per cycle. All multipliers see one left row per cycle, quantized on the way. The products
     of a chunk of K go through the adder tree into the accumulator of their result, which stays where it is until K is over; then a row
     of `rows * blen` results leaves per cycle, while the next tiles are under way. An instruction that starts in cycle s ends as
-    `unmask.rtl.matrix.timing.matrix_cycles` says, and writes its last row in the cycle before.
+    `unmask.machine.costs.matrix_cycles` says, and writes its last row in the cycle before.
 
     Ports:
         start, entry: an instruction starts in this cycle; only while `ready`.

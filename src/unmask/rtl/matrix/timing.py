@@ -1,10 +1,10 @@
-"""How long the matrix engine takes, and what array it can be built of."""
+"""How the matrix engine spends its latency (`unmask.machine.costs.matrix_cycles`), and what array it can be built of."""
 
 from __future__ import annotations
 
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
-from unmask.machine.costs import Cycles
+from unmask.machine.costs import adder_levels
 from unmask.numerics.mx import BLOCK
 
 FILL = 5
@@ -13,24 +13,6 @@ LEFT = 4
 """Cycles between the address of a left row and its products: the read, and three to quantize."""
 SUM_PLACES, ROUND_PLACES = 5, 3
 """Places for registers from the products to the accumulator, and from there to the result."""
-
-
-def levels(machine: Machine) -> int:
-    """Levels of the adder tree over the sub-arrays of a row."""
-    return (machine.matrix.mlen // machine.matrix.blen - 1).bit_length()
-
-
-def matrix_cycles(m: int, n: int, k: int, transposed: bool, machine: Machine) -> Cycles:
-    """Cycles of an M_MM.
-
-    The rows of the array share the left operand's vector, so they work on neighbouring columns of one row of tiles. A transposed tile needs
-    all 32 rows of its blocks before the first of its columns is known: a beat of 32 cycles at least, and 32 more until the first.
-    """
-    array = machine.matrix
-    beat = max(array.blen, BLOCK) if transposed else array.blen
-    groups = -(-m // array.blen) * -(-n // (array.blen * array.rows))
-    occupancy = groups * -(-k // array.mlen) * beat
-    return Cycles(occupancy, 2 * array.blen + BLOCK * transposed + levels(machine) + array.latency)
 
 
 def slack(machine: Machine) -> int:
@@ -49,7 +31,7 @@ def slack(machine: Machine) -> int:
             f"machine {machine.name}: matrix.blen x matrix.rows {array.blen * array.rows}: expected a multiple of vector.granule, "
             f"{machine.vector.granule}, for hardware"
         )
-    result = array.blen + levels(machine) + array.latency - FILL
+    result = array.blen + adder_levels(machine) + array.latency - FILL
     if result < 0:
         raise UnmaskError(
             f"machine {machine.name}: matrix.latency {array.latency}: expected at least {array.latency - result} for hardware"
