@@ -19,6 +19,7 @@ WORKERS ?= 2
 # Touched when an installation is complete; older than pyproject.toml, or absent, means install.
 RUN := .venv/.unmask-run
 DEV := .venv/.unmask-dev
+DOCS := .venv/.unmask-docs
 
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
@@ -120,10 +121,12 @@ lint: $(DEV) ## style and types
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
-docs: $(RUN) ## write docs/isa.md from the instruction table
+docs: $(DOCS) ## write docs/isa.md from the instruction table, and the site build/site
 	mkdir -p build
 	.venv/bin/unmask isa >build/isa.md
 	mv build/isa.md docs/isa.md
+	.venv/bin/python -m sphinx -q -W --keep-going -b html docs build/site
+	echo "open build/site/index.html"
 
 bench: $(RUN) ## run every script of bench/
 	@shopt -s nullglob
@@ -137,7 +140,7 @@ clean: ## remove caches and build/, keep .venv
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A killed installation leaves stamps that are newer than pyproject.toml.
-$(RUN) $(DEV): $(if $(wildcard .venv/.incomplete),FORCE)
+$(RUN) $(DEV) $(DOCS): $(if $(wildcard .venv/.incomplete),FORCE)
 FORCE:
 
 $(RUN): pyproject.toml
@@ -146,4 +149,8 @@ $(RUN): pyproject.toml
 
 $(DEV): pyproject.toml
 	$(call install,.[dev])
-	touch $(RUN) $(DEV)
+	touch $(RUN) $(DEV) $(DOCS)
+
+$(DOCS): pyproject.toml
+	$(call install,.[docs])
+	touch $(RUN) $(DOCS)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from unmask.isa.manual import manual
 
 ROOT = Path(__file__).parents[1]
@@ -14,6 +16,25 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_isa_page_is_the_generated_manual():
     assert (ROOT / "docs" / "isa.md").read_text("utf-8") == manual(), "run `make docs`"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("furo")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
+    done = subprocess.run([*command, str(ROOT / "docs"), str(tmp_path / "site")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {page.relative_to(ROOT / "docs").with_suffix(".html") for page in (ROOT / "docs").rglob("*.md")} - {Path("README.html")}
+    built = {page.relative_to(tmp_path / "site") for page in (tmp_path / "site").rglob("*.html")}
+    assert pages <= built
+    assert "search.html" not in {str(page) for page in pages}, "a page of that name would replace the site's own search"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_examples_of_the_page_on_extending_run(number):
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text("utf-8"), re.DOTALL)
+    assert len(examples) == 4
+    done = subprocess.run([sys.executable, "-c", examples[number]], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_example_of_the_readme_runs():

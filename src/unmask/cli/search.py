@@ -33,7 +33,7 @@ _OF_THE_SEARCH = frozenset(
 @takes_policy
 def search(
     ctx: typer.Context,
-    space: Annotated[Path, typer.Argument(metavar="SPACE.toml", help="What is varied, within which limits; see docs/search.md.")],
+    space: Annotated[Path, typer.Argument(metavar="SPACE.toml", help="What is varied, within which limits; see docs/exploring.md.")],
     objective: Annotated[
         str,
         typer.Option(metavar="NAME,...", help="What to minimize: latency, energy, power, area, peak-power, multiplies, sram, bandwidth."),
