@@ -37,6 +37,8 @@ def _links(text: str, folder: Path, page: Path) -> str:
         path = places.get(path, path)
         if path.suffix != ".md" or not path.is_relative_to(DOCS):
             return label
+        # A page that is called by its file's name is called by its title.
+        label = "" if label.rstrip("/") == target.rstrip("/") else label
         return f"[{label}]({os.path.relpath(path, page.parent)}{anchor})"
 
     return re.sub(r"\[([^]]*)\]\(([^)#:]+)(#[^)]*)?\)", link, text)
