@@ -10,7 +10,7 @@ from rich.table import Table
 
 _REASONS = 8
 _WIDTH = 400
-"""Of the front's table, whose columns are the varied fields."""
+"""Of the front's table where there is no terminal; its columns are the varied fields."""
 
 
 def show(found: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ def show(found: dict[str, Any]) -> None:
         console.print("no feasible machine")
         return
     console.print()
-    console.print(_front(found), crop=False, width=_WIDTH)
+    (console if console.is_terminal else Console(highlight=False, width=_WIDTH)).print(_front(found))
     console.print()
     for entry in found["front"]:
         console.print(escape(entry["command"]))
@@ -42,12 +42,12 @@ def _front(found: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("trial", justify="right")
     for name in found["objectives"]:
-        table.add_column(f"{name}, {found['units'][name]}", justify="right", no_wrap=True)
+        table.add_column(f"{name}\n{found['units'][name]}", justify="right", no_wrap=True)
     table.add_column("tokens/s", justify="right")
     table.add_column("analytic", justify="right", no_wrap=True)
     fields = list(found["front"][0]["fields"])
     for name in fields:
-        table.add_column(escape(name), justify="right", no_wrap=True)
+        table.add_column(escape(name.replace(".", "\n", 1)), justify="right", no_wrap=True)
     for entry in found["front"]:
         last = entry.get("cycle", entry["analytic"])
         off = entry["analytic"]["cycles"] / last["cycles"] - 1
