@@ -73,7 +73,7 @@ def number(value: Cell) -> str:
             return value
         case int():
             return f"{value:,}"
-    return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def _is_number(data: Data, column: int) -> bool:
