@@ -25,8 +25,9 @@ EXP = "V_EXP dst=r1 a=r1 rows=4 cols=64 dst_stride=2 a_stride=2"  # 4 + 8 cycles
 LOAD = "L_VEC dst=r1 src=r2 rows=4 cols=64 dst_stride=2 src_stride=128"  # 8 + 100 cycles
 
 
-def shallow(depth: int) -> Machine:
-    return SMALL.model_copy(update={"sequencer": SMALL.sequencer.model_copy(update={"queue_depth": depth})})
+def shallow(depth: int, ports: dict[str, int] | None = None) -> Machine:
+    sequencer, sram = SMALL.sequencer.model_copy(update={"queue_depth": depth}), SMALL.sram.model_copy(update=ports or {})
+    return SMALL.model_copy(update={"sequencer": sequencer, "sram": sram})
 
 
 def program(text: str, phases: list[str] | None = None) -> Program:
@@ -77,7 +78,8 @@ def ranges(op: Op, registers: list[int], machine: Machine) -> list[tuple[int, in
 def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None) -> list[tuple[int, int, int, int]]:
     """(pc, engine, start, end) in program order, by stepping the whole machine one cycle at a time.
 
-    Independent of the kernel on purpose: counting semaphores, real queues, no program-order reasoning; memory asked in the order of time.
+    Independent of the kernel on purpose: counting semaphores, real queues, no program-order reasoning; memory asked in the order of time;
+    ports of the on-chip memories counted in every cycle.
     """
     stream = unrolled(ops)
     dma = SlowDma(machine.hbm, machine.clock_ghz)
@@ -90,6 +92,13 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
     last_end = dict.fromkeys(Engine, 0)
     gives: dict[int, list[int]] = {}
     position, sequencer_free, now = 0, 0, 0
+    under_way: list[tuple[Engine, set[str], int]] = []
+    ports = {"vector": machine.sram.vector_ports, "matrix": machine.sram.matrix_ports, "integer": machine.sram.integer_ports}
+
+    def room(engine: Engine, op: Op) -> bool:
+        touched = {access.space for access in accesses(op, [0] * REGISTER_COUNT, machine)} & ports.keys()
+        users = {space: {other for other, spaces, end in under_way if space in spaces and end > now} | {engine} for space in touched}
+        return all(len(users[space]) <= ports[space] for space in touched)
 
     def take(op: Op) -> bool:
         if any(semaphores[name] < op.wait.count(name) for name in op.wait):
@@ -107,7 +116,9 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
         for name in gives.pop(now, []):
             semaphores[name] += 1
         for engine, queue in queues.items():
-            if queue and dispatched_at[queue[0]] < now and free_at[engine] <= now and take(stream[queue[0]][1]):
+            if not queue or dispatched_at[queue[0]] >= now or free_at[engine] > now or not room(engine, stream[queue[0]][1]):
+                continue
+            if take(stream[queue[0]][1]):
                 index = queue.popleft()
                 pc, op = stream[index]
                 if moves[index]:
@@ -120,6 +131,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
                 last_end[engine] = end
                 free_at[engine] = ready if in_order else end
                 give(end, op)
+                under_way.append((engine, {access.space for access in accesses(op, [0] * REGISTER_COUNT, machine)}, end))
                 result[index] = [pc, engine, now, end]
         while position < len(stream) and sequencer_free <= now:
             pc, op = stream[position]
@@ -225,6 +237,10 @@ def programs(draw, counts=FEW, instructions=RANDOM) -> str:
     return "\n".join([*lines, "HALT"])
 
 
+PORTS = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries({"vector_ports": st.integers(1, 4), "matrix_ports": st.integers(1, 2), "integer_ports": st.integers(1, 3)}),
+)
 WORDS = {0: 1 << 20, 3: 7}
 # So small, so slow and so often refreshed that loads and stores stand in each other's way.
 TIGHT = {
@@ -247,9 +263,9 @@ TIGHT = {
     ids=["ideal", "all", "bank", "port"],
 )
 @settings(max_examples=150, deadline=None)
-@given(programs(), st.integers(1, 4))
-def test_the_walk_equals_the_stepped_machine(memory, text, depth):
-    machine, prog = shallow(depth), program(text)
+@given(programs(), st.integers(1, 4), PORTS)
+def test_the_walk_equals_the_stepped_machine(memory, text, depth, ports):
+    machine, prog = shallow(depth, ports), program(text)
     if memory is not None:
         machine = machine.model_copy(update={"hbm": Dram.model_validate(memory)})
     timing = time_program(prog, machine, parameters=WORDS, trace=True)

@@ -15,7 +15,7 @@ from unmask.machine.config import Machine
 from unmask.machine.cycle import Timing, time_program
 from unmask.machine.memory import Dram, Ideal
 
-from .test_cycle import EXP, LOAD, RANDOM, TIGHT, WORDS, program, programs, shallow
+from .test_cycle import EXP, LOAD, PORTS, RANDOM, TIGHT, WORDS, program, programs, shallow
 
 SMALL = Machine.preset("small")
 MEMORIES = {
@@ -49,9 +49,9 @@ def both(prog: Program, machine: Machine) -> tuple[Timing, Timing]:
 
 @pytest.mark.parametrize("memory", MEMORIES)
 @settings(max_examples=60, deadline=None)
-@given(st.one_of(programs(COUNTS), programs(COUNTS, REPEATING)), st.integers(1, 4), st.data())
-def test_skipped_iterations_count_as_walked_ones(memory, text, depth, data):
-    machine = shallow(depth).model_copy(update={"hbm": MEMORIES[memory]})
+@given(st.one_of(programs(COUNTS), programs(COUNTS, REPEATING)), st.integers(1, 4), PORTS, st.data())
+def test_skipped_iterations_count_as_walked_ones(memory, text, depth, ports, data):
+    machine = shallow(depth, ports).model_copy(update={"hbm": MEMORIES[memory]})
     words = assemble(text)
     phases = [data.draw(st.sampled_from(["load", "attention", "sampling"])) for _ in words]
     prog = Program(words, phases, 0, {}, {}, {})

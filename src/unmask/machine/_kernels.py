@@ -43,7 +43,9 @@ KIND, ENGINE, OCCUPANCY, LATENT, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, 
 # elements and scales; the most bytes of a range, elements and scales; of L_GATHER, rows of its table.
 ADDRESS0, ADDRESS1, ROWS, BYTES0, BYTES1, STRIDE0, STRIDE1, CHUNK0, CHUNK1, LIMIT = range(14, 24)
 # Of an END (`unmask.machine.loops`): whether iterations may be skipped, and the registers, a bit each, on which their time depends.
-SKIPS, NEEDS, COLUMNS = 24, 25, 26
+SKIPS, NEEDS = 24, 25
+# The memories with fewer ports than engines that an instruction touches, a bit each (`unmask.machine.ports`).
+TOUCHES, COLUMNS = 26, 27
 PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
 OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
 # What an engine's queue holds of an instruction.
@@ -287,6 +289,7 @@ class Run(NamedTuple):
         rings: [semaphores, room], when tokens are given, -1 while unknown.
         given, taken, consumed, last_take: [semaphores]; tokens given and taken at dispatch, taken by instructions that have started.
         log: [16 * room, 2], instruction and end of those not yet retired.
+        held: [memories with fewer ports than engines, engines], until when an engine holds a port.
     """
 
     ready: I64
@@ -302,6 +305,7 @@ class Run(NamedTuple):
     consumed: I64
     last_take: I64
     log: I64
+    held: I64
 
 
 @njit(cache=True)
@@ -352,6 +356,10 @@ def _picture(
             out[n] = run.queue[place, _FROM0] & low if moves else 0
             out[n + 1] = run.queue[place, _FROM1] & low if moves else 0
             n += 2
+    for memory in range(run.held.shape[0]):
+        for engine in range(1, run.held.shape[1]):
+            out[n] = max(run.held[memory, engine], least) - now
+            n += 1
     for semaphore in range(NO_SEMAPHORE):
         given, consumed = run.given[semaphore], run.consumed[semaphore]
         if given == 0:
@@ -400,6 +408,7 @@ def _shift(run: Run, time: int, retired: int, executed: int) -> None:
     run.last_end[:] += time
     run.started[:] += time
     run.last_take[:] += time
+    run.held[:] += time
     for engine in range(1, run.ready.shape[0]):
         for j in range(run.queued[engine]):
             run.queue[engine * depth + (run.head[engine] + j) % depth, _AT] += time
@@ -435,12 +444,29 @@ def _calculate(program: I64, first: int, end: int, times: int, registers: I64, w
 
 
 @njit(cache=True)
+def _port(touches: int, engine: int, at: int, ports: I64, held: I64) -> int:
+    """The first cycle from `at` on in which an engine can have a port of every memory that it touches, if no other engine starts before."""
+    for memory in range(held.shape[0]):
+        while touches >> memory & 1:
+            others, soonest = 0, _NEVER
+            for other in range(1, held.shape[1]):
+                if other != engine and held[memory, other] > at:
+                    others += 1
+                    soonest = min(soonest, held[memory, other])
+            if others < ports[memory]:
+                break
+            at = soonest
+    return at
+
+
+@njit(cache=True)
 def walk(
     program: I64,
     depth: int,
     loop_depth: int,
     pipelined: NDArray[np.bool_],
     t: I64,
+    ports: I64,
     words: I64,
     room: int,
     phases: I64,
@@ -451,7 +477,9 @@ def walk(
     """Time a program.
 
     The sequencer runs ahead as far as it can, then the engines whose next instruction's start is known. Load and store share the memory:
-    the one that starts first, load on a tie, goes first, and only when nobody else can go on, so that no other can come before it.
+    the one that starts first, load on a tie, goes first, and only when nobody else can go on, so that no other can come before it. Where
+    ports are scarce, so do all engines: the one that starts first goes first, on a tie that of the lowest number. Whatever waits for an
+    unknown token, or for room in a queue, starts after the one that is chosen.
 
     At an END whose loop may skip, all that the loop's time depends on is compared, relative to the time, with a picture of an earlier
     iteration. If nothing differs, the iterations between repeat: the rest of them is added up. Pictures are taken after 1, 2, 4, ...
@@ -460,6 +488,7 @@ def walk(
     Args:
         program: [instructions, COLUMNS].
         t: the memory's parameters.
+        ports: of the on-chip memories that have fewer of them than engines.
         words: what S_LD finds in the integer SRAM; 0 beyond.
         room: a power of two: tokens that a semaphore may have outstanding, and a sixteenth of the instructions that may be under way.
         phases: out, cycles by phase.
@@ -488,7 +517,9 @@ def walk(
     last_take = np.zeros(NO_SEMAPHORE + 1, np.int64)
     left = np.zeros(loop_depth + 1, np.int64)
     log = np.zeros((16 * room, 2), np.int64)  # instruction and end of those not yet retired
-    run = Run(ready, last_end, head, tail, queued, queue, started, rings, given, taken, consumed, last_take, log)
+    held = np.zeros((ports.shape[0], engines), np.int64)
+    scarce = ports.shape[0] > 0
+    run = Run(ready, last_end, head, tail, queued, queue, started, rings, given, taken, consumed, last_take, log, held)
     pictures = np.zeros((loop_depth + 1, _PICTURE + engines * depth * _ENTRY), np.int64)  # the last row is the present
     sizes = np.zeros(loop_depth + 1, np.int64)
     ages = np.zeros((loop_depth + 1, 2), np.int64)  # iterations since the picture was taken, and after how many the next is
@@ -631,9 +662,11 @@ def walk(
             if second != NO_SEMAPHORE:
                 given_at = rings[second, queue[place, _TOKEN1] & (room - 1)]
                 at = max(at, given_at) if given_at >= 0 else _NEVER
-            if at < _NEVER and (at < start or (at == start and engine == LOAD)):
+            if scarce and at < _NEVER:
+                at = _port(program[queue[place, _PC], TOUCHES], engine, at, ports, held)
+            if at < _NEVER and at <= start:
                 chosen, start = engine, at
-            if chosen > STORE:
+            if chosen > STORE and not scarce:
                 break
         if chosen == 0:
             break
@@ -657,6 +690,9 @@ def walk(
         last_end[engine] = end
         ready[engine] = next_start if pipelined[engine] else end
         totals[0, engine] += ready[engine] - start
+        for each in range(held.shape[0]):
+            if program[at, TOUCHES] >> each & 1:
+                held[each, engine] = end
         started[engine, head[engine]] = start
         head[engine] = head[engine] + 1 if head[engine] + 1 < depth else 0
         queued[engine] -= 1

@@ -25,6 +25,7 @@ from unmask.machine.analytic_memory import Pins, Place
 from unmask.machine.config import Machine
 from unmask.machine.costs import cost_of, operations_of
 from unmask.machine.cycle import PIPELINED, Timing, check_depth, check_semaphores, engine_of
+from unmask.machine.ports import require_all_ports
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -158,8 +159,9 @@ def list_ops(ops: Sequence[Op], phases: Sequence[str], machine: Machine, paramet
     """Instructions of one entry, with the phase of each, in numbers; `parameters` as of `analytic_time`.
 
     Raises:
-        UnmaskError: an instruction without a cost; names it.
+        UnmaskError: an instruction without a cost; names it. An on-chip memory with fewer ports than engines; names the field.
     """
+    require_all_ports(machine, "the analytic reading knows of no engine that waits for a port; the cycle reading does")
     names = tuple(dict.fromkeys(phases))
     number = {name: index for index, name in enumerate(names)}
     rows, classes, operations = _rows(ops, [number[phase] for phase in phases], machine)

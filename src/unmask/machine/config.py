@@ -5,12 +5,12 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from unmask.errors import UnmaskError
-from unmask.isa.table import STRIDE_UNIT
+from unmask.isa.table import STRIDE_UNIT, Engine
 from unmask.machine.memory import Hbm, Part, Positive
 from unmask.numerics import mx
 
@@ -84,13 +84,42 @@ class VectorEngine(Part):
         return self
 
 
+PORT_USERS: dict[str, tuple[Engine, ...]] = {
+    "vector": (Engine.LOAD, Engine.STORE, Engine.MATRIX, Engine.VECTOR),
+    "matrix": (Engine.LOAD, Engine.MATRIX),
+    "integer": (Engine.LOAD, Engine.STORE, Engine.VECTOR),
+}
+"""The engines whose instructions touch an on-chip memory. The float SRAM has one, the vector engine; S_LD has a port of its own."""
+
+
+def _ports(memory: str) -> Any:
+    users = len(PORT_USERS[memory])
+    return Field(default=users, ge=1, le=users, description=f"engines that may use it at once; {users}: none ever waits")
+
+
+_BANKS = Field(default=1, le=1024, description="macros that the depth is split into")
+
+
 class Sram(Part):
-    """Capacities of the on-chip memories."""
+    """Capacities, banks and ports of the on-chip memories."""
 
     vector_kib: Positive = Field(description="BF16 activations")
     matrix_kib: Positive = Field(description="MX elements and scales together")
     float_words: Positive = Field(description="FP32 scalars")
     integer_words: Positive = Field(description="INT32 words")
+    vector_banks: PowerOfTwo = _BANKS
+    matrix_banks: PowerOfTwo = _BANKS
+    float_banks: PowerOfTwo = _BANKS
+    integer_banks: PowerOfTwo = _BANKS
+    vector_ports: int = _ports("vector")
+    matrix_ports: int = _ports("matrix")
+    integer_ports: int = _ports("integer")
+
+    @property
+    def scarce_ports(self) -> dict[str, int]:
+        """Ports of the memories that have fewer than engines that use them."""
+        found: dict[str, int] = {memory: getattr(self, f"{memory}_ports") for memory in PORT_USERS}
+        return {memory: ports for memory, ports in found.items() if ports < len(PORT_USERS[memory])}
 
 
 class Sequencer(Part):

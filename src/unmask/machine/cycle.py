@@ -10,7 +10,8 @@ predecessor on the engine, on load and store a cycle later at least; it gives it
 Each semaphore has one engine that signals it and one that waits for it, both in order, so the j-th wait takes the j-th token; and a wait is
 served by an earlier instruction in program order. What an instruction waits for is therefore known when it is dispatched, and engines may
 be advanced in any order; only DMA instructions meet in the memory (`unmask.machine.dram`) and are taken in the order in which they start.
-`unmask.machine.dma` says which ranges of bytes they ask for.
+`unmask.machine.dma` says which ranges of bytes they ask for. Where an on-chip memory has fewer ports than engines (`unmask.machine.ports`),
+all engines are taken in the order in which they start.
 
 The sequencer's arithmetic is executed, for addresses. L_GATHER reads rows that values choose: it is timed with rows spread over the table
 by a hash of the position in the integer SRAM.
@@ -34,6 +35,7 @@ from unmask.machine.costs import cost_of
 from unmask.machine.dma import is_dma, transfer_of
 from unmask.machine.dram import parameters_of
 from unmask.machine.loops import skippable
+from unmask.machine.ports import touches
 
 I64 = NDArray[np.int64]
 
@@ -155,6 +157,7 @@ def _static(ops: list[Op], phases: list[int], machine: Machine, skip: bool) -> I
         row[kernels.PHASE] = phases[index]
         try:
             row[kernels.ENGINE] = engine_of(op)
+            row[kernels.TOUCHES] = 0 if op.row.engine is Engine.SEQUENCER else touches(op, machine)
             if is_dma(op):
                 row[kernels.ADDRESS0 : kernels.LIMIT + 1] = transfer_of(op, machine)
             else:
@@ -184,12 +187,13 @@ def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: in
     """Cycles by phase, totals, trace and the number of skipped instructions of `walk`; its errors as exceptions."""
     pipelined = np.array([engine in PIPELINED for engine in Engine])
     sequencer, memory = machine.sequencer, parameters_of(machine)
+    ports = np.array(list(machine.sram.scarce_ports.values()), np.int64)
     status, room = kernels.NO_ROOM, _ROOM
     while status == kernels.NO_ROOM:
         phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 6), np.int64)
         skipped = np.zeros(1, np.int64)
         status, pc, semaphore = kernels.walk(
-            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, memory, words, room, phases, totals, trace, skipped
+            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, memory, ports, words, room, phases, totals, trace, skipped
         )
         room *= 4
     if status != kernels.OK:
