@@ -25,14 +25,14 @@ SETTINGS = {
     "leakage power, cycle time, area) 0:0:0:100:0": "leakage power, cycle time, area) 0:100:0:0:100",
     "area) 20:100000:100000:100000:100000": "area) 100:100000:100000:100000:100000",
 }
-# Ports as of the RTL's memories (`unmask.rtl.engine`), reads and writes; bits of a bank's row; capacities in bytes.
+# Ports that read and write, that read, that write: as many as the engines need that may use the memory at once (`PORTS` of
+# `unmask.silicon.cost.sram`). Bits of a bank's row; the smallest capacity, a power of two of bytes.
 BANKS = [
-    ("vector", 3, 2, 128, 11),
-    ("vector", 3, 2, 512, 13),
-    ("matrix", 1, 1, 512, 13),
-    ("float", 2, 2, 32, 9),
-    ("integer", 4, 2, 32, 9),
-    ("program", 1, 1, 128, 11),
+    *(("vector", ports, bits, smallest) for ports in ((0, 2, 1), (0, 3, 2), (0, 4, 3)) for bits, smallest in ((128, 11), (512, 13))),
+    *(("matrix", ports, 512, 13) for ports in ((1, 0, 0), (0, 1, 1))),
+    ("float", (0, 2, 2), 32, 9),
+    *(("integer", ports, 32, 9) for ports in ((0, 4, 1), (0, 4, 2))),
+    ("program", (0, 1, 1), 128, 11),
 ]
 LARGEST = 16
 FIGURES = {
@@ -63,7 +63,7 @@ def base_configuration(folder: Path) -> Any:
     return module.CactiConfig()
 
 
-def configuration(base: Any, size: int, bits: int, reads: int, writes: int) -> str:
+def configuration(base: Any, size: int, bits: int, ports: tuple[int, int, int]) -> str:
     """A CACTI configuration: what the package ships with `SETTINGS` replaced, and the bank."""
     text = "".join(base.baseline_config)
     for before, after in SETTINGS.items():
@@ -74,9 +74,7 @@ def configuration(base: Any, size: int, bits: int, reads: int, writes: int) -> s
         "cache_size": size,
         "line_size": bits // 8,
         "IO_bus_width": bits,
-        "rd_wr_port": 0,
-        "ex_rd_port": reads,
-        "ex_wr_port": writes,
+        **dict(zip(("rd_wr_port", "ex_rd_port", "ex_wr_port"), ports, strict=True)),
         "technology": TECHNOLOGY_UM,
         "bank_count": 1,
     }
@@ -93,16 +91,16 @@ def main() -> None:
             source = folder / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(work) / name)
         (Path(work) / "cacti").chmod(0o755)
-        for memory, reads, writes, bits, smallest in BANKS:
+        for memory, ports, bits, smallest in BANKS:
             for power in range(smallest, LARGEST + 1):
-                (Path(work) / "bank.cfg").write_text(configuration(base, 1 << power, bits, reads, writes))
+                (Path(work) / "bank.cfg").write_text(configuration(base, 1 << power, bits, ports))
                 said = subprocess.run(["./cacti", "-infile", "bank.cfg"], cwd=work, capture_output=True, text=True, check=False).stdout
                 found = {name: re.search(pattern + r":\s+([\d.eE+-]+)", said) for name, (pattern, _) in FIGURES.items()}
                 if not all(found.values()):
-                    print(f"{memory}: CACTI finds no bank of {1 << power} bytes, {bits} bits, {reads} read and {writes} write ports")
+                    print(f"{memory}: CACTI finds no bank of {1 << power} bytes, {bits} bits, ports {ports}")
                     continue
                 figures = {name: round(float(match[1]) * FIGURES[name][1], 6) for name, match in found.items() if match}
-                points.append({"memory": memory, "reads": reads, "writes": writes, "bits": bits, "bytes": 1 << power, **figures})
+                points.append({"memory": memory, "ports": ports, "bits": bits, "bytes": 1 << power, **figures})
                 print(points[-1], flush=True)
     about = {
         "made_by": "python bench/sram_cost.py",

@@ -1,6 +1,7 @@
 """On-chip memories with fewer ports than engines: who waits, for how long, and that nobody waits for ever.
 
-`test_cycle.py` holds the times of random programs against a machine stepped cycle by cycle, `test_skip.py` skipped loops against walked ones.
+`test_cycle.py` holds the times of random programs against a machine stepped cycle by cycle, `test_skip.py` skipped loops against walked
+ones.
 """
 
 import pytest

@@ -15,17 +15,20 @@ def words_of(value, lanes, bits):
 
 
 @pytest.mark.parametrize(
-    ("granule", "width", "reads", "writes", "bits"),
+    ("granule", "width", "reads", "writes", "bits", "words", "depth_banks"),
     [
-        (4, 16, {"a": 16, "b": 8, "c": 4}, {"d": 16, "e": 12}, 16),
-        (8, 8, {"a": 8}, {"d": 8}, 16),
-        (1, 8, {"a": 8, "b": 1, "c": 5}, {"d": 8, "e": 1}, 32),
-        (1, 1, {"a": 1, "b": 1}, {"d": 1}, 32),
+        (4, 16, {"a": 16, "b": 8, "c": 4}, {"d": 16, "e": 12}, 16, 128, 1),
+        (4, 16, {"a": 16, "b": 8, "c": 4}, {"d": 16, "e": 12}, 16, 128, 2),
+        (4, 16, {"a": 16, "b": 8, "c": 4}, {"d": 16, "e": 12}, 16, 176, 4),
+        (8, 8, {"a": 8}, {"d": 8}, 16, 128, 1),
+        (1, 8, {"a": 8, "b": 1, "c": 5}, {"d": 8, "e": 1}, 32, 128, 1),
+        (1, 1, {"a": 1, "b": 1}, {"d": 1}, 32, 128, 1),
+        (1, 1, {"a": 1, "b": 1}, {"d": 1}, 32, 128, 8),
     ],
 )
-def test_every_port_reads_what_any_port_wrote(granule, width, reads, writes, bits):
-    rng, words = np.random.default_rng(1), 128
-    sram = Sram(words, bits, granule=granule, width=width, reads=reads, writes=writes)
+def test_every_port_reads_what_any_port_wrote(granule, width, reads, writes, bits, words, depth_banks):
+    rng = np.random.default_rng(1)
+    sram = Sram(words, bits, granule=granule, width=width, reads=reads, writes=writes, depth_banks=depth_banks)
     memory = np.zeros(words, object)
 
     async def bench(ctx):
@@ -72,6 +75,16 @@ def test_macros_take_the_place_of_inferred_memories():
     text = rtlil.convert(sram)
     assert text.count("cell \\unmask_sram_16x64_1r1w") == 4
     assert "memory " not in text
+
+
+def test_depth_is_split_into_smaller_macros():
+    # 20 rows: of 8, 8 and 4.
+    sram = Sram(320, 16, granule=4, width=16, reads={"a": 16}, writes={"d": 16}, depth_banks=4, black_box=True)
+    text = rtlil.convert(sram)
+    assert text.count("cell \\unmask_sram_8x64_1r1w") == 8
+    assert text.count("cell \\unmask_sram_4x64_1r1w") == 4
+    with pytest.raises(UnmaskError, match="32 depth banks of 20 rows"):
+        Sram(320, 16, granule=4, width=16, reads={"a": 16}, writes={"d": 16}, depth_banks=32)
 
 
 def test_sizes_that_do_not_fit_are_refused():

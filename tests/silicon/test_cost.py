@@ -10,14 +10,14 @@ import pytest
 from unmask import UnmaskError
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
-from unmask.machine.config import Machine
+from unmask.machine.config import PORT_USERS, Machine
 from unmask.numerics import mx
 from unmask.silicon.cost.area import area_of
 from unmask.silicon.cost.energy import PARTS, energy_of, leakage_of, prices_of
 from unmask.silicon.cost.events import Counts, count_events
 from unmask.silicon.cost.figures import cost_figures
 from unmask.silicon.cost.peak import busiest, peak_power_of
-from unmask.silicon.cost.sram import MEMORIES, bank_of, largest_bank, memories_of
+from unmask.silicon.cost.sram import MEMORIES, PORTS, bank_of, largest_bank, memories_of
 from unmask.silicon.cost.table import load_costs
 
 SMALL, A6000, H100 = (Machine.preset(name) for name in ("small", "a6000-class", "h100-class"))
@@ -154,12 +154,34 @@ def test_a_larger_memory_never_costs_less(memory: str) -> None:
     assert found[0].area_mm2 < found[-1].area_mm2
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
-def test_a_bank_between_two_points_lies_between_them(memory: str) -> None:
+@pytest.mark.parametrize(("memory", "ports"), [(memory, ports) for memory in MEMORIES for ports in set(PORTS[memory])])
+def test_a_bank_between_two_points_lies_between_them(memory: str, ports: tuple[int, int, int]) -> None:
     largest = largest_bank(memory)
-    low, middle, high = (bank_of(memory, 32, size) for size in (largest // 2, largest * 0.7, largest))
+    low, middle, high = (bank_of(memory, ports, 32, size) for size in (largest // 2, largest * 0.7, largest))
     assert all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
     assert low.area_mm2 < middle.area_mm2 < high.area_mm2
+
+
+def with_sram(**fields: int) -> Machine:
+    return A6000.model_copy(update={"sram": A6000.sram.model_copy(update=fields)})
+
+
+@pytest.mark.parametrize("memory", ["vector", "matrix", "float", "integer"])
+def test_smaller_banks_take_less_energy_and_more_area(memory: str) -> None:
+    whole, split = (memories_of(with_sram(**{f"{memory}_banks": banks}), COSTS.sram)[memory] for banks in (1, 8))
+    assert split.read_fj < whole.read_fj
+    assert split.leakage_w > whole.leakage_w
+    # Of narrow banks CACTI has larger ones that take more than so many small ones.
+    assert memory == "float" or split.area_mm2 > whole.area_mm2
+
+
+@pytest.mark.parametrize(("memory", "users"), [("vector", 4), ("matrix", 2), ("integer", 3)])
+def test_fewer_ports_never_take_more_area(memory: str, users: int) -> None:
+    areas = [memories_of(with_sram(**{f"{memory}_ports": ports}), COSTS.sram)[memory].area_mm2 for ports in range(1, users + 1)]
+    assert areas == sorted(areas)
+    assert areas[0] < areas[-1]
+    assert areas[-1] == memories_of(A6000, COSTS.sram)[memory].area_mm2
+    assert len(PORTS[memory]) == users == len(PORT_USERS[memory])
 
 
 def test_every_pair_of_formats_has_a_multiplier() -> None:

@@ -16,6 +16,7 @@ from unmask.isa.row import Engine
 from unmask.isa.table import BY_NAME, INSTRUCTIONS
 from unmask.machine.config import Machine
 from unmask.machine.memory import Ideal
+from unmask.machine.ports import require_all_ports
 from unmask.numerics import mx
 from unmask.rtl.bus import ADDRESS_BITS as MEMORY_BITS
 from unmask.rtl.bus import ReadBus, WriteBus
@@ -104,6 +105,7 @@ class SamplingEngine(wiring.Component):
         """
         for name in sorted(instructions - VECTOR_INSTRUCTIONS):
             raise UnmaskError(f"instruction {name}: this hardware cannot run it; expected some of {', '.join(sorted(VECTOR_INSTRUCTIONS))}")
+        require_all_ports(machine, "the hardware has a port for each")
         self.machine, self._trace, self._black_box = machine, trace, black_box
         names: dict[Engine, frozenset[str]] = {
             engine: frozenset(name for name in instructions if BY_NAME[name].engine is engine) for engine in _ENGINES
@@ -150,6 +152,7 @@ class SamplingEngine(wiring.Component):
                 width=width,
                 reads={"a": vector.vlen, "b": vector.vlen, "store": shape.lanes},
                 writes={"dst": vector.vlen, "load": shape.lanes},
+                depth_banks=sram.vector_banks,
                 black_box=self._black_box,
             ),
             "float": Sram(
@@ -157,6 +160,7 @@ class SamplingEngine(wiring.Component):
                 32,
                 reads={"first": 1, "second": 1},
                 writes={"first_result": 1, "second_result": 1},
+                depth_banks=sram.float_banks,
                 black_box=self._black_box,
             ),
             "integer": Sram(
@@ -169,6 +173,7 @@ class SamplingEngine(wiring.Component):
                     "sequencer": 1,
                 },
                 writes={"result": vector.integer_lanes, "load": shape.words},
+                depth_banks=sram.integer_banks,
                 black_box=self._black_box,
             ),
         }

@@ -67,7 +67,8 @@ class Sram(wiring.Component):
 
     With `black_box` each bank is an instance of a macro `unmask_sram_<rows>x<bits>_<R>r<W>w`, `<bits>` being those of a granule, with ports
     `clk`; per read port i `r<i>_en`, `r<i>_addr`, `r<i>_data` (one cycle later, kept while not enabled); per write port i `w<i>_addr`,
-    `w<i>_mask` (a bit per word of the granule), `w<i>_data`.
+    `w<i>_mask` (a bit per word of the granule), `w<i>_data`. `depth_banks` splits each bank's rows among as many memories or macros, by the
+    high bits of the row's address.
 
     Attributes:
         one `SramRead` or `SramWrite` per port, under the names that were given.
@@ -82,6 +83,7 @@ class Sram(wiring.Component):
         width: int = 1,
         reads: Mapping[str, int],
         writes: Mapping[str, int],
+        depth_banks: int = 1,
         black_box: bool = False,
     ) -> None:
         """Size it.
@@ -92,6 +94,7 @@ class Sram(wiring.Component):
             granule: words of a bank's row: every address is a multiple of it.
             width: words of all banks' rows together, a power of two times the granule.
             reads, writes: the ports' names and how many consecutive words each has: at most `width`.
+            depth_banks: memories that a bank's rows are split among, a power of two.
 
         Raises:
             UnmaskError: sizes that do not fit each other.
@@ -104,6 +107,9 @@ class Sram(wiring.Component):
                 raise UnmaskError(f"port {name} of {lanes} words: expected 1 to {width}, the width of the memory")
         self.words, self.bits, self.granule, self.banks, self.black_box = words, bits, granule, banks, black_box
         self.rows = -(-words // width)
+        if depth_banks & (depth_banks - 1) or not 1 <= depth_banks <= self.rows:
+            raise UnmaskError(f"{depth_banks} depth banks of {self.rows} rows: expected a power of two from 1 to {self.rows}")
+        self.depth_banks = depth_banks
         self.row_bits, self.bank_bits = ceil_log2(self.rows), ceil_log2(banks)
         address_bits = self.row_bits + self.bank_bits
         self.reads, self.writes = dict(reads), dict(writes)
@@ -120,21 +126,46 @@ class Sram(wiring.Component):
         return [Mux(bank > index, following, row) for index in range(self.banks)]
 
     def _bank(self, m: Module, index: int) -> tuple[list[ReadPort], list[WritePort]]:
-        """Memory, or macro, number `index`: its ports as the memory sees them, in the order of the names."""
+        """Bank number `index`: its ports as the memory sees them, in the order of the names."""
+        if self.depth_banks == 1:
+            return self._macro(m, f"bank{index}", self.rows)
+        reads, writes = self._ports(self.row_bits)
+        low = self.row_bits - ceil_log2(self.depth_banks)
+        held = [Signal(self.row_bits - low, name=f"bank{index}_read{number}") for number in range(len(reads))]
+        for read, last in zip(reads, held, strict=True):
+            with m.If(read.en):
+                m.d.sync += last.eq(read.addr[low:])
+        for part in range(-(-self.rows >> low)):
+            inner = self._macro(m, f"bank{index}_{part}", min(1 << low, self.rows - (part << low)))
+            for read, last, port in zip(reads, held, inner[0], strict=True):
+                m.d.comb += [port.addr.eq(read.addr[:low]), port.en.eq(read.en & (read.addr[low:] == part))]
+                with m.If(last == part):
+                    m.d.comb += read.data.eq(port.data)
+            for write, port in zip(writes, inner[1], strict=True):
+                chosen = write.addr[low:] == part
+                m.d.comb += [port.addr.eq(write.addr[:low]), port.data.eq(write.data), port.en.eq(Mux(chosen, write.en, 0))]
+        return reads, writes
+
+    def _ports(self, row_bits: int) -> tuple[list[ReadPort], list[WritePort]]:
+        """Ports of a bank, not connected to anything."""
+        shape = unsigned(self.granule * self.bits)
+        reads = [ReadPort.Signature(addr_width=row_bits, shape=shape).create() for _ in self.reads]
+        signature = WritePort.Signature(addr_width=row_bits, shape=shape, granularity=self.bits)
+        return reads, [signature.create() for _ in self.writes]
+
+    def _macro(self, m: Module, name: str, rows: int) -> tuple[list[ReadPort], list[WritePort]]:
+        """A memory, or a macro, of granules: its ports."""
         word_bits = self.granule * self.bits
         if not self.black_box:
-            memory = m.submodules[f"bank{index}"] = Memory(shape=unsigned(word_bits), depth=self.rows, init=[])
+            memory = m.submodules[name] = Memory(shape=unsigned(word_bits), depth=rows, init=[])
             return [memory.read_port() for _ in self.reads], [memory.write_port(granularity=self.bits) for _ in self.writes]
-        reads = [ReadPort.Signature(addr_width=self.row_bits, shape=unsigned(word_bits)).create() for _ in self.reads]
-        signature = WritePort.Signature(addr_width=self.row_bits, shape=unsigned(word_bits), granularity=self.bits)
-        writes = [signature.create() for _ in self.writes]
+        reads, writes = self._ports(ceil_log2(rows))
         ports: dict[str, Value] = {"i_clk": ClockSignal()}
         for number, read in enumerate(reads):
             ports |= {f"i_r{number}_en": read.en, f"i_r{number}_addr": read.addr, f"o_r{number}_data": read.data}
         for number, write in enumerate(writes):
             ports |= {f"i_w{number}_mask": write.en, f"i_w{number}_addr": write.addr, f"i_w{number}_data": write.data}
-        kind = f"unmask_sram_{self.rows}x{word_bits}_{len(reads)}r{len(writes)}w"
-        m.submodules[f"bank{index}"] = Instance(kind, **ports)
+        m.submodules[name] = Instance(f"unmask_sram_{rows}x{word_bits}_{len(reads)}r{len(writes)}w", **ports)
         return reads, writes
 
     def elaborate(self, platform: object) -> Module:
