@@ -3,83 +3,91 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from unmask.numerics.noise import LN2, LOG_FRACTION, LOG_INDEX_BITS, LOG_RESULT_FRACTION, LOG_ROM, LOG_ROM_FRACTION, LOG_STEP_BITS
-from unmask.rtl import bf16, floating
+from unmask.numerics.noise import NARROW, TOKENS_PER_COUNTER, WIDE, GumbelTransform
+from unmask.rtl import bf16, floating, fp32
 from unmask.rtl.bits import leading_zeros, shift_left, table, wire
 from unmask.rtl.pipeline import Pipeline
-from unmask.rtl.threefry import THREEFRY_PLACES, added, rounds
+from unmask.rtl.threefry import THREEFRY_PLACES, added, key_groups, rounds
 
-LOG_PLACES = 4
-"""Of `negative_log`."""
-GUMBEL_PLACES = 2 * LOG_PLACES + 2
-"""Of `gumbel` and `gumbel_fp32`."""
-NOISE_PLACES = THREEFRY_PLACES + GUMBEL_PLACES
+GUMBEL_PLACES = 5
+"""Of `gumbel`."""
+GUMBEL_FP32_PLACES = GUMBEL_PLACES + 2
+"""Of `gumbel_fp32`: its two products stand alone."""
+WORDS_PLACES = 1 + THREEFRY_PLACES
+"""Of `NoiseWords`."""
+NOISE_PLACES = WORDS_PLACES + GUMBEL_PLACES
 """Of `NoiseLanes`."""
 
 _WORD = 32
-_FP32_FRACTION = 23
-_LOG_BITS = (33 * LN2).bit_length()
-"""Of -ln(u), u at least 2^-33, unsigned with `LOG_RESULT_FRACTION` fraction bits."""
-
-
-def negative_log(p: Pipeline, value: Value, fraction: int) -> Value:
-    """-ln(value 2^-fraction) of a value above 0, signed with `LOG_RESULT_FRACTION` fraction bits: `noise._negative_log`; `LOG_PLACES`."""
-    m, width = p.m, len(value)
-    zeros = wire(m, leading_zeros(m, value)[: (width - 1).bit_length()])
-    shifted = shift_left(m, value, zeros)
-    normalised = shifted[width - LOG_FRACTION :]
-    distance = wire(m, ((1 << LOG_FRACTION) - normalised)[:LOG_FRACTION])
-    zeros, distance = p.cut(zeros, distance)
-
-    # The exponent's part of the logarithm: fraction - length is zeros + fraction - width.
-    logarithms = [max(0, min(count, width - 1)) + fraction - width for count in range(1 << len(zeros))]
-    whole_bits = LOG_RESULT_FRACTION + 7
-    whole = table([count * LN2 % (1 << whole_bits) for count in logarithms], zeros, whole_bits).as_signed()
-    low_bits = LOG_FRACTION - 1 - LOG_INDEX_BITS
-    segment, step = distance[low_bits:], distance[low_bits - LOG_STEP_BITS : low_bits]
-    entries = [int(entry) - (1 << LOG_ROM_FRACTION) for entry in LOG_ROM]
-    slopes = [after - before for before, after in itertools.pairwise(entries)]
-    # A distance of 1/2 itself is the last entry, without a step.
-    last, index = segment[-1], segment[:-1]
-    count = 1 << LOG_INDEX_BITS
-    base = wire(m, Mux(last, entries[count], table(entries[:count], index, max(entries).bit_length())))
-    slope = wire(m, table(slopes[:count], index, max(slopes).bit_length()))
-    factor = base + ((slope * step) >> LOG_STEP_BITS) + (1 << LOG_ROM_FRACTION)
-    distance, whole, factor = p.cut(distance, wire(m, whole), wire(m, factor[: LOG_ROM_FRACTION + 1]))
-
-    # The product in two halves, so that neither they nor the sum of all fill a cycle.
-    half = LOG_ROM_FRACTION // 2
-    low, high = wire(m, distance * factor[:half]), wire(m, distance * factor[half:])
-    whole, low, high = p.cut(whole, low, high)
-    result = wire(m, (whole + low + Cat(Const(0, half), high))[:whole_bits].as_signed())
-    return p.cut(result)[0]
+_WHOLE_BITS = 5
+"""Of the largest noise."""
 
 
 def gumbel(p: Pipeline, bits: Value) -> Value:
     """Standard Gumbel noise of 32 random bits, a BF16 pattern: `unmask.numerics.noise.gumbel`; `GUMBEL_PLACES`."""
-    return _gumbel(p, bits, bf16.FRACTION)
+    return _rounded(p, _noise(p, NARROW, bits, apart=False), NARROW.fraction, bf16.FRACTION)
 
 
 def gumbel_fp32(p: Pipeline, bits: Value) -> Value:
-    """Standard Gumbel noise of 32 random bits, an FP32 pattern: `unmask.numerics.noise.gumbel_fp32`; `GUMBEL_PLACES`."""
-    return _gumbel(p, bits, _FP32_FRACTION)
+    """Standard Gumbel noise of 32 random bits, an FP32 pattern: `unmask.numerics.noise.gumbel_fp32`; `GUMBEL_FP32_PLACES`."""
+    return _rounded(p, _noise(p, WIDE, bits, apart=True), WIDE.fraction, fp32.FRACTION)
 
 
-def _gumbel(p: Pipeline, bits: Value, fraction: int) -> Value:
+def _noise(p: Pipeline, form: GumbelTransform, bits: Value, *, apart: bool) -> Value:
+    """`GumbelTransform.noise`, signed; `apart`: products have places of their own."""
+    m, width, log_bits = p.m, form.mantissa_bits, _WHOLE_BITS + form.fraction
+    upper = bits[-1]
+    smaller = Cat(Const(1, 1), bits[:-1] ^ upper.replicate(_WORD - 1))
+    zeros = wire(m, leading_zeros(m, smaller)[:5])
+    mantissa, twice = shift_left(m, smaller, zeros)[_WORD - 1 - width : _WORD - 1], smaller[_WORD - width :]
+    upper, zeros, mantissa, twice = p.cut(upper, zeros, mantissa, twice)
+
+    octave = table([form.times_ln2(count + 2) for count in range(32)], zeros, log_bits)
+    logs, complements = form.log_rom.tolist(), form.complement_rom.tolist()
+    later = (upper, twice, octave)
+    base, product, upper, twice, octave = _interpolated(p, form, [logs], mantissa, Const(0, 1), *later, apart=apart)
+    upper, twice, log = p.cut(upper, twice, wire(m, (octave - base - product)[:log_bits]))
+
+    # L lies in 1/2 ... 32.
+    length = wire(m, leading_zeros(m, log[form.fraction - 1 :])[:3])
+    normalised = shift_left(m, log, length)[log_bits - 1 - width : log_bits - 1]
+    exponents = [-form.times_ln2(max(_WHOLE_BITS - 1 - count, -1)) % (1 << (log_bits + 1)) for count in range(8)]
+    whole = wire(m, Mux(upper, log, table(exponents, length, log_bits + 1))[: log_bits + 1])
+    upper, whole, argument = p.cut(upper, whole, wire(m, Mux(upper, twice, normalised)))
+
+    base, product, whole = _interpolated(p, form, [logs, complements], argument, upper, whole, apart=apart)
+    return p.cut(wire(m, (whole - base - product)[: log_bits + 1].as_signed()))[0]
+
+
+def _interpolated(
+    p: Pipeline, form: GumbelTransform, roms: Sequence[Sequence[int]], argument: Value, which: Value, *beside: Value, apart: bool
+) -> list[Value]:
+    """Of one of some ROMs the entry of the argument's segment, and what is to be added to it; and `beside` as late."""
     m = p.m
-    inner = negative_log(p, Cat(Const(1, 1), bits), LOG_FRACTION)
-    outer = negative_log(p, inner[:_LOG_BITS], LOG_RESULT_FRACTION)
-    sign = outer[-1]
-    # Below 2^5 in magnitude.
-    magnitude = wire(m, ((outer ^ sign.replicate(len(outer))) + sign)[:_LOG_BITS])
-    sign, magnitude, zeros = p.cut(sign, magnitude, leading_zeros(m, magnitude)[: (_LOG_BITS - 1).bit_length()])
-    exponent = Const(floating.BIAS + _LOG_BITS - 2 - LOG_RESULT_FRACTION, 9)
+    step, segment = argument[: form.step_bits], argument[form.step_bits :]
+    base, slope = (Value.cast(0), Value.cast(0))
+    for index, rom in enumerate(roms):
+        slopes = [after - before for before, after in itertools.pairwise(rom)]
+        own = (table(part, segment, max(part).bit_length()) for part in (rom[:-1], slopes))
+        base, slope = (wire(m, Mux(which == index, value, other)) for value, other in zip(own, (base, slope), strict=True))
+    product = wire(m, (slope * step) >> form.step_bits)
+    return p.cut(base, product, *beside) if apart else [base, product, *beside]
+
+
+def _rounded(p: Pipeline, noise: Value, fraction_bits: int, fraction: int) -> Value:
+    """Signed fixed point as a pattern with that many bits of fraction; a place."""
+    m, bits = p.m, len(noise) - 1
+    sign = noise[-1]
+    magnitude = wire(m, ((noise ^ sign.replicate(len(noise))) + sign)[:bits])
+    zeros = wire(m, leading_zeros(m, magnitude)[: (bits - 1).bit_length()])
+    exponent = Const(floating.BIAS + bits - 2 - fraction_bits, 9)
     value = floating.Unrounded(sign, magnitude, exponent, Const(0, 1), Const(0, 1))
     return p.cut(floating.packed(m, value, zeros, fraction, right=False))[0]
 
@@ -87,12 +95,12 @@ def _gumbel(p: Pipeline, bits: Value, fraction: int) -> Value:
 class NoiseLanes(wiring.Component):
     """The noise of a vector: that of tokens that count lanes.
 
-    Ports, all of one vector, the output `registers` cycles after the inputs:
-        seed, step: the key. position: of the row. token: of lane 0, of either parity.
+    Ports, the output `registers` cycles after the inputs of its vector:
+        seed, step: the key, constant from a cycle before the first vector on. position: of the row. token: of lane 0, any.
         noise: BF16 Gumbel noise of (seed, step, position, token + lane) of each lane.
 
-    A generator makes the words of an even token and the odd one after it. If `token` is odd, one generator more than pairs of lanes are
-    needed, and every lane takes the word beside its own.
+    A generator makes the words of four tokens from a multiple of four on. If `token` is none, one generator more than fours of lanes is
+    needed, and every lane takes the word of a lane up to three above its own.
     """
 
     def __init__(self, lanes: int, registers: int) -> None:
@@ -111,7 +119,7 @@ class NoiseLanes(wiring.Component):
     def elaborate(self, _: object) -> Module:
         m = Module()
         lanes = 1 << self._index_bits
-        drawing = self._registers * THREEFRY_PLACES // NOISE_PLACES
+        drawing = self._registers * WORDS_PLACES // NOISE_PLACES
         m.submodules.words = words = NoiseWords(lanes, drawing)
         m.d.comb += [getattr(words, name).eq(getattr(self, name)) for name in ("seed", "step", "position", "token")]
         for lane in range(lanes):
@@ -124,22 +132,27 @@ class NoiseWords(wiring.Component):
     """The random words of a vector, ports as those of `NoiseLanes`, with 32 bits of each lane in place of its noise."""
 
     def __init__(self, lanes: int, registers: int) -> None:
-        """Of so many lanes, a power of two from 2 on; `THREEFRY_PLACES` registers suffice for 1 GHz in ASAP7."""
+        """Of so many lanes, a power of two from 2 on; `WORDS_PLACES` registers suffice for 1 GHz in ASAP7."""
         self._lanes, self._registers = lanes, registers
         inputs = dict.fromkeys(("seed", "step", "position", "token"), In(_WORD))
         super().__init__({**inputs, "words": Out(data.ArrayLayout(_WORD, lanes))})
 
     def elaborate(self, _: object) -> Module:
         m = Module()
-        p = Pipeline(m, THREEFRY_PLACES, self._registers)
-        left, right = added(m, self.position, self.seed), added(m, self.token[1:], self.step)
-        count = self._lanes // 2 + 1
+        p = Pipeline(m, WORDS_PLACES, self._registers)
+        group, within = self.token[exact_log2(TOKENS_PER_COUNTER) :], self.token[: exact_log2(TOKENS_PER_COUNTER)]
+        left, right = added(m, self.position, self.seed), added(m, group, self.step)
+        left, right, within = p.cut(left, right, within)
+        count = (self._lanes + 2 * (TOKENS_PER_COUNTER - 1)) // TOKENS_PER_COUNTER
         counters = list(zip(_counting(m, added(m, left, right), count), _counting(m, right, count), strict=True))
-        pairs, (odd,) = rounds(p, (self.seed, self.step), counters, self.token[0])
+        pairs, (within,) = rounds(p, key_groups(m, self.seed, self.step), counters, within)
         p.done()
         flat = [word for pair in pairs for word in pair]
+        # Bit 1 of a token is the word, bit 0 how it is read.
+        words = [wire(m, Mux(within[1], after, word)) for word, after in itertools.pairwise(flat)]
+        read = [way for word in words for way in (word, word[::-1])]
         for lane in range(self._lanes):
-            m.d.comb += self.words[lane].eq(Mux(odd, flat[lane + 1], flat[lane]))
+            m.d.comb += self.words[lane].eq(Mux(within[0], read[lane + 1], read[lane]))
         return m
 
 

@@ -143,8 +143,8 @@ class ScalarUnit(wiring.Component):
         return found
 
     def _gumbel(self, m: Module, registers: int) -> Value:
-        before = registers * noise.GUMBEL_PLACES // (noise.GUMBEL_PLACES + fp32.PLACES)
-        drawn = Pipeline(m, noise.GUMBEL_PLACES, before, "gumbel")
+        before = registers * noise.GUMBEL_FP32_PLACES // (noise.GUMBEL_FP32_PLACES + fp32.PLACES)
+        drawn = Pipeline(m, noise.GUMBEL_FP32_PLACES, before, "gumbel")
         value = wire(m, noise.gumbel_fp32(drawn, self.random))
         added = Pipeline(m, fp32.PLACES, registers - before, "gumbel_sum")
         return fp32.add(added, delay(m, self.a, before, "gumbel_a"), value)

@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Value
 
 from unmask.isa.row import Cost
 from unmask.isa.table import BY_NAME
-from unmask.numerics.noise import NO_TOKEN
+from unmask.numerics.noise import NO_TOKEN, TOKENS_PER_COUNTER
 from unmask.rtl import scalar
 from unmask.rtl.bits import saturated
 from unmask.rtl.control import Control
@@ -16,7 +16,7 @@ from unmask.rtl.decode import places
 from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reducer import Reducer
-from unmask.rtl.threefry import THREEFRY_PLACES, added, rounds
+from unmask.rtl.threefry import THREEFRY_PLACES, added, drawn, key_groups, rounds
 from unmask.rtl.topk import MASK_REGISTERS, Mask, MaskUnit
 from unmask.rtl.word_ports import FLOAT_READS, FLOAT_WRITES, INTEGER_READS, INTEGER_WRITE, WordPorts
 
@@ -90,9 +90,10 @@ class Scalars:
         _, now = self._control.at(1)
         p = Pipeline(m, THREEFRY_PLACES, self._operand - 1, "draw")
         position = added(m, (held["position"] + now.column)[:_WORD], held["seed"][:_WORD])
-        token = added(m, Const(NO_TOKEN >> 1, _WORD), held["step"][:_WORD])
-        pairs, _ = rounds(p, (held["seed"][:_WORD], held["step"][:_WORD]), [(added(m, position, token), token)])
-        return pairs[0][NO_TOKEN & 1]
+        token = added(m, Const(NO_TOKEN // TOKENS_PER_COUNTER, _WORD), held["step"][:_WORD])
+        groups = key_groups(m, held["seed"][:_WORD], held["step"][:_WORD])
+        pairs, _ = rounds(p, groups, [(added(m, position, token), token)])
+        return drawn(pairs[0], NO_TOKEN % TOKENS_PER_COUNTER)
 
     def _results(self, unit: scalar.ScalarUnit, short: int, rows: Any, integer: Value) -> None:
         m, control, words = self._m, self._control, self._words

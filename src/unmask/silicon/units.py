@@ -71,10 +71,9 @@ def _scores(machine: Machine) -> wiring.Component:
 
 
 def _words(machine: Machine) -> wiring.Component:
-    from unmask.rtl.noise import NoiseWords
-    from unmask.rtl.threefry import THREEFRY_PLACES
+    from unmask.rtl.noise import WORDS_PLACES, NoiseWords
 
-    return NoiseWords(machine.vector.vlen, THREEFRY_PLACES)
+    return NoiseWords(machine.vector.vlen, WORDS_PLACES)
 
 
 def _gumbel(machine: Machine) -> wiring.Component:
