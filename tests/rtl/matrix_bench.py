@@ -59,7 +59,7 @@ class Bench(wiring.Component):
         super().__init__(
             {
                 **{f"load_{name}": In(Value.cast(value).shape()) for name, value in self._members(self.vector.load).items()},
-                **{f"block_{name}": In(Value.cast(value).shape()) for name, value in self._members(self.matrix.load0).items()},
+                **{f"block_{name}": In(Value.cast(value).shape()) for name, value in self._members(self.matrix.load).items()},
                 "start": In(1),
                 "word": In(128),
                 **dict.fromkeys(REGISTERS, In(48)),
@@ -84,7 +84,7 @@ class Bench(wiring.Component):
         connect(m, engine.dst, vector.dst)
         for name in self._rows:
             connect(m, getattr(engine, name), getattr(matrix, name))
-        for prefix, port in (("load", vector.load), ("block", matrix.load0)):
+        for prefix, port in (("load", vector.load), ("block", matrix.load)):
             for name, value in self._members(port).items():
                 m.d.comb += Value.cast(value).eq(getattr(self, f"{prefix}_{name}"))
         m.d.comb += [
@@ -137,10 +137,10 @@ class Run:
             "load_mask": held(np.full(loads, (1 << array.mlen) - 1, np.uint64)),
             "load_data": held(packed(bf16.to_bits(state.vector).reshape(loads, -1), 16)),
             "block_address": held(np.arange(len(state.scales))),
-            "block_mask": held(np.full(len(state.scales), 15)),
+            "block_mask": held(np.full(len(state.scales), 2**32 - 1)),
             "block_data": held(packed(state.codes, bits)),
             "block_scale_mask": held(np.ones(len(state.scales), int)),
-            "block_scale": held(state.scales),
+            "block_scales": held(state.scales),
             "start": np.zeros(total, int),
             "stop": (np.arange(total) == total - 1).astype(int),
             "word": np.zeros((total, 4), np.uint32),

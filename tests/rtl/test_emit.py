@@ -51,7 +51,7 @@ def test_a_machine_with_several_ports_has_no_hardware() -> None:
 
 
 def test_an_unknown_unit_is_named() -> None:
-    with pytest.raises(UnmaskError, match="unit 'npu9': expected one of sampler"):
+    with pytest.raises(UnmaskError, match="unit 'npu9': expected one of sampler, npu"):
         unit_named("npu9")
 
 

@@ -9,6 +9,7 @@ from amaranth.utils import ceil_log2
 
 from unmask.errors import UnmaskError
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT
+from unmask.machine.config import MATRIX_FORMATS
 from unmask.machine.dma import CHUNK_BLOCKS
 from unmask.numerics import mx
 from unmask.rtl.bus import ADDRESS_BITS
@@ -25,6 +26,8 @@ class Kind(IntEnum):
     INTEGER = 1
     MX = 2
     SYNC = 3
+    MATRIX = 4
+    """MX, kept as it is in the matrix SRAM."""
 
 
 def request_layout(tag_bits: int) -> data.StructLayout:
@@ -32,11 +35,11 @@ def request_layout(tag_bits: int) -> data.StructLayout:
 
     Fields:
         kind: `Kind`. A SYNC has no other field but its tag.
-        format: number of the MX format, of MX only.
+        format: number of the MX format, of MX and MATRIX only.
         rows, cols: of the tile, elements; INTEGER: one row of cols words.
-        sram, sram_stride: address, elements or words; row stride in units of `STRIDE_UNIT` elements.
-        memory, scales: byte addresses of the elements and, of MX only, of the scales.
-        memory_stride: row stride, bytes; MX: blocks.
+        sram, sram_stride: address, elements, words or, MATRIX, blocks; row stride in units of `STRIDE_UNIT` elements, of MATRIX none.
+        memory, scales: byte addresses of the elements and, of MX and MATRIX only, of the scales.
+        memory_stride: row stride, bytes; MX and MATRIX: blocks.
         tag: comes back when the instruction retires or faults.
     """
     return data.StructLayout(
@@ -59,7 +62,8 @@ class Shape:
     """Sizes of a DMA engine.
 
     Attributes: as given, and
-        kinds: bits of an element of each class of data: BF16, INT32, then one per MX format; the scales come last, 8.
+        kinds: bits of an element of each class of data: BF16, INT32, one per MX format, one per MX format of the matrix SRAM, if there is
+            one; the scales come last, 8.
         units: how many elements the engine moves its SRAM address by at once, per class.
         address_bits: of an SRAM address, elements or words, one past the last included.
     """
@@ -76,6 +80,7 @@ class Shape:
         integer_words: int,
         formats: tuple[mx.MxFormat, ...],
         tag_bits: int,
+        matrix_blocks: int = 0,
     ) -> None:
         """Describe one.
 
@@ -90,6 +95,7 @@ class Shape:
             vector_elements, integer_words: capacities.
             formats: the MX formats by number; may be empty.
             tag_bits: of an instruction's tag.
+            matrix_blocks: capacity of the matrix SRAM; 0: there is none.
 
         Raises:
             UnmaskError: sizes that do not fit each other.
@@ -103,12 +109,15 @@ class Shape:
                 raise UnmaskError(f"{what} {value}: expected a power of two from {least} to {most}")
         self.beat_bytes, self.burst_beats, self.bursts, self.granule, self.lanes = beat_bytes, burst_beats, bursts, granule, lanes
         self.vector_elements, self.integer_words, self.formats, self.tag_bits = vector_elements, integer_words, formats, tag_bits
-        self.kinds = (8 * BF16_BYTES, 8 * INT32_BYTES, *(form.element.bits for form in formats), 8)
+        stored = [form.element.bits for form in formats]
+        in_matrix = stored[:MATRIX_FORMATS] if matrix_blocks else []
+        self.matrix_blocks, self.matrix_kinds = matrix_blocks, range(2 + len(stored), 2 + len(stored) + len(in_matrix))
+        self.kinds = (8 * BF16_BYTES, 8 * INT32_BYTES, *stored, *in_matrix, 8)
         for bits in self.kinds:
             if bits != 8 * INT32_BYTES and 8 * beat_bytes // bits > lanes:
                 raise UnmaskError(f"{lanes} lanes: expected those of a beat, {8 * beat_bytes // bits} of {bits} bits")
         self.words = beat_bytes // INT32_BYTES
-        self.address_bits = max(vector_elements, integer_words).bit_length()
+        self.address_bits = max(vector_elements, integer_words, matrix_blocks).bit_length()
         self.request = request_layout(tag_bits)
         self.burst_bits, self.beat_bits = ceil_log2(beat_bytes * burst_beats), ceil_log2(beat_bytes)
         self.burst = data.StructLayout(
@@ -130,6 +139,17 @@ class Shape:
         ends there."""
         self.beat = data.StructLayout({"low": self.beat_bits, "high": self.beat_bits + 1, "first": 1, "last": 1})
         """A beat: the first byte wanted and the end of those wanted, whether it starts a range and ends its burst."""
+
+    @property
+    def matrix_bits(self) -> int:
+        """Bits of an element in the matrix SRAM: of the widest format that it holds."""
+        return max(self.kinds[kind] for kind in self.matrix_kinds)
+
+    @property
+    def matrix_lanes(self) -> int:
+        """Blocks of the matrix SRAM that a beat may touch."""
+        sizes = [mx.BLOCK * self.kinds[kind] // 8 for kind in self.matrix_kinds]
+        return max(-(-(size - 1 + self.beat_bytes) // size) for size in sizes)
 
     @property
     def scales(self) -> int:

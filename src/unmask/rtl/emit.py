@@ -8,15 +8,18 @@ from pathlib import Path
 from amaranth.lib.wiring import Flow, Signature
 
 from unmask.errors import UnmaskError
+from unmask.isa.row import Engine
 from unmask.machine.config import Machine
 from unmask.rtl.engine import SamplingEngine
 from unmask.rtl.faults import Fault
 from unmask.rtl.host import INTEGERS, MEANING, PROGRAM
-from unmask.rtl.integration import NOTE
+from unmask.rtl.integration import MATRIX, NOTE
+from unmask.rtl.npu import Npu
 from unmask.rtl.reserved import RESERVED
 from unmask.rtl.verilog import verilog_of
 
-UNITS = {"sampler": SamplingEngine}
+UNITS: dict[str, type[SamplingEngine] | type[Npu]] = {"sampler": SamplingEngine, "npu": Npu}
+_WHAT = {"sampler": "sampling engine", "npu": "NPU"}
 _LINT = (
     ("DECLFILENAME", "one file holds all modules of the unit"),
     ("UNUSEDSIGNAL", "a port of several uses leaves bits of some of them alone, e.g. the upper bits of 48-bit addresses after their check"),
@@ -34,7 +37,7 @@ _LINT = (
 )
 
 
-def unit_named(name: str) -> type[SamplingEngine]:
+def unit_named(name: str) -> type[SamplingEngine] | type[Npu]:
     """The component of a unit.
 
     Raises:
@@ -69,26 +72,46 @@ def port_table(signature: Signature) -> str:
     return "\n".join(lines) + "\n"
 
 
-def emit(name: str, machine: Machine, folder: Path, *, black_box: bool = False) -> list[Path]:
+def _matrix_note(unit: SamplingEngine) -> str:
+    array, load, entry = unit.machine.matrix, unit.load_shape, unit.sequencer.layouts[Engine.MATRIX]
+    return MATRIX.format(
+        mlen=array.mlen,
+        granule=unit.machine.vector.granule,
+        width=array.rows * array.blen,
+        lanes=load.matrix_lanes,
+        bits=load.matrix_bits,
+        payload=", ".join(f"{name} ({field.width} bits)" for name, field in entry),
+    )
+
+
+def emit(name: str, machine: Machine, folder: Path, *, black_box: bool = False, matrix_port: bool = False) -> list[Path]:
     """Write a unit's Verilog, its port list, integration note and machine file.
 
     Args:
         folder: made if it is not there.
         black_box: leave the SRAMs to macros, whose names and ports the note lists.
+        matrix_port: of the sampler only: with the port of a matrix unit.
 
     Returns:
         The files.
 
     Raises:
-        UnmaskError: an unknown unit, a machine that the hardware cannot be built for, a folder that cannot be written.
+        UnmaskError: an unknown unit, one that has no such port, a machine that the hardware cannot be built for, a folder that cannot be
+            written.
     """
-    unit = unit_named(name)(machine, black_box=black_box)
+    kind = unit_named(name)
+    if matrix_port and kind is not SamplingEngine:
+        raise UnmaskError(f"unit {name} has a matrix engine: expected the sampler for a matrix port")
+    sampler = SamplingEngine(machine, black_box=black_box, matrix_port=matrix_port) if kind is SamplingEngine else None
+    unit = sampler or kind(machine, black_box=black_box)
     top = f"unmask_{name}"
     head = f"// {top}: the {name} of machine {machine.name}, VLEN {machine.vector.vlen}. Written by `unmask rtl emit`; do not edit.\n"
     registers = "".join(f"| 0x{register:02x} | {register.name} | {meaning} |\n" for register, meaning in MEANING.items())
     faults = "".join(f"| {int(fault)} | {fault.name} |\n" for fault in Fault)
     note = NOTE.format(
         top=top,
+        what=_WHAT[name],
+        matrix=_matrix_note(sampler) if sampler and matrix_port else "",
         machine=machine.name,
         vlen=machine.vector.vlen,
         ports=port_table(unit.signature),

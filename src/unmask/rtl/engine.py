@@ -6,72 +6,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from amaranth.utils import ceil_log2
 
 from unmask.errors import UnmaskError
 from unmask.isa.routing import ROUTING
 from unmask.isa.row import Engine
 from unmask.isa.table import BY_NAME, INSTRUCTIONS
 from unmask.machine.config import Machine
-from unmask.machine.memory import Ideal
 from unmask.machine.ports import require_all_ports
-from unmask.numerics import mx
 from unmask.rtl.bus import ADDRESS_BITS as MEMORY_BITS
 from unmask.rtl.bus import ReadBus, WriteBus
 from unmask.rtl.decode import SEMAPHORE_NAME_BITS, Operands
-from unmask.rtl.dma import MAX_BURST_BYTES, Kind, Shape
+from unmask.rtl.dma import Kind
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
 from unmask.rtl.host import ADDRESS_BITS, BUS_BITS, Host
 from unmask.rtl.load import Load
+from unmask.rtl.matrix.port import matrix_ports
+from unmask.rtl.memories import dma_shape, memories_of
 from unmask.rtl.queue import Queue
 from unmask.rtl.semaphores import Semaphores
 from unmask.rtl.sequencer import Sequencer
-from unmask.rtl.sram import Sram
 from unmask.rtl.store import Store
 from unmask.rtl.vector import VectorEngine
 
 _TRANSFORMER = frozenset({"V_SILU", "V_XEXP", "V_RECIP", "V_POW2", "V_CUT", "V_COL_ABSMAX", "V_RED_SUM_GE", "F_RSQRT"})
 _NOT_BUILT = frozenset({"L_MAT", "L_GATHER", "M_MM", *(row.name for row in ROUTING)})
-_ENGINES = (Engine.LOAD, Engine.STORE, Engine.VECTOR)
 _KINDS = {"L_VEC": Kind.VECTOR, "ST_VEC": Kind.VECTOR, "L_INT": Kind.INTEGER, "ST_INT": Kind.INTEGER, "L_MX": Kind.MX, "ST_MX": Kind.MX}
+_KINDS |= {"L_MAT": Kind.MATRIX}
 VECTOR_INSTRUCTIONS = frozenset(row.name for row in INSTRUCTIONS if row.name not in _NOT_BUILT)
 """What can run without a matrix engine."""
+MATRIX_INSTRUCTIONS = frozenset({"L_MAT", "M_MM"})
+"""What the matrix port adds."""
 SAMPLER_INSTRUCTIONS = VECTOR_INSTRUCTIONS - _TRANSFORMER
 """What the sampling engine runs, if nothing else is asked for: not those that only the transformer needs."""
-
-
-def dma_shape(machine: Machine, pc_bits: int) -> Shape:
-    """The sizes of a machine's load and store engines.
-
-    Raises:
-        UnmaskError: the machine's memory has more than one port, or another width than its beats.
-    """
-    memory, vector = machine.hbm, machine.vector
-    if isinstance(memory, Ideal):
-        if memory.bytes_per_cycle != memory.beat_bytes:
-            raise UnmaskError(f"machine {machine.name}: hbm.bytes_per_cycle {memory.bytes_per_cycle}: expected a beat, {memory.beat_bytes}")
-        burst_beats, bursts = min(256, MAX_BURST_BYTES // memory.beat_bytes), 1 << ceil_log2(memory.latency + 2)
-    else:
-        if memory.ports != 1:
-            raise UnmaskError(f"machine {machine.name}: hbm.ports {memory.ports}: expected 1, the one wide port of the hardware")
-        burst_beats, bursts = memory.burst_beats, memory.outstanding_reads
-    formats = tuple(mx.format_named(name) for name in machine.formats.stored)
-    most = 8 * memory.beat_bytes // min([16, *(form.element.bits for form in formats)])
-    return Shape(
-        beat_bytes=memory.beat_bytes,
-        burst_beats=burst_beats,
-        bursts=bursts,
-        granule=vector.granule,
-        # A store packs whole blocks, wherever in a beat they begin.
-        lanes=-(-most // mx.BLOCK) * mx.BLOCK + mx.BLOCK,
-        vector_elements=machine.vector_elements,
-        integer_words=machine.sram.integer_words,
-        formats=formats,
-        tag_bits=pc_bits + 2 * SEMAPHORE_NAME_BITS,
-    )
 
 
 class SamplingEngine(wiring.Component):
@@ -82,6 +51,7 @@ class SamplingEngine(wiring.Component):
         busy: a program runs.
         read, write: the memory, see `unmask.rtl.bus`.
         memory_bytes: size of the memory; an address beyond is a fault.
+        matrix_*: with `matrix_port`, see `unmask.rtl.matrix.port`.
         trace_E_start, trace_E_start_pc, trace_E_retire, trace_E_retire_pc: with `trace`, per engine E, the sequencer too: an instruction
             starts in this cycle; this is the last cycle before an instruction's end.
         trace_vector_dst_*, trace_vector_load_*: with `trace`, writes to the vector SRAM: address (granules), mask, data; so for the float
@@ -90,13 +60,20 @@ class SamplingEngine(wiring.Component):
     """
 
     def __init__(
-        self, machine: Machine, *, instructions: frozenset[str] = SAMPLER_INSTRUCTIONS, trace: bool = False, black_box: bool = False
+        self,
+        machine: Machine,
+        *,
+        instructions: frozenset[str] = SAMPLER_INSTRUCTIONS,
+        matrix_port: bool = False,
+        trace: bool = False,
+        black_box: bool = False,
     ) -> None:
         """Size it.
 
         Args:
             machine: with one memory port.
             instructions: what its engines run; nothing is built for the others. The sequencer runs all of its own.
+            matrix_port: add the port of a matrix unit, and the instructions `MATRIX_INSTRUCTIONS`.
             trace: add the ports that a test bench looks at.
             black_box: leave the SRAMs to macros.
 
@@ -106,14 +83,18 @@ class SamplingEngine(wiring.Component):
         for name in sorted(instructions - VECTOR_INSTRUCTIONS):
             raise UnmaskError(f"instruction {name}: this hardware cannot run it; expected some of {', '.join(sorted(VECTOR_INSTRUCTIONS))}")
         require_all_ports(machine, "the hardware has a port for each")
-        self.machine, self._trace, self._black_box = machine, trace, black_box
+        if matrix_port:
+            instructions |= MATRIX_INSTRUCTIONS
+        self.machine, self._trace, self._matrix_port = machine, trace, matrix_port
+        self.engines = (Engine.LOAD, Engine.STORE, Engine.VECTOR, *([Engine.MATRIX] if matrix_port else []))
         names: dict[Engine, frozenset[str]] = {
-            engine: frozenset(name for name in instructions if BY_NAME[name].engine is engine) for engine in _ENGINES
+            engine: frozenset(name for name in instructions if BY_NAME[name].engine is engine) for engine in self.engines
         }
         sequencer = machine.sequencer
         self.sequencer = Sequencer(names, sequencer.program_words, sequencer.loop_depth, machine.sram.integer_words)
         self.names, self.pc_bits = names, self.sequencer.pc_bits
         self.shape = dma_shape(machine, self.pc_bits)
+        self.load_shape = dma_shape(machine, self.pc_bits, matrix=matrix_port)
         self.vector = VectorEngine(machine, names[Engine.VECTOR], self.pc_bits)
         self.host = Host(self.pc_bits, machine.sram.integer_words)
         ports: dict[str, Any] = {
@@ -126,61 +107,26 @@ class SamplingEngine(wiring.Component):
             "write": Out(WriteBus(self.shape.beat_bytes)),
             "memory_bytes": In(MEMORY_BITS),
         }
+        if matrix_port:
+            ports |= matrix_ports(machine, self.sequencer.layouts[Engine.MATRIX], self.load_shape)
         if trace:
-            for engine in (Engine.SEQUENCER, *_ENGINES):
+            for engine in (Engine.SEQUENCER, *self.engines):
                 for event in ("start", "retire"):
                     ports |= {f"trace_{engine.name.lower()}_{event}{end}": Out(bits) for end, bits in (("", 1), ("_pc", self.pc_bits))}
-        self.memories = self._memories()
+        self.memories = memories_of(machine, self.shape, matrix_port=matrix_port, black_box=black_box)
         if trace:
             for name, port in self._traced().items():
-                for member in ("address", "mask", "data"):
-                    ports[f"trace_{name}_{member}"] = Out(Value.cast(getattr(port, member)).shape())
+                for member, value in port.items():
+                    ports[f"trace_{name}_{member}"] = Out(Value.cast(value).shape())
             for name in ("register", "word"):
                 for member in ("write", "number", "value"):
                     ports[f"trace_{name}_{member}"] = Out(getattr(self.sequencer, f"{name}_{member}").shape())
         super().__init__(ports)
 
-    def _memories(self) -> dict[str, Sram]:
-        vector, shape, sram = self.machine.vector, self.shape, self.machine.sram
-        width = max(vector.vlen, vector.granule << ceil_log2(-(-shape.lanes // vector.granule)))
-        words = max(vector.integer_lanes, shape.words)
-        return {
-            "vector": Sram(
-                self.machine.vector_elements,
-                16,
-                granule=vector.granule,
-                width=width,
-                reads={"a": vector.vlen, "b": vector.vlen, "store": shape.lanes},
-                writes={"dst": vector.vlen, "load": shape.lanes},
-                depth_banks=sram.vector_banks,
-                black_box=self._black_box,
-            ),
-            "float": Sram(
-                sram.float_words,
-                32,
-                reads={"first": 1, "second": 1},
-                writes={"first_result": 1, "second_result": 1},
-                depth_banks=sram.float_banks,
-                black_box=self._black_box,
-            ),
-            "integer": Sram(
-                sram.integer_words,
-                32,
-                width=1 << ceil_log2(words),
-                reads={
-                    **dict.fromkeys(("first", "second", "third"), vector.integer_lanes),
-                    "store": shape.words,
-                    "sequencer": 1,
-                },
-                writes={"result": vector.integer_lanes, "load": shape.words},
-                depth_banks=sram.integer_banks,
-                black_box=self._black_box,
-            ),
-        }
-
-    def _traced(self) -> Mapping[str, Any]:
+    def _traced(self) -> dict[str, dict[str, Value]]:
+        """Writes to the memories, by the name of their trace."""
         memories = self.memories
-        return {
+        ports = {
             "vector_dst": memories["vector"].dst,
             "vector_load": memories["vector"].load,
             "float_0": memories["float"].first_result,
@@ -188,21 +134,24 @@ class SamplingEngine(wiring.Component):
             "integer_vector": memories["integer"].result,
             "integer_load": memories["integer"].load,
         }
+        if self._matrix_port:
+            ports["vector_matrix"] = memories["vector"].matrix_dst
+        return {name: {member: Value.cast(getattr(port, member)) for member in ("address", "mask", "data")} for name, port in ports.items()}
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         depth = self.machine.sequencer.queue_depth
         m.submodules.host, m.submodules.sequencer, m.submodules.vector = self.host, self.sequencer, self.vector
-        engines = ("sequencer", *(engine.name.lower() for engine in _ENGINES))
+        engines = ("sequencer", *(engine.name.lower() for engine in self.engines))
         m.submodules.semaphores = semaphores = Semaphores(engines, 2 * depth)
-        m.submodules.load, m.submodules.store = load, store = Load(self.shape), Store(self.shape)
+        m.submodules.load, m.submodules.store = load, store = Load(self.load_shape), Store(self.shape)
         for name, memory in self.memories.items():
             m.submodules[f"{name}_sram"] = memory
         host, sequencer, vector = self.host, self.sequencer, self.vector
 
         stopping, empty = Signal(), Signal()
         queues = {}
-        for engine in _ENGINES:
+        for engine in self.engines:
             name = engine.name.lower()
             queue = m.submodules[f"{name}_queue"] = queues[engine] = Queue(sequencer.layouts[engine], depth)
             m.d.comb += [
@@ -228,6 +177,16 @@ class SamplingEngine(wiring.Component):
         ]
         for engine, unit in ((Engine.LOAD, load), (Engine.STORE, store)):
             self._dma(m, engine, unit, queues[engine], semaphores, stopping)
+        failures = [
+            (store.fault, store.code, store.tag[: self.pc_bits]),
+            (load.fault, load.code, load.tag[: self.pc_bits]),
+            (vector.fault != Fault.NONE, vector.fault, vector.retired.pc),
+        ]
+        resting = [vector.ready]
+        if self._matrix_port:
+            self._matrix(m, queues[Engine.MATRIX], semaphores, stopping)
+            failures.append((self.matrix_fault != Fault.NONE, self.matrix_fault, self._matrix_pc))
+            resting.append(self.matrix_instruction.ready)
 
         word = sequencer.word
         m.d.comb += [
@@ -257,11 +216,7 @@ class SamplingEngine(wiring.Component):
         # The first fault stops everything; an engine's comes before the sequencer's, whose instruction is a later one.
         code, fault_pc = Signal(FAULT_BITS), Signal(self.pc_bits)
         m.d.comb += [code.eq(sequencer.fault), fault_pc.eq(sequencer.fault_pc)]
-        for failed, cause, pc in (
-            (store.fault, store.code, store.tag[: self.pc_bits]),
-            (load.fault, load.code, load.tag[: self.pc_bits]),
-            (vector.fault != Fault.NONE, vector.fault, vector.retired.pc),
-        ):
+        for failed, cause, pc in failures:
             with m.If(failed):
                 m.d.comb += [code.eq(cause), fault_pc.eq(pc)]
         m.d.comb += [
@@ -272,7 +227,7 @@ class SamplingEngine(wiring.Component):
             host.idle.eq(
                 ~sequencer.running
                 & empty
-                & vector.ready
+                & Cat(resting).all()
                 & Mux(stopping, load.quiet & store.quiet, load.idle & store.idle & (code == Fault.NONE))
             ),
             self.busy.eq(host.busy),
@@ -296,6 +251,29 @@ class SamplingEngine(wiring.Component):
         if self._trace:
             self._trace_ports(m, queues, load, store)
         return m
+
+    def _matrix(self, m: Module, queue: Queue, semaphores: Semaphores, stopping: Signal) -> None:
+        """Between the matrix unit, its queue and the semaphores. The unit has one instruction at a time, and none of the SYNCs."""
+        instruction, word = self.matrix_instruction, queue.head.word
+        tag = data.StructLayout({"pc": self.pc_bits, "signal0": SEMAPHORE_NAME_BITS, "signal1": SEMAPHORE_NAME_BITS})
+        offered, held = Signal(tag), Signal(tag)
+        sync, starts = word.opcode == BY_NAME["SYNC"].opcode, queue.valid & semaphores.matrix_ready & ~stopping
+        own = Signal()
+        m.d.comb += [
+            offered.pc.eq(queue.head.pc),
+            *(offered[name].eq(word[name]) for name in ("signal0", "signal1")),
+            instruction.valid.eq(starts & ~sync),
+            instruction.payload.eq(queue.head),
+            queue.pop.eq(starts & instruction.ready),
+            own.eq(queue.pop & sync),
+            self.matrix_stop.eq(stopping | self.host.start),
+            semaphores.matrix_give.eq(own | self.matrix_retire),
+            *(getattr(semaphores, f"matrix_{name}").eq(Mux(own, offered[name], held[name])) for name in ("signal0", "signal1")),
+        ]
+        with m.If(queue.pop):
+            m.d.sync += held.eq(offered)
+        self._matrix_pc = held.pc
+        self._matrix_events = queue.pop, queue.head.pc, own | self.matrix_retire, Mux(own, offered.pc, held.pc)
 
     def _dma(self, m: Module, engine: Engine, unit: Any, queue: Queue, semaphores: Semaphores, stopping: Signal) -> None:
         """Between a DMA engine, its queue and the semaphores."""
@@ -355,6 +333,10 @@ class SamplingEngine(wiring.Component):
             (load.integer, "integer", "load"),
         ):
             connect(m, user, getattr(memories[memory], name))
+        if self._matrix_port:
+            for name in ("matrix_a", "matrix_dst"):
+                connect(m, flipped(getattr(self, name)), getattr(memories["vector"], name))
+            connect(m, flipped(self.matrix_load), load.matrix)
         result, sequencer = memories["integer"].result, memories["integer"].sequencer
         m.d.comb += [
             result.address.eq(Mux(host.integer_write, host.integer_address, vector.integer_result.address)),
@@ -375,12 +357,14 @@ class SamplingEngine(wiring.Component):
         for engine, unit in ((Engine.LOAD, load), (Engine.STORE, store)):
             queue = queues[engine]
             events[engine.name.lower()] = (queue.pop, queue.head.pc, unit.retire, unit.retired[: self.pc_bits])
+        if self._matrix_port:
+            events["matrix"] = self._matrix_events
         for name, values in events.items():
             for end, value in zip(("start", "start_pc", "retire", "retire_pc"), values, strict=True):
                 m.d.comb += getattr(self, f"trace_{name}_{end}").eq(value)
         for name, port in self._traced().items():
-            for member in ("address", "mask", "data"):
-                m.d.comb += getattr(self, f"trace_{name}_{member}").eq(Value.cast(getattr(port, member)))
+            for member, value in port.items():
+                m.d.comb += getattr(self, f"trace_{name}_{member}").eq(value)
         for name in ("register", "word"):
             for member in ("write", "number", "value"):
                 m.d.comb += getattr(self, f"trace_{name}_{member}").eq(getattr(sequencer, f"{name}_{member}"))

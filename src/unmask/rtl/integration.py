@@ -2,7 +2,7 @@
 
 NOTE = """# {top}: integration
 
-The sampling engine of machine `{machine}`, VLEN {vlen}. Module `{top}` in `{top}.v`; `machine.json` is the configuration it was built from.
+The {what} of machine `{machine}`, VLEN {vlen}. Module `{top}` in `{top}.v`; `machine.json` is the configuration it was built from.
 
 ## Clock and reset
 
@@ -34,7 +34,7 @@ beyond it is a fault of the instruction, and no request is made. Any latency and
 the instruction |
 | {integers} | integer SRAM | a word each, read and write: parameters of a program, and its results |
 
-## Starting a program
+{matrix}## Starting a program
 
 1. Write the instructions (`unmask compile`, `unmask asm`) to the instruction memory; once.
 2. Write parameters, if the program has any, to the integer SRAM.
@@ -53,4 +53,27 @@ may have written part of its result. Codes:
 | code | name |
 |---|---|
 {faults}
+"""
+
+MATRIX = """## Matrix port
+
+A matrix unit on the same clock and reset is driven by `matrix_*`. Programs that project to the vocabulary and sample what comes out,
+without logits in memory, enter this way.
+
+- `matrix_instruction__valid`, `__ready`, `__payload`: an M_MM that has taken its semaphores; it starts in the cycle in which both are high.
+  `ready` says that the unit has retired whatever it took. The payload is, from bit 0: {payload}. Operands lie in the
+  word as docs/isa.md has them; the three register values are `dst` and `a`, element addresses in the vector SRAM, and `b`, the right
+  operand's first block.
+- `matrix_retire`: high in the last cycle before the instruction's end. Its results are in the vector SRAM from the next cycle on, and its
+  signals are given.
+- `matrix_fault`: a code of the table below, of the instruction under way, until `matrix_stop`; 0 if nothing is wrong.
+- `matrix_stop`: forget what is under way and be ready from the next cycle on; high at a start, too.
+- `matrix_a__enable`, `__address`, `__data`: reads {mlen} BF16 elements of the vector SRAM from a multiple of {granule}, counted in
+  `address`; the data come in the next cycle, the first element in the low bits.
+- `matrix_dst__address`, `__mask`, `__data`: writes {width} of them likewise, those whose bit of the mask is set, at the end of the cycle.
+- `matrix_load__*`: what L_MAT brings: from block `address` on, {lanes} MX blocks of 32 elements of {bits} bits in `data`, a bit of `mask`
+  each, and their scales in `scales`, a bit of `scale_mask` each.
+
+A unit that takes as long as `unmask.machine.costs.matrix_cycles` says keeps the cycle reading exact; any other time changes no value.
+
 """

@@ -1,4 +1,4 @@
-"""The load engine: tiles from memory to the vector SRAM, MX decoded to BF16 on the way, and words to the integer SRAM."""
+"""The load engine: tiles from memory to the vector SRAM, decoded if they are MX, MX to the matrix SRAM, words to the integer SRAM."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from amaranth.utils import ceil_log2
 from unmask.rtl.bus import ADDRESS_BITS, ReadBus
 from unmask.rtl.dma import Kind, Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
+from unmask.rtl.matrix.sram import MatrixWrite
 from unmask.rtl.queue import Queue
 from unmask.rtl.retire import Retirement
 from unmask.rtl.sram import SramWrite
@@ -35,7 +36,7 @@ class Load(wiring.Component):
     Ports:
         request: see `unmask.rtl.dma.request_layout`; taken is started.
         bus: the memory.
-        vector, integer: write ports of the SRAMs.
+        vector, integer: write ports of the SRAMs; matrix: if the shape has one.
         memory_bytes: size of the memory.
         retire, retired: strobe in the last cycle before an instruction's end, and its tag.
         fault, code, tag: an instruction cannot go on; stays until `clear`.
@@ -52,6 +53,7 @@ class Load(wiring.Component):
                 "bus": Out(ReadBus(shape.beat_bytes)),
                 "vector": Out(SramWrite(ceil_log2(shape.vector_elements // shape.granule), 16, shape.lanes)),
                 "integer": Out(SramWrite(ceil_log2(shape.integer_words), 32, shape.words)),
+                **({"matrix": Out(MatrixWrite.of(shape))} if shape.matrix_blocks else {}),
                 "memory_bytes": In(ADDRESS_BITS),
                 "retire": Out(1),
                 "retired": Out(shape.tag_bits),
@@ -121,6 +123,14 @@ class Load(wiring.Component):
                 beats.tag.eq(burst.tag),
             ]
 
+        if shape.matrix_blocks:
+            m.d.comb += [
+                self.matrix.address.eq(beats.matrix.address),
+                self.matrix.data.eq(beats.matrix.data),
+                self.matrix.mask.eq(Mux(stopped, 0, beats.matrix.mask)),
+                self.matrix.scales.eq(beats.matrix.scales),
+                self.matrix.scale_mask.eq(Mux(stopped, 0, beats.matrix.scale_mask)),
+            ]
         m.d.comb += [
             self.vector.address.eq(beats.vector.address),
             self.vector.data.eq(beats.vector.data),

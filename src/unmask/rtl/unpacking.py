@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from unmask.isa.table import INT32_BYTES
 from unmask.numerics import mx
+from unmask.rtl.bits import wire
 from unmask.rtl.dma import CHUNK, Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
+from unmask.rtl.matrix.filling import Filling
+from unmask.rtl.matrix.sram import MatrixWrite
 from unmask.rtl.mx import SMALL, decode, scaled
 from unmask.rtl.position import Position
 from unmask.rtl.sram import SramWrite, rotate
@@ -25,13 +28,15 @@ _MOST_CARRIED = 3
 class Unpacking(wiring.Component):
     """From beats to words of the SRAMs, four cycles later.
 
+    Blocks for the matrix SRAM stay packed; what is said of them and of `matrix` is only there if the shape has one.
+
     The elements of a beat are brought to a window that starts at a granule of the SRAM; the bytes of an element that the beat before ended
     with come first. Scales are kept until the elements of their chunk have come.
 
     Ports:
         valid, data, low, high, first, last, error, kind, sram, sram_end, tag: a beat, as `Shape.burst` has them of bursts; `error` is what
             the memory said of it.
-        vector, integer, done: what is written now, and whether it ends an instruction.
+        vector, integer, matrix, done: what is written now, and whether it ends an instruction.
         busy: a beat is under way.
         fault, code, fault_tag: one cycle before the faulty beat would be written.
     """
@@ -53,6 +58,7 @@ class Unpacking(wiring.Component):
                 "tag": In(shape.tag_bits),
                 "vector": Out(SramWrite(ceil_log2(shape.vector_elements // shape.granule), 16, shape.lanes)),
                 "integer": Out(SramWrite(ceil_log2(shape.integer_words), 32, shape.words)),
+                **({"matrix": Out(MatrixWrite.of(shape))} if shape.matrix_blocks else {}),
                 "done": Out(1),
                 "busy": Out(1),
                 "fault": Out(1),
@@ -62,10 +68,15 @@ class Unpacking(wiring.Component):
         )
         granule = shape.granule
         # Of each kind of data: bytes that the window moves by, lanes that a window fills.
-        self._steps = [INT32_BYTES if bits == 32 else granule * bits // 8 for bits in shape.kinds[:-1]] + [1]
-        self._filled = [
-            shape.words if bits == 32 else min(shape.lanes, 8 * shape.beat_bytes // bits + granule) for bits in shape.kinds[:-1]
-        ]
+        self._steps, self._filled = [], []
+        for kind, bits in enumerate(shape.kinds[:-1]):
+            if kind in shape.matrix_kinds:
+                self._steps.append(mx.BLOCK * bits // 8)
+                self._filled.append(mx.BLOCK * shape.matrix_lanes)
+            else:
+                self._steps.append(INT32_BYTES if bits == 32 else granule * bits // 8)
+                self._filled.append(shape.words if bits == 32 else min(shape.lanes, 8 * shape.beat_bytes // bits + granule))
+        self._steps.append(1)
 
     def elaborate(self, platform: Any) -> Module:
         """Position; rotation; elements; rounding."""
@@ -161,7 +172,7 @@ class Unpacking(wiring.Component):
         now = Signal(position.shape(), name="now")
         overflow = Signal()
         with m.Switch(position.kind):
-            for kind, bits in enumerate(shape.kinds[:-1]):
+            for kind, bits in enumerate(shape.kinds[: 2 + len(formats)]):
                 with m.Case(kind):
                     filled = self._filled[kind]
                     for lane in range(filled):
@@ -185,8 +196,7 @@ class Unpacking(wiring.Component):
             with m.Default():
                 m.d.sync += [mask.eq(0), word_mask.eq(0)]
         m.d.sync += [now.eq(position), is_mx.eq(position.kind > 1)]
-
-        factors = self._scales(m, turned)
+        scales, factors = self._scales(m, turned)
         wide = self.vector.signature.lanes
         for lane in range(wide):
             value = scaled(m, data.View(SMALL, raw[lane]), factors[lane // granule], f"scaled_{lane}") if formats else raw[lane]
@@ -201,6 +211,18 @@ class Unpacking(wiring.Component):
             self.integer.data.eq(raw.as_value()),
             self.done.eq(writes & now.last),
         ]
+        if shape.matrix_blocks:
+            filling = Filling(m, shape, position, window)
+            m.d.sync += [
+                self.matrix.address.eq(now.sram + now.unit),
+                self.matrix.mask.eq(Mux(writes, filling.mask, 0)),
+                self.matrix.data.eq(filling.codes),
+            ]
+            for lane, scale in enumerate(scales):
+                m.d.sync += [
+                    self.matrix.scales[lane].eq(scale),
+                    self.matrix.scale_mask[lane].eq(writes & filling.mask.word_select(lane, mx.BLOCK).any()),
+                ]
         too_wide = Signal()
         m.d.sync += too_wide.eq(overflow)
         m.d.comb += [
@@ -210,8 +232,8 @@ class Unpacking(wiring.Component):
             self.busy.eq(position.valid | turned.position.valid | now.valid | self.done),
         ]
 
-    def _scales(self, m: Module, turned: data.View) -> list[Value]:
-        """One scale per granule of the window, a cycle after `turned`."""
+    def _scales(self, m: Module, turned: data.View) -> tuple[list[Value], list[Value]]:
+        """One scale per block and one per granule of the window, a cycle after `turned`."""
         shape, granule, position = self._shape, self._shape.granule, turned.position
         kept = Signal(data.ArrayLayout(8, CHUNK))
         for index in range(CHUNK):
@@ -222,7 +244,8 @@ class Unpacking(wiring.Component):
         phase_bits, granules = ceil_log2(per_block), -(-shape.lanes // granule)
         count = (granules + per_block - 2) // per_block + 1
         columns = min(CHUNK, 1 << ceil_log2(count))
-        first, phase = position.unit >> phase_bits, position.unit[:phase_bits]
+        by_block = Cat(position.kind == kind for kind in shape.matrix_kinds).any() if shape.matrix_blocks else Const(0, 1)
+        first, phase = wire(m, Mux(by_block, position.unit, position.unit >> phase_bits)), position.unit[:phase_bits]
         column = first[: ceil_log2(columns)]
         picked = []
         for index in range(columns):
@@ -237,4 +260,9 @@ class Unpacking(wiring.Component):
             low, high = straight.word_select(base, 8), straight.word_select(min(base + 1, columns - 1), 8)
             m.d.sync += factor.eq(Mux(phase + rest >= per_block, high, low) if per_block > 1 else low)
             factors.append(factor)
-        return factors
+        blocks = []
+        for index in range(shape.matrix_lanes if shape.matrix_blocks else 0):
+            scale = Signal(8, name=f"scale_{index}")
+            m.d.sync += scale.eq(straight.word_select(min(index, columns - 1), 8))
+            blocks.append(scale)
+        return blocks, factors

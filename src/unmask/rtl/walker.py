@@ -57,7 +57,8 @@ class Walker(wiring.Component):
         """One request in registers; each cycle walks one beat of it."""
         m, shape = Module(), self._shape
         request, burst_bytes = self.request.payload, shape.beat_bytes * shape.burst_beats
-        is_mx = request.kind == Kind.MX
+        is_matrix = (request.kind == Kind.MATRIX) if shape.matrix_blocks else Const(0, 1)
+        is_mx = (request.kind == Kind.MX) | is_matrix
         is_integer = request.kind == Kind.INTEGER
 
         # What a request amounts to: the tile as one row, if it is contiguous on both sides; units are blocks, or elements.
@@ -65,17 +66,17 @@ class Walker(wiring.Component):
         m.d.comb += [
             blocks.eq((request.cols + mx.BLOCK - 1) >> ceil_log2(mx.BLOCK)),
             merged.eq(
-                (request.sram_stride * STRIDE_UNIT == request.cols)
+                (is_matrix | (request.sram_stride * STRIDE_UNIT == request.cols))
                 & (request.memory_stride == Mux(is_mx, blocks, request.cols * BF16_BYTES))
                 & ~is_integer
             ),
             units.eq(Mux(is_mx, blocks, request.cols) * Mux(merged, request.rows, 1)),
-            length.eq(Mux(merged, Mux(is_mx, units << ceil_log2(mx.BLOCK), units), request.cols)),
+            length.eq(Mux(is_matrix, units, Mux(merged, Mux(is_mx, units << ceil_log2(mx.BLOCK), units), request.cols))),
             stride.eq(Mux(is_mx, request.memory_stride * self._block_bytes(request.format), request.memory_stride)),
         ]
 
         # The instruction.
-        active, is_blocks, kind = Signal(), Signal(), Signal(range(len(shape.kinds)))
+        active, is_blocks, by_block, kind = Signal(), Signal(), Signal(), Signal(range(len(shape.kinds)))
         per_block, cause, tag = Signal(6), Signal(FAULT_BITS), Signal(shape.tag_bits)
         row_units, row_stride, scale_stride, sram_stride = Signal(34), Signal(30), Signal(24), Signal(17)
         # Its row, its chunk, its range.
@@ -106,7 +107,8 @@ class Walker(wiring.Component):
         ]
 
         memory_end = Signal(ADDRESS_BITS + 1)
-        beyond = sram_end > Mux(kind == Kind.INTEGER, shape.integer_words, shape.vector_elements)
+        capacity = Mux(by_block, shape.matrix_blocks, Mux(kind == Kind.INTEGER, shape.integer_words, shape.vector_elements))
+        beyond = sram_end > capacity
         starts, last_beat, go = Signal(), Signal(), Signal()
         m.d.comb += [
             memory_end.eq(address + left),
@@ -167,7 +169,7 @@ class Walker(wiring.Component):
             with m.Elif(last_beat & ~last_chunk):
                 chunk_bytes = per_block << ceil_log2(CHUNK)
                 enter(elements + chunk_bytes, scales + CHUNK, units_left - CHUNK, per_block, is_blocks, second=False)
-                m.d.sync += sram.eq(sram + CHUNK * mx.BLOCK)
+                m.d.sync += sram.eq(sram + Mux(by_block, CHUNK, CHUNK * mx.BLOCK))
             with m.Elif(last_beat & ~last_row):
                 enter(next_elements, next_scales, row_units, per_block, is_blocks, second=False)
                 m.d.sync += [
@@ -187,13 +189,14 @@ class Walker(wiring.Component):
             m.d.sync += [
                 active.eq(1),
                 is_blocks.eq(is_mx),
-                kind.eq(Mux(is_mx, request.format + 2, Mux(is_integer, 1, 0))),
+                by_block.eq(is_matrix),
+                kind.eq(Mux(is_mx, request.format + Mux(is_matrix, shape.matrix_kinds.start, 2), Mux(is_integer, 1, 0))),
                 per_block.eq(unit),
                 tag.eq(request.tag),
                 row_units.eq(units),
                 row_stride.eq(stride),
                 scale_stride.eq(request.memory_stride),
-                sram_stride.eq(request.sram_stride * STRIDE_UNIT),
+                sram_stride.eq(Mux(is_matrix, blocks, request.sram_stride * STRIDE_UNIT)),
                 rows_left.eq(Mux(merged | is_integer, 1, request.rows)),
                 next_elements.eq(request.memory + stride),
                 next_scales.eq(request.scales + request.memory_stride),
@@ -205,9 +208,9 @@ class Walker(wiring.Component):
             ]
             with m.If((request.cols == 0) | (~is_integer & (request.rows == 0))):
                 m.d.sync += cause.eq(Fault.SIZE)
-            with m.Elif(is_mx & (request.format >= len(shape.formats))):
+            with m.Elif(is_mx & (request.format >= Mux(is_matrix, len(shape.matrix_kinds), len(shape.formats)))):
                 m.d.sync += cause.eq(Fault.FORMAT)
-            with m.Elif(~is_integer & (request.sram[: ceil_log2(shape.granule)] != 0)):
+            with m.Elif(~is_integer & ~is_matrix & (request.sram[: ceil_log2(shape.granule)] != 0)):
                 m.d.sync += cause.eq(Fault.ALIGNMENT)
         with m.If(self.clear):
             m.d.sync += active.eq(0)

@@ -68,7 +68,7 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
             netlist.
     """
     from unmask.rtl.engine import SamplingEngine
-    from unmask.rtl.lockstep.build import build, ports_header, sampler_taps
+    from unmask.rtl.lockstep.build import build, ports_header, taps_of
     from unmask.rtl.lockstep.compare import compare
     from unmask.rtl.lockstep.reference import expect
     from unmask.rtl.lockstep.runner import Job, delays_of, execute, image, outcomes
@@ -89,7 +89,7 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
         raise UnmaskError(f"ports {', '.join(sorted(unknown))} of the netlist are none of the RTL")
     dump = folder / "ports.txt"
     text = (folder / "dut.v").read_text() + _wrapper(ports, [port.name for port in inputs], [port.name for port in outputs], dump)
-    program = build(text, ports_header(engine.shape.beat_bytes, sampler_taps(machine, engine)))
+    program = build(text, ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine)))
     dump.unlink(missing_ok=True)
     expected = [expect(case.program, machine, case.parameters) for case in cases]
     patience = [_PATIENCE * each.cycles + 10_000 for each in expected]

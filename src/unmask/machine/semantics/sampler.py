@@ -45,7 +45,7 @@ def _v_sample(
     x = s.tile(a, rows, cols, a_stride)
     positions = position + np.arange(rows) % period
     _restart(s, part, running)
-    _keep_best(s, part, x, comparable(noisy(x, seed, step, positions, token, temperature) if temperature else x), token, running)
+    _keep_best(s, part, x, comparable(noisy(x, seed, step, positions, token, temperature) if temperature % 2**16 else x), token, running)
     window.add_rows(s.windows[part], x)
     s.invalid[part] |= (np.isnan(x) | (x == np.inf)).any(axis=1)
 

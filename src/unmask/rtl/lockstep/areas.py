@@ -114,6 +114,35 @@ class Words:
         return [(self._base + int(low), self._base + int(high)) for low, high in zip(edges[::2], edges[1::2], strict=True)]
 
 
+class Blocks:
+    """The matrix SRAM: which blocks hold values, and of what format."""
+
+    def __init__(self, rng: Random, size: int) -> None:
+        self._rng = rng
+        part = min(size, 600)
+        self._base = rng.choice((0, size - part, rng.randint(0, size - part)))
+        self._formats = np.full(part, -1)
+
+    def find(self, count: int, form: int) -> int | None:
+        """The first of `count` blocks that hold values of a format."""
+        total = np.concatenate(([0], np.cumsum(self._formats == form)))
+        starts = np.flatnonzero(total[count:] - total[:-count] == count).tolist() if count < len(total) else []
+        return self._base + int(self._rng.choice(starts)) if starts else None
+
+    def place(self, count: int, form: int, looped: bool) -> int | None:
+        """The first of `count` blocks; in a loop, of none that an earlier instruction of its body may read in another format."""
+        spare = len(self._formats) - count
+        for _ in range(20 if spare >= 0 else 0):
+            start = self._rng.choice((0, spare, self._rng.randint(0, spare)))
+            if not looped or np.isin(self._formats[start : start + count], (-1, form)).all():
+                return self._base + start
+        return None
+
+    def hold(self, start: int, count: int, form: int) -> None:
+        """Note that these blocks are written."""
+        self._formats[start - self._base : start - self._base + count] = form
+
+
 class Area(NamedTuple):
     """A matrix in HBM. `kind`: "bf16", "int", "bool" or "mx0", "mx1", ... by format; `cols` in elements, 4-byte words or MX blocks."""
 

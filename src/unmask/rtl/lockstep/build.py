@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from unmask.errors import UnmaskError
 from unmask.isa.table import Engine
 from unmask.machine.config import Machine
+from unmask.numerics import mx
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Space
 
 _SOURCES = ("main.cpp", "memory.h")
 _PACKAGES = ("rtl", "isa", "numerics", "machine")
-_TRACED = (Engine.SEQUENCER, Engine.LOAD, Engine.STORE, Engine.VECTOR)
 
 
 class Tap(NamedTuple):
@@ -76,15 +76,15 @@ def _port(name: str) -> str:
     return name.replace("__", "___05F")
 
 
-def sampler_taps(machine: Machine, engine: Any) -> list[Tap]:
-    """The write ports of `unmask.rtl.engine.SamplingEngine`, built with `trace`."""
+def taps_of(machine: Machine, engine: Any) -> list[Tap]:
+    """The write ports of `unmask.rtl.engine.SamplingEngine` or `unmask.rtl.npu.Npu`, built with `trace`."""
     granule = machine.vector.granule
 
     def tap(owner: Engine, space: Space, name: str, unit: int, width: int) -> Tap:
         lanes = len(getattr(engine, f"trace_{name}_mask"))
         return Tap(owner, space, unit, lanes, width, 0, *(f"trace_{name}_{member}" for member in ("address", "mask", "data")))
 
-    return [
+    taps = [
         tap(Engine.VECTOR, Space.VECTOR, "vector_dst", granule, 16),
         tap(Engine.LOAD, Space.VECTOR, "vector_load", granule, 16),
         tap(Engine.VECTOR, Space.FLOAT, "float_0", 1, 32),
@@ -96,9 +96,16 @@ def sampler_taps(machine: Machine, engine: Any) -> list[Tap]:
             for name, late in (("register", 0), ("word", 1))
         ),
     ]
+    if Engine.MATRIX in engine.engines:
+        taps += [
+            tap(Engine.MATRIX, Space.VECTOR, "vector_matrix", granule, 16),
+            tap(Engine.LOAD, Space.MATRIX, "matrix_codes", mx.BLOCK, engine.matrix_sram.bits),
+            tap(Engine.LOAD, Space.SCALES, "matrix_scales", 1, 8),
+        ]
+    return taps
 
 
-def ports_header(beat_bytes: int, taps: Iterable[Tap]) -> str:
+def ports_header(beat_bytes: int, engines: Iterable[Engine], taps: Iterable[Tap]) -> str:
     """`ports.h`: what the harness knows of the engine."""
     from unmask.rtl.host import PROGRAM, Register
 
@@ -113,9 +120,10 @@ def ports_header(beat_bytes: int, taps: Iterable[Tap]) -> str:
     lines += [f"#define BEAT {beat_bytes}", f"#define PROGRAM_BASE {PROGRAM}u"]
     lines += [f"#define REGISTER_{register.name} {int(register)}u" for register in Register]
     lines += [f"#define SPACE_HBM {int(Space.HBM)}", f"#define ENGINE_STORE {int(Engine.STORE)}"]
+    traced = (Engine.SEQUENCER, *engines)
     for event in ("START", "RETIRE"):
         uses = []
-        for engine in _TRACED:
+        for engine in traced:
             name = f"trace_{engine.name.lower()}_{event.lower()}"
             uses.append(f"{event}_TAP({int(engine)}, {_port(name)}, {_port(name)}_pc)")
         lines.append(f"#define {event}_TAPS " + " ".join(uses))
@@ -126,20 +134,6 @@ def ports_header(beat_bytes: int, taps: Iterable[Tap]) -> str:
     ]
     lines.append("#define WRITE_TAPS " + " ".join(uses))
     return "\n".join(lines) + "\n"
-
-
-def verilog_of(unit: Any) -> str:
-    """An Amaranth component as Verilog, its top module named `top`."""
-    from amaranth.back import rtlil
-    from pyosys import libyosys as ys
-
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "top.il", Path(folder) / "top.v"
-        source.write_text(rtlil.convert(unit, name="top"))
-        design = ys.Design()
-        for command in (f"read_rtlil {source}", "proc", "opt_clean", "memory_collect", f"write_verilog -noattr {target}"):
-            ys.run_pass(f"tee -q {command}", design)
-        return target.read_text()
 
 
 def build(verilog: str, header: str) -> Path:
@@ -223,8 +217,19 @@ def harness(machine: Machine, unit: str = "sampler") -> Path:
 def _sampler(machine: Machine, unit: str) -> Path:
     from unmask.rtl.engine import SamplingEngine
 
-    engine = SamplingEngine(machine, instructions=instructions_of(unit), trace=True)
-    return build(verilog_of(engine), ports_header(engine.shape.beat_bytes, sampler_taps(machine, engine)))
+    return _harness(machine, SamplingEngine(machine, instructions=instructions_of(unit), trace=True))
 
 
-_UNITS: dict[str, Callable[[Machine, str], Path]] = {"sampler": _sampler, "vector": _sampler}
+def _npu(machine: Machine, unit: str) -> Path:
+    from unmask.rtl.npu import Npu
+
+    return _harness(machine, Npu(machine, trace=True))
+
+
+def _harness(machine: Machine, engine: Any) -> Path:
+    from unmask.rtl.verilog import verilog_of
+
+    return build(verilog_of(engine, "top"), ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine)))
+
+
+_UNITS: dict[str, Callable[[Machine, str], Path]] = {"sampler": _sampler, "vector": _sampler, "npu": _npu}

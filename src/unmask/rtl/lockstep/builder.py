@@ -6,6 +6,7 @@ facts in `_MARKED` and `_MARKS`, and in `unmask.rtl.lockstep.accumulators`.
 
 from __future__ import annotations
 
+from functools import cached_property
 from random import Random
 
 import numpy as np
@@ -13,10 +14,10 @@ import numpy as np
 from unmask.isa.encoding import Operand
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT
 from unmask.machine.access import Access
-from unmask.machine.config import Machine
+from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import mx
 from unmask.rtl.lockstep.accumulators import Accumulators, Unavailable
-from unmask.rtl.lockstep.areas import Area, Memory, Span, Tile, Tiles, Words, overlaps
+from unmask.rtl.lockstep.areas import Area, Blocks, Memory, Span, Tile, Tiles, Words, overlaps
 from unmask.rtl.lockstep.nodes import Address, Item, Node, Probe, probe, touched
 from unmask.rtl.lockstep.sizes import Sizes
 
@@ -50,6 +51,12 @@ class Builder(Sizes):
         self.moved: list[tuple[Tile, tuple[int, ...]]] = []
         self.written: list[Tile] = []
 
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The matrix SRAM."""
+        codes = max(mx.format_named(name).element.bits for name in self.machine.formats.stored[:MATRIX_FORMATS])
+        return Blocks(self.rng, self.machine.matrix_blocks(codes))
+
     def instruction(self, name: str, **given: Operand) -> Node:
         """Append an instruction with random operands, but for the constants given.
 
@@ -68,7 +75,7 @@ class Builder(Sizes):
         claimed = self.accumulators.claim(name, constants, addresses, bool(self.loops))
         found = probe(name, constants, self.machine)
         moves = self._moves(constants)
-        taken: dict[str, list[Span]] = {"vector": [], "float": [], "integer": []}
+        taken: dict[str, list[Span]] = {"vector": [], "float": [], "integer": [], "matrix": []}
         for operand, accesses in found.roles.items():
             if operand in addresses and accesses[0].space in taken:
                 taken[accesses[0].space].append(self._span(operand, accesses[0], constants, addresses))
@@ -139,6 +146,12 @@ class Builder(Sizes):
             constants[f"{operand}_stride"] = tile.stride
             addresses[operand] = Address(tile.start, steps)
             taken["vector"].append(self._reach(tile, steps))
+        elif access.space == "matrix":
+            more, _ = self._extent(moves)
+            start = self.blocks.find((access.rows + more) * access.cols, int(constants["format"]))
+            if start is None:
+                raise Unavailable
+            addresses[operand] = Address(start, tuple(rows * access.cols for rows, _ in moves))
         else:
             more, _ = self._extent(moves)
             marked = _MARKED.get(operand, False) or _MARKED_OF.get((name, operand), False)
@@ -224,7 +237,8 @@ class Builder(Sizes):
     ) -> None:
         """A place for an operand that is only written: an operand's own, or one that no operand touches."""
         access = found.roles[operand][0]
-        if self.rng.random() < 0.3 and self._in_place(operand, access, found, constants, addresses):
+        # The matrix engine reads its operand again while it writes.
+        if name != "M_MM" and self.rng.random() < 0.3 and self._in_place(operand, access, found, constants, addresses):
             return
         moves = self._still(moves)
         more_rows, more_cols = self._extent(moves)
@@ -235,6 +249,14 @@ class Builder(Sizes):
             constants[f"{operand}_stride"] = tile.stride
             addresses[operand] = Address(tile.start, tuple(r * tile.stride * STRIDE_UNIT + c for r, c in moves))
             taken["vector"].append(tile.span)
+        elif access.space == "matrix":
+            if any(c % mx.BLOCK for _, c in moves):
+                moves, more_rows, more_cols = [(0, 0)] * len(moves), 0, 0
+            blocks = (access.rows + more_rows) * access.cols + more_cols // mx.BLOCK
+            start = self.blocks.place(blocks, int(constants["format"]), bool(self.loops))
+            if start is None:
+                raise Unavailable
+            addresses[operand] = Address(start, tuple(r * access.cols + c // mx.BLOCK for r, c in moves))
         else:
             words = self.words[access.space]
             avoid = list(taken[access.space])
@@ -291,6 +313,9 @@ class Builder(Sizes):
                     self.moved.append((tile, steps))
                 else:
                     self.tiles.tiles.append(tile)
+            elif access.space == "matrix":
+                if not any(steps):
+                    self.blocks.hold(base, access.rows * access.cols, int(constants["format"]))
             else:
                 more = sum(step * (n - 1) for step, n in zip(steps, self.loops, strict=False))
                 if not any(steps):

@@ -19,7 +19,7 @@ from unmask.machine.config import Machine
 from unmask.rtl.lockstep.build import harness
 from unmask.rtl.lockstep.compare import Comparison, Mismatch, compare
 from unmask.rtl.lockstep.coverage import Coverage, universe
-from unmask.rtl.lockstep.faulty import EVERY, FAULT_KINDS, FaultyCase, faulty
+from unmask.rtl.lockstep.faulty import EVERY, FaultyCase, fault_kinds, faulty
 from unmask.rtl.lockstep.generator import Case, generate
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Expected, expect
@@ -195,7 +195,8 @@ def _parts(program: Path, machine: Machine, unit: str, seed: int, ranges: list[l
 
 def missing(result: Result, machine: Machine, unit: str = "sampler") -> list[str]:
     """Points that a result has not met."""
-    points = [*universe(instructions_of(unit), machine), *(f"fault: {kind}" for kind in FAULT_KINDS)]
+    names = instructions_of(unit)
+    points = [*universe(names, machine), *(f"fault: {kind}" for kind in fault_kinds(names))]
     return [point for point in points if not result.coverage[point]]
 
 

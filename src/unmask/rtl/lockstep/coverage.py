@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,17 @@ import numpy as np
 from unmask.isa.encoding import Op
 from unmask.isa.table import BY_NAME, STRIDE_UNIT, Engine, Instruction, Kind
 from unmask.machine.access import Access
-from unmask.machine.config import Machine
+from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.machine.state import State
 from unmask.rtl.lockstep.nodes import ENGINES, probe
+from unmask.rtl.lockstep.sizes import MATRIX_INSTRUCTIONS
 
 _TILE = ("one row", "rows", "less than a vector", "whole vectors", "vectors and a part", "off a vector")
 _VALUES = ("NaN", "infinity", "subnormal", "zero", "minus zero", "equal maxima")
 _MASKS = ("none eligible", "all eligible", "some eligible")
 _K = ("k negative or 0", "k below the eligible", "k all the eligible", "k above the eligible")
 _NOISE = ("temperature 0", "temperature")
+_PRODUCTS = ("transposed", "straight", "part of a tile", "whole tiles", "several chunks", "several groups")
 _HBM = ("off a beat", "on a beat", "contiguous", "rows apart")
 _SMALLEST = np.float32(2.0**-126)
 
@@ -44,14 +46,17 @@ def classes_of(row: Instruction, machine: Machine) -> list[str]:
     if "running" in fields:
         found += ["running", "not running"]
     if "format" in fields:
-        found += [f"format {number}" for number in range(len(machine.formats.stored))]
+        formats = MATRIX_FORMATS if row.name in MATRIX_INSTRUCTIONS else len(machine.formats.stored)
+        found += [f"format {number}" for number in range(formats)]
+    if engine is Engine.MATRIX:
+        found += _PRODUCTS
     if any(a.space in ("vector", "float") for a in reads):
         found += _VALUES[:5] if row.name != "F_EXP" else _VALUES[:4]
     if row.name.startswith(("V_RED_MAX", "V_SAMPLE")) and "rows" in fields:
         found.append(_VALUES[5])
     if "eligible" in fields:
         found += _MASKS
-    if "k" in fields:
+    if {"k", "eligible"} <= fields:
         found += _K
     if "temperature" in fields:
         found += _NOISE
@@ -60,14 +65,15 @@ def classes_of(row: Instruction, machine: Machine) -> list[str]:
     return found
 
 
-def universe(names: Iterable[str], machine: Machine) -> list[str]:
+def universe(names: Collection[str], machine: Machine) -> list[str]:
     """Every point: instructions, instructions with their classes, and hazards."""
     found = []
     for name in sorted(names):
         found.append(name)
         found += [f"{name}: {label}" for label in classes_of(BY_NAME[name], machine)]
-    found += [f"hazard: {a.name.lower()} -> {b.name.lower()}" for a in ENGINES for b in ENGINES if a is not b]
-    found += [f"hazard: {a.name.lower()} -> {b.name.lower()} of the next iteration" for a in ENGINES for b in ENGINES if a is not b]
+    engines = [engine for engine in ENGINES if engine in {BY_NAME[name].engine for name in names}]
+    pairs = [f"hazard: {a.name.lower()} -> {b.name.lower()}" for a in engines for b in engines if a is not b]
+    found += [*pairs, *(f"{pair} of the next iteration" for pair in pairs)]
     found += ["hazard: load -> sequencer", "hazard: two waits", "hazard: two signals", "hazard: engine busy", "hazard: engine waits"]
     return found
 
@@ -119,8 +125,10 @@ class Coverage:
             labels.add("running" if get["running"] else "not running")
         if "format" in get:
             labels.add(f"format {get['format']}")
+        if row.engine is Engine.MATRIX:
+            labels |= self._products(op)
         for access in touches:
-            if access.space == "vector" and access.start % vlen:
+            if row.engine is not Engine.MATRIX and access.space == "vector" and access.start % vlen:
                 labels.add(_TILE[5])
             elif access.space == "hbm":
                 labels.add(_HBM[0] if access.start % self._beat else _HBM[1])
@@ -136,6 +144,17 @@ class Coverage:
                 labels.add(_K[0] if k <= 0 else _K[1] if k < chosen else _K[2] if k == chosen else _K[3])
         if "temperature" in fields:
             labels.add(_NOISE[1] if registers[int(get["temperature"])] & 0xFFFF else _NOISE[0])
+        return labels
+
+    def _products(self, op: Op) -> set[str]:
+        array, (m, n, k) = self._machine.matrix, (int(op.operands[name]) for name in ("m", "n", "k"))
+        width = array.blen * array.rows
+        labels = {_PRODUCTS[0] if op.operands["transposed"] else _PRODUCTS[1]}
+        labels.add(_PRODUCTS[2] if m % array.blen or n % width or k % array.mlen else _PRODUCTS[3])
+        if k > array.mlen:
+            labels.add(_PRODUCTS[4])
+        if m > array.blen and n > width:
+            labels.add(_PRODUCTS[5])
         return labels
 
     def _values(self, access: Access, state: State, labels: set[str]) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from random import Random
 
 from unmask.isa.encoding import Op, encode, encode_op
-from unmask.isa.table import BY_OPCODE, NO_SEMAPHORE, STRIDE_UNIT, Engine
-from unmask.machine.config import Machine
+from unmask.isa.table import BY_OPCODE, INSTRUCTIONS, NO_SEMAPHORE, STRIDE_UNIT, Engine
+from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.machine.cycle import engine_of
+from unmask.numerics import mx
 from unmask.rtl.faults import Fault
 from unmask.rtl.lockstep.builder import HBM_BYTES
 from unmask.rtl.lockstep.generator import Case, generate
@@ -40,8 +41,8 @@ class FaultyCase:
 class _Maker:
     """Appends a failing instruction to the beginning of a legal program."""
 
-    def __init__(self, rng: Random, machine: Machine) -> None:
-        self.rng, self.machine = rng, machine
+    def __init__(self, rng: Random, machine: Machine, names: frozenset[str]) -> None:
+        self.rng, self.machine, self.names = rng, machine, names
         self.errors = (0, 0)
         self.patched: int | None = None
         self._registers = iter(range(1, 30))
@@ -71,8 +72,9 @@ def _illegal(m: _Maker) -> Op:
 
 
 def _foreign(m: _Maker) -> Op:
-    """An instruction of the matrix engine."""
-    m.patched = 0x30
+    """An instruction that the unit does not have."""
+    foreign = [row.opcode for row in INSTRUCTIONS if row.name not in m.names and row.engine is not Engine.SEQUENCER]
+    m.patched = m.rng.choice(foreign) if foreign else min(set(range(256)) - BY_OPCODE.keys())
     return Op("S_LI", {"rd": 31, "value": 0})
 
 
@@ -175,6 +177,47 @@ def _memory(m: _Maker) -> Op:
     return m.rng.choice((m.load, m.store))(0, address)
 
 
+def _product(m: _Maker, **changes: int) -> Op:
+    """A small product, but for some operands."""
+    sizes = {"m": 3, "n": 5, "k": 40, "dst_stride": 1, "a_stride": 2, "transposed": m.rng.randrange(2), "format": 0}
+    sizes |= {name: value for name, value in changes.items() if name in sizes}
+    places = {name: m.register(changes.get(name, start)) for name, start in (("dst", 256), ("a", 0), ("b", 0))}
+    return Op("M_MM", {**places, **sizes})
+
+
+def _blocks(m: _Maker, **changes: int) -> Op:
+    """A load of the matrix SRAM, but for some operands."""
+    places = {name: m.register(changes.get(name, 0)) for name in ("dst", "src", "scales")}
+    return Op("L_MAT", {**places, "rows": 3, "cols": 33, "src_stride": 2, "format": changes.get("format", 0)})
+
+
+def _blocks_of(m: _Maker) -> int:
+    return m.machine.matrix_blocks(max(mx.format_named(name).element.bits for name in m.machine.formats.stored[:MATRIX_FORMATS]))
+
+
+def _no_product(m: _Maker) -> Op:
+    return _product(m, **{m.rng.choice("mnk"): 0})
+
+
+def _product_outside(m: _Maker) -> Op:
+    end, granule, blocks = m.machine.vector_elements, m.machine.vector.granule, _blocks_of(m)
+    name, places = m.rng.choice((("a", (end - granule, -granule)), ("dst", (end, -granule)), ("b", (blocks - 1, -1))))
+    return _product(m, **{name: m.rng.choice((*places, _FAR))})
+
+
+def _product_misaligned(m: _Maker) -> Op:
+    return _product(m, **{m.rng.choice(("a", "dst")): m.rng.randrange(1, m.machine.vector.granule)})
+
+
+def _product_format(m: _Maker) -> Op:
+    return m.rng.choice((_product, _blocks))(m, format=m.rng.choice((2, 3)))
+
+
+def _blocks_outside(m: _Maker) -> Op:
+    name, places = m.rng.choice((("dst", (_blocks_of(m) - 5, -1)), ("src", (HBM_BYTES - 5,)), ("scales", (HBM_BYTES - 5,))))
+    return _blocks(m, **{name: m.rng.choice((*places, _FAR))})
+
+
 _KINDS: dict[str, tuple[Fault, Callable[[_Maker], Op]]] = {
     "illegal opcode": (Fault.OPCODE, _illegal),
     "another engine's opcode": (Fault.OPCODE, _foreign),
@@ -195,24 +238,36 @@ _KINDS: dict[str, tuple[Fault, Callable[[_Maker], Op]]] = {
     "unknown format": (Fault.FORMAT, _format),
     "memory error": (Fault.MEMORY, _memory),
 }
-FAULT_KINDS = tuple(_KINDS)
+_MATRIX_KINDS: dict[str, tuple[Fault, Callable[[_Maker], Op]]] = {
+    "no product": (Fault.SIZE, _no_product),
+    "product outside": (Fault.ADDRESS, _product_outside),
+    "product misaligned": (Fault.ALIGNMENT, _product_misaligned),
+    "unknown format of the matrix SRAM": (Fault.FORMAT, _product_format),
+    "blocks outside": (Fault.ADDRESS, _blocks_outside),
+}
+
+
+def fault_kinds(names: frozenset[str]) -> dict[str, tuple[Fault, Callable[[_Maker], Op]]]:
+    """What may be wrong with a program for a unit that has these instructions: the fault, and what makes the failing instruction."""
+    return _KINDS | (_MATRIX_KINDS if "M_MM" in names else {})
 
 
 def faulty(seed: int, index: int, machine: Machine, names: frozenset[str]) -> FaultyCase:
     """The index-th faulty program of a seed: some instructions of a legal one, then one that fails, then more of the legal one."""
     rng = Random(f"fault/{seed}/{index}")
     case: Case = generate(seed, index, machine, names)
-    kind = FAULT_KINDS[(index // EVERY + seed) % len(FAULT_KINDS)]
-    fault, make = _KINDS[kind]
+    kinds = fault_kinds(names)
+    kind = list(kinds)[(index // EVERY + seed) % len(kinds)]
+    fault, make = kinds[kind]
     if kind == "unknown format" and len(machine.formats.stored) > 3:
         kind = "misaligned"
-        fault, make = _KINDS[kind]
+        fault, make = kinds[kind]
     # Addresses of loops' instructions mean nothing without their loops: what is kept is the part before the first one. Without semaphores
     # instructions race, which is of no matter here.
     ops = case.program.ops
     straight = next(i for i, op in enumerate(ops) if op.name in ("LOOP", "HALT"))
     kept = [Op(op.name, op.operands) for op in ops[: min(straight, rng.randint(0, 40))] if op.name not in ("SEM_SET", "S_LD")]
-    maker = _Maker(rng, machine)
+    maker = _Maker(rng, machine, names)
     maker.ops = list(kept)
     op = make(maker)
     pc = len(maker.ops)

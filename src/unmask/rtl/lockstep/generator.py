@@ -82,6 +82,8 @@ class _Generator:
         self._stock()
         parts: list[Callable[[], None]] = [self._single] * 12 + [self._loop] * 4 + [self._ring] * 2
         parts += [self._window, self._sampler, self._load_word, self._more]
+        if "M_MM" in self._all:
+            parts += [self._product] * 8
         for _ in range(self._rng.randint(4, 16)):
             self._try(self._rng.choice(parts))
         semaphores = Semaphores(self._rng)
@@ -118,6 +120,8 @@ class _Generator:
             self._try(lambda cols=cols: self._tile(rng.randint(2, 10), cols))  # type: ignore[misc]
         self._try(self._floats)
         self._try(self._floats)
+        if "M_MM" in self._all:
+            self._try(self._product)
 
     def _tile(self, rows: int, cols: int) -> None:
         self._b.instruction(self._choose("L_VEC", "L_VEC", "L_MX"), rows=rows, cols=cols)
@@ -174,6 +178,18 @@ class _Generator:
         # The result of V_EXP_WIN may not have replaced the maxima, being in another memory; its tile is what is summed.
         given = {"rows": rows, "cols": cols, "running": running, "a_stride": exp.constants["dst_stride"]}
         b.place("V_RED_SUM_WIN", b.constants("V_RED_SUM_WIN", given), {"a": exp.addresses["dst"], "f": top.addresses["dst"]})
+
+    def _product(self) -> None:
+        """A left operand, a right one, and their product."""
+        b = self._b
+        sizes = b.constants("M_MM", {})
+        given = {name: sizes[name] for name in ("m", "n", "k", "transposed", "format")}
+        m, n, k = (int(sizes[name]) for name in ("m", "n", "k"))
+        rows, cols = (k, n) if sizes["transposed"] else (n, k)
+        if self._rng.random() < 0.7:
+            b.instruction("L_VEC", rows=m, cols=k)
+        b.instruction("L_MAT", rows=rows, cols=cols, format=sizes["format"])
+        b.instruction("M_MM", **given)
 
     def _sampler(self) -> None:
         """Rows that stream by in one or more chunks, and what comes of them."""

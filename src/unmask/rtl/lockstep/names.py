@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unmask.errors import UnmaskError
 
-UNITS = ("sampler", "vector")
-"""The sampling engine, and the same with everything that runs without a matrix engine."""
+UNITS = ("sampler", "vector", "npu")
+"""The sampling engine, the same with everything that runs without a matrix engine, and the whole machine."""
 
 
 def instructions_of(unit: str) -> frozenset[str]:
@@ -14,8 +14,12 @@ def instructions_of(unit: str) -> frozenset[str]:
     Raises:
         UnmaskError: there is no such unit.
     """
-    from unmask.rtl.engine import SAMPLER_INSTRUCTIONS, VECTOR_INSTRUCTIONS
+    from unmask.rtl.engine import MATRIX_INSTRUCTIONS, SAMPLER_INSTRUCTIONS, VECTOR_INSTRUCTIONS
 
     if unit not in UNITS:
         raise UnmaskError(f"unknown unit {unit!r}: expected one of {', '.join(UNITS)}")
-    return {"sampler": SAMPLER_INSTRUCTIONS, "vector": VECTOR_INSTRUCTIONS}[unit]
+    return {
+        "sampler": SAMPLER_INSTRUCTIONS,
+        "vector": VECTOR_INSTRUCTIONS,
+        "npu": VECTOR_INSTRUCTIONS | MATRIX_INSTRUCTIONS,
+    }[unit]

@@ -11,8 +11,8 @@ from unmask.isa.table import BY_NAME, REGISTER_COUNT, Engine, Kind
 from unmask.machine.access import Access, accesses
 from unmask.machine.config import Machine
 
-ENGINES = (Engine.LOAD, Engine.STORE, Engine.VECTOR)
-"""Those that the sampler has, besides the sequencer."""
+ENGINES = (Engine.LOAD, Engine.STORE, Engine.VECTOR, Engine.MATRIX)
+"""Those that there may be, besides the sequencer."""
 
 
 class Address(NamedTuple):

@@ -107,7 +107,7 @@ class _Sequence:
         entry.ended = {**before, node.engine: entry.number}
         self._entries[node.engine].append(entry)
         # Load and store are pipelined: what starts next knows only what this one waited for.
-        self._clocks[node.engine] = entry.ended if node.engine is Engine.VECTOR else before
+        self._clocks[node.engine] = before if node.engine in (Engine.LOAD, Engine.STORE) else entry.ended
 
     def _instruction(self, node: Node) -> None:
         before = self._known(node.engine)
@@ -124,10 +124,15 @@ class _Sequence:
                 name = self._rng.choice(names)
                 assert giver.node is not None
                 giver.node.signal.append(name)
-                node.wait.append(name)
+                waiting = node
+                if len(node.wait) == 2:
+                    waiting = sync(node.engine)
+                waiting.wait.append(name)
                 before = {engine: max(before[engine], giver.ended.get(engine, 0)) for engine in ENGINES}
                 label = f"{other.name.lower()} -> {node.engine.name.lower()}"
                 self._pairs[label] = self._pairs.get(label, 0) + 1
+                if waiting is not node:
+                    self._append(waiting, before)
         self._append(node, before)
 
     def _giver(self, late: _Entry) -> _Entry:

@@ -18,7 +18,7 @@ from unmask.machine.cycle import Trace, time_program
 from unmask.machine.functional import FunctionalMachine
 from unmask.machine.sequencer import REGISTER_BITS, REGISTER_INSTRUCTIONS
 from unmask.machine.state import State
-from unmask.numerics import bf16
+from unmask.numerics import bf16, mx
 
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
@@ -34,6 +34,9 @@ class Space(IntEnum):
     INTEGER = 2
     REGISTER = 3
     HBM = 4
+    MATRIX = 5
+    """Elements of the matrix SRAM; SCALES: of its blocks."""
+    SCALES = 6
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,12 @@ class _Recorder:
             elif access.space == "integer":
                 words = state.words(access.start, access.cols).view(np.uint32).astype(np.int64)
                 self.rows.append((self.count, Space.INTEGER, _locations(access), words))
+            elif access.space == "matrix":
+                codes, scales = state.blocks(access.start, access.rows, access.cols)
+                elements = np.arange(access.start * mx.BLOCK, access.start * mx.BLOCK + codes.size)
+                self.rows.append((self.count, Space.MATRIX, elements, codes.astype(np.int64).ravel()))
+                blocks = np.arange(access.start, access.start + scales.size)
+                self.rows.append((self.count, Space.SCALES, blocks, scales.astype(np.int64).ravel()))
             elif access.space == "hbm":
                 window8 = state.bytes(access.start, access.rows, access.cols, access.row_stride)
                 self.rows.append((self.count, Space.HBM, _locations(access), window8.astype(np.int64).ravel()))

@@ -8,9 +8,13 @@ import numpy as np
 
 from unmask.isa.encoding import Operand
 from unmask.isa.table import BY_NAME, STRIDE_UNIT, Kind
-from unmask.machine.config import Machine
+from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.machine.sequencer import REGISTER_BITS
+from unmask.numerics import mx
 from unmask.rtl.lockstep import values
+
+MATRIX_INSTRUCTIONS = frozenset({"L_MAT", "M_MM"})
+"""Those that know the formats of the matrix SRAM only."""
 
 
 class Sizes:
@@ -33,10 +37,23 @@ class Sizes:
         most = min(48, self.machine.vector.sorter)
         return min(most, self.rng.choice((1, 2, 7, 8, 9, self.rng.randint(1, 20), self.rng.randint(1, 48))))
 
+    def products(self) -> dict[str, int]:
+        """Sizes of a matrix product."""
+        array, rng = self.machine.matrix, self.rng
+        width = array.blen * array.rows
+        return {
+            "m": rng.choice((1, array.blen - 1, array.blen, array.blen + 1, 2 * array.blen, rng.randint(1, 20))) or 1,
+            "n": rng.choice((1, width, width + 1, mx.BLOCK, mx.BLOCK + 1, rng.randint(1, 48))),
+            "k": rng.choice((1, mx.BLOCK - 1, mx.BLOCK, array.mlen, array.mlen + 1, 2 * array.mlen, rng.randint(1, 3 * array.mlen))),
+            "transposed": rng.randrange(2),
+        }
+
     def constants(self, name: str, given: dict[str, Operand]) -> dict[str, Operand]:
         """Values for the operands that are no registers; strides are filled in with the places."""
         found: dict[str, Operand] = {"boolean": given["boolean"]} if "boolean" in given else {}
         rows = int(given.get("rows", self.rows()))
+        formats = MATRIX_FORMATS if name in MATRIX_INSTRUCTIONS else len(self.machine.formats.stored)
+        products = self.products() if name == "M_MM" else {}
         for spec in BY_NAME[name].fields:
             if spec.kind is Kind.REGISTER:
                 continue
@@ -57,7 +74,8 @@ class Sizes:
                     "count": self.count(),
                     "running": self.rng.randrange(2),
                     "period": self.rng.randint(1, rows + 1),
-                    "format": self.rng.randrange(len(self.machine.formats.stored)),
+                    "format": self.rng.randrange(formats),
+                    **products,
                 }
                 found[spec.name] = known.get(spec.name, self.rng.randrange(1 << spec.bits))
         return found

@@ -10,7 +10,6 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from unmask.isa.row import STRIDE_UNIT
-from unmask.isa.table import BY_NAME
 from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import mx
 from unmask.numerics.mx import BLOCK
@@ -28,7 +27,7 @@ from unmask.rtl.pipeline import delay
 from unmask.rtl.sram import SramRead, SramWrite
 
 NAMES = frozenset({"M_MM"})
-"""Its instructions, beside SYNC."""
+"""Its instructions."""
 
 
 class MatrixEngine(wiring.Component):
@@ -41,9 +40,9 @@ class MatrixEngine(wiring.Component):
     `unmask.machine.costs.matrix_cycles` says, and writes its last row in the cycle before.
 
     Ports:
-        start, entry: an instruction starts in this cycle; only while `ready`.
-        retire, retired: strobe in the last cycle before its end, and the instruction.
-        fault: of the instruction `retired`, until `stop`. stop: forget it.
+        start, entry: an M_MM starts in this cycle; only while `ready`.
+        retire: strobe in the last cycle before its end.
+        fault: of the instruction under way, until `stop`. stop: forget it.
         a, dst: of the vector SRAM: `mlen` elements to read, `rows * blen` to write. row0, ...: of the matrix SRAM.
     """
 
@@ -68,7 +67,6 @@ class MatrixEngine(wiring.Component):
                 "entry": In(layout),
                 "ready": Out(1),
                 "retire": Out(1),
-                "retired": Out(layout),
                 "fault": Out(FAULT_BITS),
                 "stop": In(1),
                 "a": Out(SramRead(elements, 16, array.mlen)),
@@ -80,22 +78,13 @@ class MatrixEngine(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.machine.matrix
-        begin, busy, sync, ends, stop = Signal(), Signal(), Signal(), Signal(), Signal()
-        instruction = Signal.like(self.entry, name="instruction")
-        given = Operands(m, self.entry, NAMES)
-        self._given, self._begin, self._stop = given, begin, stop
+        busy, ends = Signal(), Signal()
+        self._given = given = Operands(m, self.entry, NAMES)
         self._held = held = {name: Signal.like(value, name=f"held_{name}") for name, value in given.values.items()}
-        m.d.comb += [
-            sync.eq(self.entry.word.opcode == BY_NAME["SYNC"].opcode),
-            begin.eq(self.start & ~sync),
-            stop.eq(self.stop),
-            self.ready.eq(~busy),
-            self.retire.eq((self.start & sync) | ends),
-            self.retired.eq(Mux(busy, instruction.as_value(), self.entry.as_value())),
-        ]
-        with m.If(begin):
-            m.d.sync += [instruction.eq(self.entry), busy.eq(1), *(held[name].eq(value) for name, value in given.values.items())]
-        with m.Elif(ends | stop):
+        m.d.comb += [self.ready.eq(~busy), self.retire.eq(ends)]
+        with m.If(self.start):
+            m.d.sync += [busy.eq(1), *(held[name].eq(value) for name, value in given.values.items())]
+        with m.Elif(ends | self.stop):
             m.d.sync += busy.eq(0)
 
         used = min(self._slack, SUM_PLACES + ROUND_PLACES)
@@ -136,7 +125,7 @@ class MatrixEngine(wiring.Component):
         granule = self.machine.vector.granule - 1
         misaligned = ((held["a"] | held["dst"]) & granule).any()
         checking = Signal()
-        m.d.sync += checking.eq(begin)
+        m.d.sync += checking.eq(self.start)
         wrong = Mux(
             checking & empty,
             Fault.SIZE,
@@ -146,13 +135,13 @@ class MatrixEngine(wiring.Component):
                 Mux(checking & misaligned, Fault.ALIGNMENT, Mux(Cat(faults).any(), Fault.ADDRESS, Fault.NONE)),
             ),
         )
-        with m.If(stop):
+        with m.If(self.stop):
             m.d.sync += self.fault.eq(Fault.NONE)
         with m.Elif(busy & (self.fault == Fault.NONE)):
             m.d.sync += self.fault.eq(wrong)
         final = result.last_chunk & (result.n_left <= self._width) & (result.m_left <= array.blen)
         done = delay(m, result.valid & final & (result.position == array.blen - 1), rounds, "done")
-        m.d.comb += ends.eq(busy & done & ~stop & (self.fault == Fault.NONE))
+        m.d.comb += ends.eq(busy & done & ~self.stop & (self.fault == Fault.NONE))
         return m
 
     @property
@@ -169,8 +158,8 @@ class MatrixEngine(wiring.Component):
         longest = self._slack + self._beat + BLOCK + LEFT + SUM_PLACES
         walk = m.submodules[f"{name}_walk"] = Walk(array.blen, array.mlen, array.rows, self._beat, longest)
         m.d.comb += [
-            walk.start.eq(self._begin),
-            walk.stop.eq(self._stop | (self.fault != Fault.NONE)),
+            walk.start.eq(self.start),
+            walk.stop.eq(self.stop | (self.fault != Fault.NONE)),
             walk.wait.eq(wait),
             walk.m.eq(given["m"]),
             walk.n.eq(given["n"]),
