@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_formats_and_tokens_per_step_are_stated(unmask: Command) -> None:
     assert found["formats"] | {"weights": "mxfp4", "kv": "mxint4", "logits": "mxfp8"} == found["formats"]
     assert found["steps"] == 4
     assert any("a step commits 4 tokens of a sequence on average" in line for line in found["assumptions"])
+
+
+def test_the_command_of_a_run_makes_it_again(unmask: Command) -> None:
+    found = json.loads(unmask("sim", "sotu", *SHORT, "--cache", "dual", "--json").stdout)
+    name, *words = shlex.split(found["command"])
+    assert name == "unmask"
+    assert json.loads(unmask(*words).stdout)["cycles"] == found["cycles"]
+    assert words[-3:] == ["--cache", "dual", "--json"]
 
 
 def test_tables_name_every_phase_engine_and_layer(unmask: Command) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.markup import escape
 from unmask.cli import options
 from unmask.cli.bench_sampling import sampling
 from unmask.cli.energy import show_costs
+from unmask.cli.printed import print_json
 
 bench = typer.Typer(help="Time one kernel on a machine.", no_args_is_help=True)
 
@@ -77,7 +77,7 @@ def gemm(
         **cost_figures(count_events(program, target, timing.cycles, timing.hbm_bytes), prices),
     }
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         _print(found)
 

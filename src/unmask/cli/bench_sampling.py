@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from unmask.cli.energy import show_costs
 from unmask.cli.options import CostsOption, JsonOption, MachineOption
+from unmask.cli.printed import print_json
 
 if TYPE_CHECKING:
     from unmask.compiler.sampling.published import Published
@@ -55,7 +55,7 @@ def sampling(
 
         found["plots"] = [str(path) for path in draw(plot, target, program)]
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         _print(found, theirs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from unmask.cli import options
 from unmask.cli.gpu import GpuOption
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.cli.printed import print_json
 from unmask.cli.sim import PANEL, Reading
 from unmask.errors import UnmaskError
 
@@ -97,6 +97,6 @@ def compare(
     found = {"model": model, "reading": reading.value} | found
     found["sim"] = {"model": model, "reading": reading.value} | found["sim"]
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         show(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import typer
 
 from unmask.cli import costs, options
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.cli.printed import print_json
 from unmask.cli.target import diffusion_network, target_machine
 from unmask.cli.text import encode_prompt, new_text
 from unmask.errors import UnmaskError
@@ -143,7 +143,7 @@ def generate(
     result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check, model, sampling, table)
     result |= _texts(task, result["tokens"])
     if as_json:
-        print(json.dumps(about | result))
+        print_json(about | result)
     else:
         view.summary([""] if template is not None else task.prompts, result)
     if check and not result["check"]["identical"]:

@@ -26,6 +26,7 @@ from unmask.cli.gpu import gpu
 from unmask.cli.isa import isa
 from unmask.cli.machines import machines
 from unmask.cli.policies import policies
+from unmask.cli.printed import remember
 from unmask.cli.quantize import quantize
 from unmask.cli.report import report
 from unmask.cli.rtl import rtl
@@ -43,6 +44,11 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 class _Commands(TyperGroup):
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Keep what was typed, for figures that say what made them."""
+        remember(args)
+        return super().make_context(info_name, args, *rest, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an interrupt is one line and the shell's exit status for it."""
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from unmask.cli import costs
 from unmask.cli.energy import show_costs
 from unmask.cli.files import load_program
 from unmask.cli.options import CostsOption, JsonOption
+from unmask.cli.printed import print_json
 from unmask.cli.text import encode_prompt, new_text, printable
 from unmask.errors import UnmaskError
 
@@ -62,7 +62,7 @@ def run_program(
         "seed": done.policy.seed if seed is None else seed,
     }
     if as_json:
-        print(json.dumps(result))
+        print_json(result)
     else:
         _print(result)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import typer
 
 from unmask.cli import options
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.cli.printed import print_json
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def search(
     found = {"space": str(space), "model": name, "workload": stated, "sampler_seed": sampler_seed, "seconds": seconds, **found}
     found["new_trials_per_minute"] = (len(points) - first) / seconds * 60
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         from unmask.cli.search_tables import show
 

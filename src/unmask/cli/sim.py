@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from unmask.cli import options
 from unmask.cli.files import check_output
 from unmask.cli.policy import policy_from, takes_policy
+from unmask.cli.printed import print_json
 from unmask.errors import UnmaskError
 from unmask.report.plots import check_plots, write_plots
 
@@ -105,7 +105,7 @@ def sim(
         drawn = write_trace(trace, steps_of(done), target, window, {name: found[name] for name in TRACED})
         found["trace"] = {"file": str(trace), "steps": {name: step._asdict() for name, step in drawn.items()}}
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         show(found)
         for path in found.get("plots", ()):

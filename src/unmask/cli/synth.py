@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.cli.options import JsonOption
+from unmask.cli.printed import print_json
 
 if TYPE_CHECKING:
     from unmask.silicon.composition import Composition
@@ -60,7 +60,7 @@ def synth(
         composed_to = [vlen for vlen in (*SYNTHESIZED, *COMPOSED) if vlen not in synthesized]
         if unit == "datapath":
             parts = datapath(library, clock_ps, cache, machine=machine, synthesized=synthesized, composed=composed_to)
-            print(json.dumps(parts.as_dict())) if as_json else _show_datapath(parts)
+            print_json(parts.as_dict()) if as_json else _show_datapath(parts)
             return
         composed = compose(
             library,
@@ -72,11 +72,11 @@ def synth(
             composed=composed_to,
             measured=at,
         )
-        print(json.dumps(composed.as_dict())) if as_json else _show_table(composed)
+        print_json(composed.as_dict()) if as_json else _show_table(composed)
         return
     found = at(vlen)
     if as_json:
-        print(json.dumps(found.as_dict()))
+        print_json(found.as_dict())
     else:
         _show(found)
 
