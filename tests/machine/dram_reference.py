@@ -138,9 +138,14 @@ class SlowDma:
                 if len(ends) >= most:
                     at = max(at, ends[-most] * TICKS)
                 done, count = self.memory.serve(address, upto - address, write, at)
-                ends.append(math.ceil(done / TICKS) + hbm.latency)
-                latest, bursts = max(latest, ends[-1]), bursts + count
                 beats = len(range(address // hbm.beat_bytes, (upto - 1) // hbm.beat_bytes + 1))
+                end_of_burst = math.ceil(done / TICKS) + hbm.latency
+                if hbm.ports == 1:
+                    end_of_burst = max(end_of_burst, at // TICKS + beats + hbm.latency)
+                    if ends:
+                        end_of_burst = max(end_of_burst, ends[-1] + (1 if write else beats))
+                ends.append(end_of_burst)
+                latest, bursts = max(latest, ends[-1]), bursts + count
                 at += math.ceil(beats * TICKS / hbm.ports)
                 address = upto
         return math.ceil(at / TICKS), latest, bursts * self.memory.f.burst_bytes

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.rtl.lockstep.bench import RECORD, RETIRE, START, Outcome
 from unmask.rtl.lockstep.reference import Expected
-from unmask.rtl.lockstep.runner import RECORD, RETIRE, START, Outcome
 
 
 def perfect_log(expected: Sequence[Expected]) -> tuple[NDArray[Any], list[Outcome]]:

@@ -12,10 +12,10 @@ from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.machine.config import Machine
 from unmask.rtl.lockstep import fuzz, generate, run, simulate
+from unmask.rtl.lockstep.bench import DONE
 from unmask.rtl.lockstep.campaign import missing, replay, save_failure
 from unmask.rtl.lockstep.machines import bench_machine
 from unmask.rtl.lockstep.names import instructions_of
-from unmask.rtl.lockstep.runner import DONE
 
 MACHINE = bench_machine(Machine.preset("nano"), 8)
 

@@ -9,10 +9,10 @@ from tests.rtl.test_lockstep_generator import MACHINES, NAMES, some
 
 from unmask.errors import UnmaskError
 from unmask.isa.table import Engine
+from unmask.rtl.lockstep.bench import RETIRE, START
 from unmask.rtl.lockstep.compare import Comparison, compare
 from unmask.rtl.lockstep.generator import Case, generate
 from unmask.rtl.lockstep.reference import Space, expect
-from unmask.rtl.lockstep.runner import RETIRE, START
 from unmask.rtl.lockstep.shrink import shrink
 
 

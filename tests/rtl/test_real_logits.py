@@ -32,8 +32,8 @@ from unmask.quant.commit import machine_committer
 from unmask.quant.sampler import MachineSampler
 from unmask.quant.streaming import StreamingSampler
 from unmask.rtl.lockstep import Case, run, simulate
+from unmask.rtl.lockstep.bench import DONE
 from unmask.rtl.lockstep.machines import bench_machine
-from unmask.rtl.lockstep.runner import DONE
 
 GOLDEN = Path(os.environ.get("UNMASK_SHARED", Path(__file__).parents[3] / "shared")) / "golden" / "llada"
 NANO = bench_machine(Machine.preset("nano"), 8)

@@ -63,6 +63,7 @@ class Memory(NamedTuple):
         row, opened, closable, ready, refreshed: per bank, channel by channel: the open row or `_CLOSED`, its activate, when it may be
             precharged, when a closed bank may be activated, up to when refreshes are paid.
         ring, slots: [2, bursts], [2], reads first: when the AXI bursts under way are done, and which is the oldest.
+        served, bursts: [n, 3], [1]: address of the AXI bursts that were asked for, when, and when they are done; only while there is room.
     """
 
     bus: I64
@@ -76,11 +77,13 @@ class Memory(NamedTuple):
     refreshed: I64
     ring: I64
     slots: I64
+    served: I64
+    bursts: I64
 
 
 @njit(cache=True)
-def idle(t: I64) -> Memory:
-    """A memory that has not been asked for anything."""
+def idle(t: I64, room: int = 0) -> Memory:
+    """A memory that has not been asked for anything, with room to write down so many AXI bursts."""
     channels, banks = t[CHANNELS], t[CHANNELS] * t[BANKS]
     zero = np.zeros(banks, np.int64)
     return Memory(
@@ -95,6 +98,8 @@ def idle(t: I64) -> Memory:
         zero.copy(),
         np.zeros((2, max(t[READS], t[WRITES])), np.int64),
         np.zeros(2, np.int64),
+        np.zeros((room, 3), np.int64),
+        np.zeros(1, np.int64),
     )
 
 
@@ -195,14 +200,23 @@ def _range(t: I64, memory: Memory, address: int, size: int, write: bool, at: int
     latest, total = 0, 0
     while address < end:
         upto = min(end, (address // t[REQUEST] + 1) * t[REQUEST])
-        at = max(at, ring[port, slots[port]])
+        slot = slots[port]
+        at = max(at, ring[port, slot])
         done, bursts = serve(t, memory, address, upto - address, write, at)
         done = -(-(done + t[LATENCY]) // TICKS) * TICKS
-        ring[port, slots[port]] = done
-        slots[port] = slots[port] + 1 if slots[port] + 1 < window else 0
+        beats = (upto - 1) // t[BEAT] - address // t[BEAT] + 1
+        if t[PORTS] == 1:
+            # One port moves a beat a cycle, in order, and responses one a cycle; no sooner than an ideal memory would.
+            before = ring[port, slot - 1 if slot > 0 else window - 1]
+            done = max(done, at + beats * TICKS + t[LATENCY], before + (1 if write else beats) * TICKS)
+        ring[port, slot] = done
+        slots[port] = slot + 1 if slot + 1 < window else 0
+        if memory.bursts[0] < memory.served.shape[0]:
+            asked = memory.served[memory.bursts[0]]
+            asked[0], asked[1], asked[2] = address, at, done
+            memory.bursts[0] += 1
         latest = max(latest, done)
         total += bursts
-        beats = (upto - 1) // t[BEAT] - address // t[BEAT] + 1
         at += (beats * TICKS + t[PORTS] - 1) // t[PORTS]
         address = upto
     return at, latest, total

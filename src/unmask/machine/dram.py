@@ -5,7 +5,10 @@ they follow each other at `bytes_per_cycle`, and the range is done `latency` cyc
 
 The engine cuts ranges into AXI bursts, which do not cross multiples of `burst_beats` x `beat_bytes`, asks for a beat per port and cycle,
 and has at most `outstanding` bursts per port under way; they end in order of asking. An AXI burst is done `latency` cycles after the last
-of its bytes has passed its channel's data bus, in the first whole cycle from then on.
+of its bytes has passed its channel's data bus, in the first whole cycle from then on. Of one port (`ports` = 1, which the RTL has) it is
+known how its beats follow each other: a beat a cycle, bursts in the order of asking, so that a burst is done as many cycles after the one
+before as it has beats, and never before an ideal memory of the same latency would be done; of writes it is responses that come in order,
+one a cycle. With more ports it is left open which burst takes which port, and bursts are done as soon as their bytes have passed.
 
 Addresses go around the channels in pieces of `interleave_bytes`; after every round the first channel moves on by one, and by one more after
 as many rounds as there are channels, so that no stride stays in one channel. Within a channel, consecutive rows lie in consecutive banks.

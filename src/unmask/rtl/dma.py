@@ -81,13 +81,15 @@ class Shape:
         formats: tuple[mx.MxFormat, ...],
         tag_bits: int,
         matrix_blocks: int = 0,
+        writes: int | None = None,
+        instructions: int | None = None,
     ) -> None:
         """Describe one.
 
         Args:
             beat_bytes: of the memory's port, a power of two, at least 4.
             burst_beats: most beats of a burst, a power of two, at most 256; a burst has at most 4 KiB.
-            bursts: most bursts under way, and instructions; more than the memory's latency in cycles, and they never limit.
+            bursts: most bursts under way; more than the memory's latency in cycles, and they never limit.
             granule: elements, 8 to 32.
             lanes: elements of the vector SRAM's port, at least those of a beat. Data at any byte address will do with a granule more,
                 and, of MX that is stored, with a block more and whole blocks; with less, a beat that does not fit is an alignment
@@ -96,6 +98,8 @@ class Shape:
             formats: the MX formats by number; may be empty.
             tag_bits: of an instruction's tag.
             matrix_blocks: capacity of the matrix SRAM; 0: there is none.
+            writes: most bursts of the store engine under way; by default `bursts`.
+            instructions: most instructions under way; by default `bursts`.
 
         Raises:
             UnmaskError: sizes that do not fit each other.
@@ -109,6 +113,7 @@ class Shape:
                 raise UnmaskError(f"{what} {value}: expected a power of two from {least} to {most}")
         self.beat_bytes, self.burst_beats, self.bursts, self.granule, self.lanes = beat_bytes, burst_beats, bursts, granule, lanes
         self.vector_elements, self.integer_words, self.formats, self.tag_bits = vector_elements, integer_words, formats, tag_bits
+        self.writes, self.instructions = writes or bursts, instructions or bursts
         stored = [form.element.bits for form in formats]
         in_matrix = stored[:MATRIX_FORMATS] if matrix_blocks else []
         self.matrix_blocks, self.matrix_kinds = matrix_blocks, range(2 + len(stored), 2 + len(stored) + len(in_matrix))

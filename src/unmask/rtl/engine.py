@@ -54,6 +54,7 @@ class SamplingEngine(wiring.Component):
         matrix_*: with `matrix_port`, see `unmask.rtl.matrix.port`.
         trace_E_start, trace_E_start_pc, trace_E_retire, trace_E_retire_pc: with `trace`, per engine E, the sequencer too: an instruction
             starts in this cycle; this is the last cycle before an instruction's end.
+        trace_E_start_memory, trace_E_start_scales: with `trace`, of load and store, the addresses of its elements and its scales.
         trace_vector_dst_*, trace_vector_load_*: with `trace`, writes to the vector SRAM: address (granules), mask, data; so for the float
             (trace_float_0_*, trace_float_1_*) and the integer SRAM (trace_integer_vector_*, trace_integer_load_*).
         trace_register_*, trace_word_*: with `trace`, what register instructions and S_LD (a cycle later) leave: write, number, value.
@@ -113,6 +114,8 @@ class SamplingEngine(wiring.Component):
             for engine in (Engine.SEQUENCER, *self.engines):
                 for event in ("start", "retire"):
                     ports |= {f"trace_{engine.name.lower()}_{event}{end}": Out(bits) for end, bits in (("", 1), ("_pc", self.pc_bits))}
+            for name in ("load", "store"):
+                ports |= {f"trace_{name}_start_{address}": Out(MEMORY_BITS) for address in ("memory", "scales")}
         self.memories = memories_of(machine, self.shape, matrix_port=matrix_port, black_box=black_box)
         if trace:
             for name, port in self._traced().items():
@@ -357,6 +360,9 @@ class SamplingEngine(wiring.Component):
         for engine, unit in ((Engine.LOAD, load), (Engine.STORE, store)):
             queue = queues[engine]
             events[engine.name.lower()] = (queue.pop, queue.head.pc, unit.retire, unit.retired[: self.pc_bits])
+            for address in ("memory", "scales"):
+                port = getattr(self, f"trace_{engine.name.lower()}_start_{address}")
+                m.d.comb += port.eq(getattr(unit.request.payload, address))
         if self._matrix_port:
             events["matrix"] = self._matrix_events
         for name, values in events.items():

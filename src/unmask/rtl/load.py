@@ -16,20 +16,23 @@ from unmask.rtl.matrix.sram import MatrixWrite
 from unmask.rtl.queue import Queue
 from unmask.rtl.retire import Retirement
 from unmask.rtl.sram import SramWrite
+from unmask.rtl.under_way import UnderWay
 from unmask.rtl.unpacking import Unpacking
-from unmask.rtl.walker import Walker
+from unmask.rtl.walker import ASKING, Walker
 
-LOAD_OVERHEAD = 7
-"""Cycles of a load that are not the memory's: two from the start of an instruction to its first request, five from a beat to its words in
-the SRAM. A machine of latency L has a memory whose first beat comes L - 7 cycles after its request."""
+WRITING = 6
+"""Cycles from the one in which a beat is accepted to the first in which its words can be read."""
+LOAD_OVERHEAD = ASKING + WRITING - 1
+"""Cycles of a load that are not the memory's, 7: two from the start of an instruction to its first request, five from a beat to its words
+in the SRAM. A machine of latency L has a memory whose first beat comes L - 7 cycles after its request."""
 
 
 class Load(wiring.Component):
     """In order, a burst's request in the first cycle of as many as it has beats, and never a wait for anything but the memory.
 
     A request that starts in cycle s with n beats in all has taken its cycles at s + n, and the next may start. Its bursts are asked for
-    from s + 2 on, as `Walker` paces them; a beat that is accepted in cycle t is written in cycle t + 5. An instruction retires in the
-    cycle of its last write, or, a SYNC, as soon as all before it have.
+    from s + 2 on, as `Walker` paces them, while fewer than `shape.bursts` are on their way to the SRAM; a beat that is accepted in cycle t
+    is written in cycle t + 5. An instruction retires in the cycle of its last write, or, a SYNC, as soon as all before it have.
 
     After a fault nothing more is asked for, written from the faulty beat on, or retired; beats under way are taken and dropped.
 
@@ -70,8 +73,9 @@ class Load(wiring.Component):
         """Walker and retirement around a pipeline of beats."""
         m, shape, bus = Module(), self._shape, self.bus
         m.submodules.walker = walker = Walker(shape, scales_first=True)
-        m.submodules.retirement = retirement = Retirement(shape.tag_bits, shape.bursts)
+        m.submodules.retirement = retirement = Retirement(shape.tag_bits, shape.instructions)
         m.submodules.bursts = bursts = Queue(shape.burst, shape.bursts)
+        m.submodules.under_way = under_way = UnderWay(shape.bursts, WRITING)
         m.submodules.beats = beats = Unpacking(shape)
         stopped, code, tag = Signal(), Signal(FAULT_BITS), Signal(shape.tag_bits)
         may_start, started = Signal(), Signal()
@@ -94,10 +98,13 @@ class Load(wiring.Component):
         free = ~bus.arvalid | bus.arready
         taken = walker.burst.valid & walker.burst.ready
         m.d.comb += [
-            walker.burst.ready.eq(free & bursts.room & ~stopped),
+            walker.burst.ready.eq(free & under_way.room & ~stopped),
             bursts.push.eq(taken),
             bursts.item.eq(walker.burst.payload),
             bursts.clear.eq(self.clear),
+            under_way.take.eq(taken),
+            under_way.done.eq(bursts.pop),
+            under_way.clear.eq(self.clear),
         ]
         with m.If(free):
             m.d.sync += [bus.arvalid.eq(taken), bus.araddr.eq(walker.burst.payload.address), bus.arlen.eq(walker.burst.payload.len)]

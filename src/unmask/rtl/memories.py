@@ -12,6 +12,9 @@ from unmask.rtl.decode import SEMAPHORE_NAME_BITS
 from unmask.rtl.dma import MAX_BURST_BYTES, Shape
 from unmask.rtl.sram import Sram
 
+INSTRUCTIONS_UNDER_WAY = 256
+"""Of each DMA engine before DRAM; those that move data wait for bursts before, so that only so many SYNCs could meet it."""
+
 
 def dma_shape(machine: Machine, pc_bits: int, *, matrix: bool = False) -> Shape:
     """The sizes of a machine's load and store engines.
@@ -26,11 +29,13 @@ def dma_shape(machine: Machine, pc_bits: int, *, matrix: bool = False) -> Shape:
     if isinstance(memory, Ideal):
         if memory.bytes_per_cycle != memory.beat_bytes:
             raise UnmaskError(f"machine {machine.name}: hbm.bytes_per_cycle {memory.bytes_per_cycle}: expected a beat, {memory.beat_bytes}")
+        writes = instructions = None
         burst_beats, bursts = min(256, MAX_BURST_BYTES // memory.beat_bytes), 1 << ceil_log2(memory.latency + 2)
     else:
         if memory.ports != 1:
             raise UnmaskError(f"machine {machine.name}: hbm.ports {memory.ports}: expected 1, the one wide port of the hardware")
         burst_beats, bursts = memory.burst_beats, memory.outstanding_reads
+        writes, instructions = memory.outstanding_writes, INSTRUCTIONS_UNDER_WAY
     formats = tuple(mx.format_named(name) for name in machine.formats.stored)
     most = 8 * memory.beat_bytes // min([16, *(form.element.bits for form in formats)])
     return Shape(
@@ -44,6 +49,8 @@ def dma_shape(machine: Machine, pc_bits: int, *, matrix: bool = False) -> Shape:
         integer_words=machine.sram.integer_words,
         formats=formats,
         tag_bits=pc_bits + 2 * SEMAPHORE_NAME_BITS,
+        writes=writes,
+        instructions=instructions,
         matrix_blocks=machine.matrix_blocks(max(form.element.bits for form in formats[:MATRIX_FORMATS])) if matrix else 0,
     )
 

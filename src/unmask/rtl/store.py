@@ -17,20 +17,24 @@ from unmask.rtl.packing import Packing
 from unmask.rtl.queue import Queue
 from unmask.rtl.retire import Retirement
 from unmask.rtl.sram import SramRead
+from unmask.rtl.under_way import UnderWay
 from unmask.rtl.walker import Walker
 
-STORE_OVERHEAD = 9
-"""Cycles of a store that are not the memory's: eight from the start of an instruction to its first beat on the bus, and one from a response
-to the retirement. A machine of latency L has a memory that accepts at once and responds L - 9 cycles after the last beat of a burst, a
-response in the next cycle being one."""
+ENDING = 2
+"""Cycles from the one in which a response is accepted to the end of the instruction that waits for it."""
+STORE_OVERHEAD = 7 + ENDING
+"""Cycles of a store that are not the memory's, 9: eight from the start of an instruction to its first beat on the bus, and one from a
+response to the retirement. A machine of latency L has a memory that accepts at once and responds L - 9 cycles after the last beat of a
+burst, a response in the next cycle being one."""
 
 
 class Store(wiring.Component):
     """In order, a burst's request in the first cycle of as many as it has beats, and never a wait for anything but the memory.
 
     A request that starts in cycle s with n beats in all has taken its cycles at s + n, and the next may start. Its addresses are on the bus
-    from s + 2 on and its beats from s + 8 on, one per cycle; an instruction retires the cycle after its last response, or, a SYNC, as soon
-    as all before it have. While a beat is not accepted the engine stands still, but for responses.
+    from s + 2 on and its beats from s + 8 on, one per cycle, while fewer than `shape.writes` bursts are under way; an instruction retires
+    the cycle after its last response, or, a SYNC, as soon as all before it have. While a beat is not accepted the engine stands still, but
+    for responses.
 
     After a fault nothing more is asked for or retired; beats of bursts that have been asked for are still sent.
 
@@ -71,8 +75,9 @@ class Store(wiring.Component):
         m, shape, bus = Module(), self._shape, self.bus
         go = Signal()
         m.submodules.walker = walker = Walker(shape, scales_first=False)
-        m.submodules.retirement = retirement = Retirement(shape.tag_bits, shape.bursts)
-        m.submodules.responses = responses = Queue(data.StructLayout({"last": 1, "tag": shape.tag_bits}), shape.bursts)
+        m.submodules.retirement = retirement = Retirement(shape.tag_bits, shape.instructions)
+        m.submodules.responses = responses = Queue(data.StructLayout({"last": 1, "tag": shape.tag_bits}), shape.writes)
+        m.submodules.under_way = under_way = UnderWay(shape.writes, ENDING)
         packing = Packing(shape)
         m.submodules.packing = EnableInserter(go)(packing)
         stopped, spoiled, code, tag = Signal(), Signal(), Signal(FAULT_BITS), Signal(shape.tag_bits)
@@ -97,12 +102,15 @@ class Store(wiring.Component):
         free, burst = ~bus.awvalid | bus.awready, walker.burst.payload
         taken = walker.burst.valid & walker.burst.ready
         m.d.comb += [
-            walker.burst.ready.eq(free & responses.room & ~stopped & ~spoiled),
+            walker.burst.ready.eq(free & under_way.room & ~stopped & ~spoiled),
             walker.beat.ready.eq(go),
             responses.push.eq(taken),
             responses.item.last.eq(burst.last),
             responses.item.tag.eq(burst.tag),
             responses.clear.eq(self.clear),
+            under_way.take.eq(taken),
+            under_way.done.eq(responses.pop),
+            under_way.clear.eq(self.clear),
             packing.beat.eq(walker.beat.payload),
             packing.valid.eq(walker.beat.valid),
             packing.kind.eq(burst.kind),

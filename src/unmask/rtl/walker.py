@@ -16,6 +16,9 @@ from unmask.rtl.dma import CHUNK, Kind, Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
 
+ASKING = 2
+"""Cycles from the start of an instruction to the request of its first burst on the bus."""
+
 
 class Walker(wiring.Component):
     """From requests to bursts: a burst in the first cycle of as many as it has beats, beginning the cycle after the request was taken.

@@ -68,10 +68,11 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
             netlist.
     """
     from unmask.rtl.engine import SamplingEngine
-    from unmask.rtl.lockstep.build import build, ports_header, taps_of
+    from unmask.rtl.lockstep.build import ports_header, taps_of
     from unmask.rtl.lockstep.compare import compare
     from unmask.rtl.lockstep.reference import expect
-    from unmask.rtl.lockstep.runner import Job, delays_of, execute, image, outcomes
+    from unmask.rtl.lockstep.runner import Job, execute, image, outcomes
+    from unmask.rtl.lockstep.verilate import build
 
     engine = SamplingEngine(machine, trace=True, black_box=True)
     folder = (cache / "recordings" / f"{machine.name}-{machine.vector.vlen}").resolve()
@@ -89,12 +90,12 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
         raise UnmaskError(f"ports {', '.join(sorted(unknown))} of the netlist are none of the RTL")
     dump = folder / "ports.txt"
     text = (folder / "dut.v").read_text() + _wrapper(ports, [port.name for port in inputs], [port.name for port in outputs], dump)
-    program = build(text, ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine)))
+    library = build(text, ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine)))
     dump.unlink(missing_ok=True)
     expected = [expect(case.program, machine, case.parameters) for case in cases]
     patience = [_PATIENCE * each.cycles + 10_000 for each in expected]
     jobs = [Job(case.program.words, image(case.program), most) for case, most in zip(cases, patience, strict=True)]
-    log = execute(program, jobs, delays_of(machine))
+    log = execute(library, jobs, machine)
     found = compare(expected, log, outcomes(log, len(jobs)), [True] * len(jobs))
     if found.value_mismatches or found.cycle_mismatches:
         raise UnmaskError(f"the RTL differs from the readings in {found.value_mismatches} values and {found.cycle_mismatches} cycles")

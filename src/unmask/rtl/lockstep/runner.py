@@ -1,10 +1,7 @@
-"""Batches of programs through the harness, and what it logs."""
+"""Programs on a built engine, one after the other, and what they log."""
 
 from __future__ import annotations
 
-import struct
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +12,13 @@ from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program
+from unmask.isa.table import Engine
 from unmask.machine.config import Machine
-from unmask.machine.memory import Ideal
+from unmask.machine.memory import Dram
+from unmask.rtl.lockstep.bench import STATUS, STRAY, Bench, Delays, Outcome
 from unmask.rtl.lockstep.build import harness
+from unmask.rtl.lockstep.dram import DramServer
 from unmask.rtl.lockstep.reference import Space
-
-RECORD = np.dtype(
-    [("program", "<u4"), ("kind", "<u2"), ("engine", "<u2"), ("cycle", "<i8"), ("address", "<u8"), ("value", "<u8")], align=False
-)
-START, RETIRE, STATUS = 16, 17, 20
-"""Kinds of records above those of `Space`, which are writes."""
-DONE, FAULT, TIMEOUT = 1, 2, 3
-_MAGIC = 0x4C4B5354
-_FRESH, _STALLS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -51,16 +42,6 @@ class Job:
     stalls: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a program ended: `DONE`, `FAULT` or `TIMEOUT`; what the status, fault and cycle registers say."""
-
-    status: int
-    code: int
-    pc: int
-    cycles: int
-
-
 def image(program: Program) -> NDArray[np.uint8]:
     """What HBM holds when a program starts."""
     memory = np.zeros(program.hbm_bytes, np.uint8)
@@ -70,55 +51,58 @@ def image(program: Program) -> NDArray[np.uint8]:
     return memory
 
 
-def _batch(jobs: Sequence[Job], delays: tuple[int, int], seed: int) -> bytes:
-    parts = [struct.pack("<IIiiQ", _MAGIC, len(jobs), *delays, seed)]
-    for job in jobs:
-        flags = _FRESH * job.fresh | _STALLS * job.stalls
-        parts.append(struct.pack("<IIQQQQ", len(job.words), flags, job.memory.size, job.timeout, *job.errors))
-        parts.append(np.ascontiguousarray(job.words, "<u8").tobytes())
-        parts.append(np.ascontiguousarray(job.memory).tobytes())
-    return b"".join(parts)
-
-
-def delays_of(machine: Machine) -> tuple[int, int]:
-    """Cycles from a request of the load engine to its first beat, and from the last beat of a write to its response.
+def delays_of(machine: Machine) -> Delays:
+    """Of a machine's memory, as the test bench needs them; of DRAM they are the least.
 
     Raises:
-        UnmaskError: the machine's memory is not ideal, or faster than the engines' own pipelines.
+        UnmaskError: the memory is faster than the engines' own pipelines.
     """
     from unmask.rtl.load import LOAD_OVERHEAD
     from unmask.rtl.store import STORE_OVERHEAD
 
-    if not isinstance(machine.hbm, Ideal):
-        raise UnmaskError(f"machine {machine.name} has DRAM: the test bench knows the ideal memory only")
-    found = machine.hbm.latency - LOAD_OVERHEAD, machine.hbm.latency - STORE_OVERHEAD
+    found = Delays(machine.hbm.latency - LOAD_OVERHEAD, machine.hbm.latency - STORE_OVERHEAD)
     if min(found) < 1:
         least = max(LOAD_OVERHEAD, STORE_OVERHEAD) + 1
         raise UnmaskError(f"machine {machine.name}: hbm.latency {machine.hbm.latency}: expected at least {least}")
     return found
 
 
-def execute(program: Path, jobs: Sequence[Job], delays: tuple[int, int], seed: int = 0) -> NDArray[Any]:
-    """Run jobs one after the other in one process.
+def execute(library: Path, jobs: Sequence[Job], machine: Machine, seed: int = 0) -> NDArray[Any]:
+    """Run jobs one after the other on one engine.
 
     Args:
-        program: of `unmask.rtl.lockstep.build.harness`.
-        delays: of `delays_of`.
+        library: of `unmask.rtl.lockstep.build.harness`.
+        machine: what it was built for.
         seed: of stalls.
 
     Returns:
-        The log, an array of `RECORD`, in order of program and cycle.
+        The log, an array of `unmask.rtl.lockstep.bench.RECORD`, in order of program and cycle; each program's ends with its `STATUS`:
+        cycles, how it ended, code and pc of the fault in the places of cycle, engine, address and value.
 
     Raises:
-        UnmaskError: the harness fails.
+        UnmaskError: the engine cannot be loaded, or asks for a burst of DRAM that, or when, it should not.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        batch, log = Path(folder) / "batch", Path(folder) / "log"
-        batch.write_bytes(_batch(jobs, delays, seed))
-        done = subprocess.run([str(program), str(batch), str(log)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnmaskError(f"the harness ended with status {done.returncode}: {' '.join(done.stderr.split())}")
-        return np.fromfile(log, RECORD)
+    memory = DramServer(machine) if isinstance(machine.hbm, Dram) else None
+    logs = []
+    with Bench(library, delays_of(machine), seed, memory) as bench:
+        for number, job in enumerate(jobs):
+            if job.fresh:
+                bench.reset()
+            if memory is not None:
+                memory.begin(job.words)
+            bench.load(job.words)
+            content = job.memory.copy()
+            bench.attach(content, job.errors, job.stalls)
+            outcome = bench.run(number, record=True, timeout=job.timeout)
+            log = bench.take_log()
+            if (log["kind"] == STRAY).any():
+                first = log[log["kind"] == STRAY][0]
+                what = f"{'load' if first['engine'] == Engine.LOAD else 'store'} engine asks for address {first['address']}"
+                raise UnmaskError(f"program {number}: the {what} in cycle {first['cycle']}; the memory's model expects something else")
+            end = np.zeros(1, log.dtype)
+            end[0] = (number, STATUS, outcome.status, outcome.cycles, outcome.code, outcome.pc)
+            logs += [log, end]
+    return np.concatenate(logs)
 
 
 def outcomes(log: NDArray[Any], count: int) -> list[Outcome]:
@@ -150,7 +134,7 @@ class Simulation:
 def simulate(
     program: Program, machine: Machine, unit: str = "sampler", *, hbm: NDArray[np.uint8] | None = None, timeout: int = 1 << 28
 ) -> Simulation:
-    """Run one program on the RTL, from reset, with the ideal memory.
+    """Run one program on the RTL, from reset.
 
     Args:
         program: of one entry; see `Program.entry`.
@@ -163,7 +147,7 @@ def simulate(
     """
     memory = image(program) if hbm is None else hbm
     job = Job(program.words, memory, timeout, fresh=True)
-    log = execute(harness(machine, unit), [job], delays_of(machine))
+    log = execute(harness(machine, unit), [job], machine)
 
     def final(space: Space, start: NDArray[Any]) -> NDArray[Any]:
         writes = log[log["kind"] == space]
