@@ -21,6 +21,8 @@ from unmask.models.tokenizer import Tokenizer
 
 _MASK = "░░"
 _LINES = 8
+_SILENCE = 30
+"""Seconds between two lines of progress within a step, where there is no terminal."""
 
 
 class CanvasView:
@@ -45,6 +47,7 @@ class CanvasView:
         self._console = Console(stderr=self._text_alone, quiet=quiet, highlight=False)
         self._is_live = not quiet and self._console.file.isatty() and not self._console.is_dumb_terminal
         self._live: Live | None = None
+        self._told = 0.0
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console
         )
@@ -103,10 +106,33 @@ class CanvasView:
         return text
 
     @contextmanager
-    def checking(self) -> Iterator[Callable[[object], None]]:
-        """While the reference runs; yields what to call after each of its steps."""
+    def building(self) -> Iterator[Callable[[str], None]]:
+        """While the hardware is built; yields what to call with what is being done."""
+        told: list[str] = []
+        with self._console.status("loading the hardware") if self._is_live else nullcontext() as status:
+
+            def tell(what: str) -> None:
+                if status is not None:
+                    status.update(f"building the hardware, once, minutes: {escape(what)}")
+                elif (stage := what.partition(",")[0]) not in told:
+                    told.append(stage)
+                    self._console.print(f"building the hardware, once, minutes: {escape(stage)}")
+
+            yield tell
+
+    def cycles(self, cycles: int, seconds: float) -> None:
+        """Show how far the hardware is: its cycles so far, and the seconds that they took."""
+        what = f"{cycles:,} cycles, {cycles / seconds:,.0f} cycles/s"
+        self._progress.update(self._task, description=f"denoising, {what}")
+        if not self._is_live and not self._quiet and seconds - self._told > _SILENCE:
+            self._told = seconds
+            self._console.print(what)
+
+    @contextmanager
+    def checking(self, what: str) -> Iterator[Callable[[object], None]]:
+        """While a reference runs; yields what to call after each of its steps."""
         with Progress(console=self._console, transient=True) if self._is_live else nullcontext() as bar:
-            task = bar.add_task("checking against PyTorch", total=self._steps) if bar else None
+            task = bar.add_task(what, total=self._steps) if bar else None
 
             def advance(_: object) -> None:
                 if bar is not None and task is not None:
@@ -134,15 +160,23 @@ class CanvasView:
             f"(simulated in {result['wall_seconds']:.1f} s)"
         )
         self._console.print(f"[bold]{result['tokens_per_second']:,.0f} tokens/s[/]")
+        if result["cycles_per_second"] is not None:
+            self._console.print(
+                f"on the hardware in Verilator: {result['cycles_per_second']:,.0f} cycles/s, "
+                f"{result['cycle_difference']:,} cycles from the cycle reading"
+            )
         self._console.print(_cycle_table("engine", "busy cycles", result["cycles_by_engine"], result["cycles"]))
         self._console.print(_cycle_table("phase", "cycles", result["cycles_by_phase"], result["cycles"]))
         self._console.print(f"transformer {result['transformer_share']:.1%}, sampling {result['sampling_share']:.1%} of the cycles")
         show_costs(result, self._console)
         if result["check"] is not None:
             self._print_check(result["check"])
+            if "functional" in result["check"]:
+                verdict = "[bold green]identical[/] to" if result["check"]["functional"] else "[bold red]different[/] from"
+                self._console.print(f"hardware: {verdict} the functional reading")
 
     def _print_check(self, check: dict[str, Any]) -> None:
-        if check["identical"]:
+        if check["first_difference"] is None:
             self._console.print("check: [bold green]identical[/] to PyTorch in the machine's number formats:")
             self._console.print("the same positions and tokens at every step")
         else:

@@ -71,5 +71,8 @@ def without_machine() -> dict[str, None]:
             "instructions",
             "temperature_bf16",
             "check",
+            "identical",
+            "cycle_difference",
+            "cycles_per_second",
         )
     )

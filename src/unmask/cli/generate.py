@@ -20,26 +20,24 @@ from unmask.errors import UnmaskError
 if TYPE_CHECKING:
     from unmask.cli.canvas import CanvasView
     from unmask.cli.template import Template
-    from unmask.compiler.check import Check
     from unmask.compiler.host import Step
     from unmask.decoding.generate import StepRecord
     from unmask.decoding.policy import Policy
-    from unmask.machine.config import Machine
     from unmask.models.family import Network
     from unmask.models.guide import GuideNetwork
     from unmask.models.tokenizer import Tokenizer
-    from unmask.silicon.cost.table import Costs
 
 
 class Backend(StrEnum):
     """Where the denoising steps are computed."""
 
     NPU = "npu"
+    RTL = "rtl"
     TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """What is to be generated.
 
     Attributes:
@@ -87,7 +85,7 @@ def generate(
     prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="The text to continue; several make a batch.")] = None,
     machine: options.MachineOption = "small",
     model: options.ModelOption = "sotu",
-    backend: Annotated[Backend, typer.Option(help="The simulated machine, or the float32 PyTorch reference.")] = Backend.NPU,
+    backend: Annotated[Backend, typer.Option(help="The simulated machine, its hardware, or float32 PyTorch.")] = Backend.NPU,
     template: Annotated[
         str | None,
         typer.Option(help="Instead of PROMPT, a text with gaps to fill: [24] is one of 24 tokens; a bracket needs a backslash before it."),
@@ -95,7 +93,10 @@ def generate(
     guide: Annotated[
         str | None, typer.Option(help="Of --commit guided: a shipped guide's name, or a folder. By default the model's own.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Compare every step with PyTorch in the machine's number formats.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare every step with PyTorch in the machine's number formats."),
+    ] = False,
     weights: options.Weights = None,
     activations: options.Activations = None,
     kv: options.Kv = None,
@@ -110,10 +111,12 @@ def generate(
 
     Where standard output is no terminal it gets the text alone, and all else goes to standard error.
 
-    With --check, exits with status 1 if the machine and PyTorch commit different tokens anywhere.
+    With --check, exits with status 1 if the machine and PyTorch commit different tokens anywhere; with --backend rtl also if the functional
+    reading does, or if a step takes other cycles than the cycle reading says. That backend builds the hardware first: minutes, kept in the
+    user's cache.
     """
     if check and backend is Backend.TORCH:
-        raise UnmaskError("--check compares the machine with PyTorch; it needs --backend npu")
+        raise UnmaskError("--check compares the machine with PyTorch; it needs --backend npu or rtl")
     if template is not None and prompts:
         raise UnmaskError("a template holds its prompt: expected either PROMPT or --template")
     if template is None and not prompts:
@@ -140,7 +143,12 @@ def generate(
         "policy": vars(task.policy),
     }
     view = _view(task, as_json)
-    result = _torch(task, view) if backend is Backend.TORCH else _npu(task, target, view, check, model, sampling, table)
+    if backend is Backend.TORCH:
+        result = _torch(task, view)
+    else:
+        from unmask.cli.simulated import simulated
+
+        result = simulated(task, target, view, check, model, sampling, table, rtl=backend is Backend.RTL)
     result |= _texts(task, result["tokens"])
     if as_json:
         print_json(about | result)
@@ -152,7 +160,7 @@ def generate(
 
 def _task(
     prompts: Sequence[str], template: str | None, model: str, guide: str | None, decoding: dict[str, Any], policy: Policy | None
-) -> _Task:
+) -> Task:
     """Load what is asked for and read the texts; the policy of a template depends on its gaps."""
     from unmask.models.tokenizer import load_tokenizer
 
@@ -167,7 +175,7 @@ def _task(
         parsed = read_template(template, tokenizer, special, config.mask_token_id, config.max_sequence_length)
         prompts, ids = [parsed.prompt], [parsed.prompt_ids]
     policy = policy or policy_from(decoding, None if parsed is None else parsed.is_gap)
-    return _Task(network, tokenizer, prompts, ids, parsed, policy, _guide(policy, guide, model))
+    return Task(network, tokenizer, prompts, ids, parsed, policy, _guide(policy, guide, model))
 
 
 def _guide(policy: Policy, name: str | None, model: str) -> GuideNetwork | None:
@@ -180,7 +188,7 @@ def _guide(policy: Policy, name: str | None, model: str) -> GuideNetwork | None:
     return load_guide(f"{model}-guide" if name is None else name, model)
 
 
-def _view(task: _Task, quiet: bool) -> CanvasView:
+def _view(task: Task, quiet: bool) -> CanvasView:
     from unmask.cli.canvas import CanvasView
     from unmask.decoding.compose import opens_blocks
 
@@ -191,7 +199,7 @@ def _view(task: _Task, quiet: bool) -> CanvasView:
     return CanvasView(task.tokenizer, mask, masks, policy.steps if fixed else None, quiet)
 
 
-def _texts(task: _Task, tokens: Any) -> dict[str, Any]:
+def _texts(task: Task, tokens: Any) -> dict[str, Any]:
     """The texts of the generated tokens, [gen_length] or [batch, gen_length]."""
     eos = task.model.config.eos_token_id
     if task.template is not None:
@@ -202,7 +210,7 @@ def _texts(task: _Task, tokens: Any) -> dict[str, Any]:
     return {"text": [new_text(task.tokenizer, row, eos) for row in tokens]}
 
 
-def _shown(task: _Task, view: CanvasView) -> Callable[[Step | StepRecord], None]:
+def shown(task: Task, view: CanvasView) -> Callable[[Step | StepRecord], None]:
     """Shows a step, without what is padding."""
 
     def show(step: Step | StepRecord) -> None:
@@ -213,7 +221,7 @@ def _shown(task: _Task, view: CanvasView) -> Callable[[Step | StepRecord], None]
     return show
 
 
-def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
+def _torch(task: Task, view: CanvasView) -> dict[str, Any]:
     from unmask.decoding.generate import generate
     from unmask.decoding.guide import CachedGuide
     from unmask.quant.noise import CounterNoise
@@ -228,7 +236,7 @@ def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
             attention_mask=task.attention_mask,
             guide=None if task.guide is None else CachedGuide(task.guide),
             noise=CounterNoise(task.policy.seed),
-            on_step=_shown(task, view),
+            on_step=shown(task, view),
         )
     rows = range(len(task.prompts))
     tokens = [done.new_tokens(row) for row in rows]
@@ -240,49 +248,4 @@ def _torch(task: _Task, view: CanvasView) -> dict[str, Any]:
         "forwards": done.n_forward,
         "commits": commits[0] if len(rows) == 1 else commits,
         "wall_seconds": time.perf_counter() - started,
-    }
-
-
-def _npu(task: _Task, machine: Machine, view: CanvasView, check: bool, checkpoint: str, sampling: str, prices: Costs) -> dict[str, Any]:
-    from unmask.compiler.check import check as compare
-    from unmask.compiler.guide import NpuGuide, compile_guide
-    from unmask.compiler.host import simulate
-    from unmask.compiler.lower import compile_step
-    from unmask.compiler.sampling.streamed import sampling_named
-    from unmask.numerics import bf16
-    from unmask.quant.smoothing.static import scales_for
-
-    started = time.perf_counter()
-    scales = scales_for(machine.formats.smoothing, checkpoint, task.model)
-    prompt_length, padded = len(task.padded[0]), task.attention_mask is not None
-    program = compile_step(
-        task.model,
-        task.policy,
-        machine,
-        prompt_length,
-        len(task.prompts),
-        padded=padded,
-        kv_scales=scales,
-        sampling=sampling_named(sampling),
-    )
-    programs, guide = [program], None
-    if task.guide is not None:
-        programs.append(compile_guide(task.guide, machine, prompt_length + task.policy.gen_length))
-        guide = NpuGuide(programs[-1])
-    with view.running():
-        done = simulate(
-            program, task.padded, template=task.content, attention_mask=task.attention_mask, guide=guide, on_step=_shown(task, view)
-        )
-    wall = time.perf_counter() - started
-    outcome: Check | None = None
-    if check:
-        with view.checking() as advance:
-            outcome = compare(done, task.model, guide=task.guide, kv_scales=scales, on_step=advance)
-    return costs.of_simulation(done, programs, prices) | {
-        "text": None,
-        "forwards": len(done.steps),
-        "instructions": len(program.words),
-        "temperature_bf16": bf16.rounded(task.policy.temperature),
-        "check": None if outcome is None else vars(outcome),
-        "wall_seconds": wall,
     }

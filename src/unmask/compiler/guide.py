@@ -23,6 +23,7 @@ from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, Engine
 from unmask.machine.config import BF16, Machine
 from unmask.machine.cycle import Timing, time_program
+from unmask.machine.executor import Executing
 from unmask.machine.functional import FunctionalMachine
 from unmask.machine.state import F32, read_bf16
 from unmask.models.guide import GuideNetwork
@@ -103,8 +104,11 @@ class NpuGuide:
         runs: how often the program has run, by entry.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, executing: Executing = FunctionalMachine) -> None:
         """Take a guide's program.
+
+        Args:
+            executing: what runs it.
 
         Raises:
             UnmaskError: the program is not one of `compile_guide`.
@@ -114,7 +118,7 @@ class NpuGuide:
             self._vocabulary = int(program.about["guide"]["vocab_size"])
         except (KeyError, TypeError, ValueError):
             raise UnmaskError("the program is not a guide's") from None
-        self._program, self._npu = program, FunctionalMachine(program, self._machine)
+        self._program, self._npu = program, executing(program, self._machine)
         self._canvas = np.zeros(program.regions["canvas"].size // INT32_BYTES, "<i4")
         self.runs = {ENTRY: 0}
 

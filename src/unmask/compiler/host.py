@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.machine.config import Machine
 from unmask.machine.cycle import Timing, time_program
+from unmask.machine.executor import Executing
 from unmask.machine.functional import FunctionalMachine
 from unmask.models.layers import Architecture
 from unmask.quant.commit import due_word
@@ -44,6 +45,7 @@ class Step:
         start, end: canvas positions [start, end) of the active block.
         entry: which of the program's entries ran.
         before, canvas: int64 [batch, positions], before and after the step.
+        parameters: what its S_LD instructions read, by address in the integer SRAM, as far as time depends on it.
     """
 
     step: int
@@ -52,6 +54,7 @@ class Step:
     entry: str
     before: Ids
     canvas: Ids
+    parameters: dict[int, int] = field(default_factory=dict)
 
     def positions(self, row: int = 0) -> list[int]:
         """The canvas positions committed in one row of the batch, ascending."""
@@ -161,6 +164,7 @@ def simulate(
     attention_mask: Sequence[int] | Sequence[Sequence[int]] | None = None,
     seed: int | None = None,
     guide: NpuGuide | None = None,
+    executing: Executing = FunctionalMachine,
     on_step: Callable[[Step], None] | None = None,
 ) -> Simulation:
     """Generate on the machine that a program was compiled for: values by the functional reading, time by the cycle reading.
@@ -172,13 +176,14 @@ def simulate(
         attention_mask: of the shape of the prompt, 0 or False at padding on the left, for a program compiled as `padded`.
         seed: of the noise, modulo 2^32; by default the policy's.
         guide: of the commit `guided`.
+        executing: what runs the program in the functional reading's place.
         on_step: called after every denoising step.
 
     Raises:
         UnmaskError: a prompt, template or mask of another shape, tokens outside the vocabulary, a program that is not `padded` for a padded
             prompt, a guide missing or not asked for.
     """
-    host = _Host(program, prompt_ids, template, attention_mask, seed, guide)
+    host = _Host(program, prompt_ids, template, attention_mask, seed, guide, executing)
     for step in host.run():
         if on_step is not None:
             on_step(step)
@@ -188,15 +193,23 @@ def simulate(
 class _Host:
     """One generation."""
 
-    def __init__(self, program: Program, prompt: Any, template: Any, attention_mask: Any, seed: int | None, guide: NpuGuide | None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        prompt: Any,
+        template: Any,
+        attention_mask: Any,
+        seed: int | None,
+        guide: NpuGuide | None,
+        executing: Executing,
+    ) -> None:
         self.program, self.about = program, _Compiled.of(program)
         self.policy, self.shape = self.about.policy, self.about.shape
         self.seed = (self.policy.seed if seed is None else seed) % 2**32
         self.start = self.canvas = self._first_canvas(prompt, template)
         self.visible = self._visible(attention_mask)
-        self.npu = FunctionalMachine(program, self.about.machine)
+        self.npu = executing(program, self.about.machine)
         self.steps: list[Step] = []
-        self.parameters: dict[str, dict[int, int]] = {}  # of each entry's first run, for the addresses in its timing
         self.stopped = False
         self.guide, self.judge = guide, self._judge(guide)
         self._write_start()
@@ -282,15 +295,14 @@ class _Host:
             fraction = float(Timesteps(self.policy.steps_per_block, self.policy.eps).fraction(index))
             commits = [due_word(fraction)] * self.about.batch
         words = [rows.start, block.start, head_row(shape, rows, block), self.seed, len(self.steps), *commits]
-        given = {PARAMETERS_AT + index: word for index, word in enumerate(words)}
-        self.parameters.setdefault(kind.name, given | even_routing(self.program, kind.name))
+        given = {PARAMETERS_AT + index: word for index, word in enumerate(words)} | even_routing(self.program, kind.name)
         self.npu.write("parameters", np.array(words, "<u4"))
         self.npu.run(kind.name)
         if self.judge is not None:
             self._commit_accepted(block, index)
         after = self.npu.read("canvas", "<i4").astype(np.int64).reshape(-1, self.about.positions)
         self.canvas = after[: self.about.batch]
-        return Step(len(self.steps), block.start, block.stop, kind.name, before, self.canvas)
+        return Step(len(self.steps), block.start, block.stop, kind.name, before, self.canvas, given)
 
     def _commit_accepted(self, block: range, index: int) -> None:
         """Put the candidates that the guide accepts into the canvas."""
@@ -312,7 +324,8 @@ class _Host:
     def simulation(self) -> Simulation:
         """The finished generation."""
         machine, runs = self.about.machine, Counter(step.entry for step in self.steps)
-        timings = {entry: time_program(self.program.entry(entry), machine, parameters=self.parameters[entry]) for entry in runs}
+        first = {step.entry: step for step in reversed(self.steps)}
+        timings = {entry: _timing(self.program, machine, first[entry]) for entry in runs}
         if self.guide is not None:
             timings |= self.guide.timings()
             runs.update(self.guide.runs)
@@ -328,6 +341,22 @@ class _Host:
             dict(runs),
             self.about.sampling,
         )
+
+
+def _timing(program: Program, machine: Machine, step: Step) -> Timing:
+    return time_program(program.entry(step.entry), machine, parameters=step.parameters)
+
+
+def cycles_of_steps(program: Program, simulation: Simulation) -> list[int]:
+    """The cycle reading of every step, each with its own addresses; without a guide's runs."""
+    known: dict[tuple[str, tuple[tuple[int, int], ...]], int] = {}
+    cycles = []
+    for step in simulation.steps:
+        key = step.entry, tuple(sorted(step.parameters.items()))
+        if key not in known:
+            known[key] = _timing(program, simulation.machine, step).cycles
+        cycles.append(known[key])
+    return cycles
 
 
 def _rows(values: Any, batch: int, length: int, what: str, mismatch: str) -> Ids:

@@ -78,6 +78,30 @@ class Program:
     def ops(self) -> list[Op]:
         return decode(self.words)
 
+    def image(self) -> NDArray[np.uint8]:
+        """What HBM holds when the program starts, uint8 [hbm_bytes]."""
+        hbm = np.zeros(self.hbm_bytes, np.uint8)
+        for name, content in self.data.items():
+            self.write(hbm, name, content)
+        return hbm
+
+    def write(self, hbm: NDArray[np.uint8], region: str, content: NDArray[np.generic]) -> None:
+        """Put an array's bytes at the start of a named region of a memory.
+
+        Raises:
+            UnmaskError: the program has no such region, or the array is larger than it.
+        """
+        place = self.regions.get(region)
+        raw = np.ascontiguousarray(content).view(np.uint8).reshape(-1)
+        if place is None or raw.size > place.size:
+            raise UnmaskError(f"region {region!r}: expected at most {place.size if place else 0} bytes, not {raw.size}")
+        hbm[place.address : place.address + raw.size] = raw
+
+    def read(self, hbm: NDArray[np.uint8], region: str, dtype: str) -> NDArray[np.generic]:
+        """A copy of a named region of a memory as a flat array of `dtype`."""
+        place = self.regions[region]
+        return hbm[place.address : place.address + place.size].copy().view(dtype)
+
     def save(self, path: str | Path) -> None:
         """Write the program; the file is a safetensors container whose metadata holds everything but the bytes."""
         path = Path(path)

@@ -62,21 +62,12 @@ class FunctionalMachine:
         }
 
     def write(self, region: str, content: NDArray[np.generic]) -> None:
-        """Put an array's bytes at the start of a named HBM region.
-
-        Raises:
-            UnmaskError: the program has no such region, or the array is larger than it.
-        """
-        place = self.program.regions.get(region)
-        raw = np.ascontiguousarray(content).view(np.uint8).reshape(-1)
-        if place is None or raw.size > place.size:
-            raise UnmaskError(f"region {region!r}: expected at most {place.size if place else 0} bytes, not {raw.size}")
-        self.state.hbm[place.address : place.address + raw.size] = raw
+        """Put an array's bytes at the start of a named HBM region; raises as `Program.write`."""
+        self.program.write(self.state.hbm, region, content)
 
     def read(self, region: str, dtype: str) -> NDArray[np.generic]:
         """A copy of a named HBM region as a flat array of `dtype`."""
-        place = self.program.regions[region]
-        return self.state.hbm[place.address : place.address + place.size].copy().view(dtype)
+        return self.program.read(self.state.hbm, region, dtype)
 
     def run(self, entry: str = ONLY_ENTRY) -> None:
         """Run an entry of the program from its first instruction to HALT.

@@ -71,7 +71,7 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
     from unmask.rtl.lockstep.build import ports_header, taps_of
     from unmask.rtl.lockstep.compare import compare
     from unmask.rtl.lockstep.reference import expect
-    from unmask.rtl.lockstep.runner import Job, execute, image, outcomes
+    from unmask.rtl.lockstep.runner import Job, execute, outcomes
     from unmask.rtl.lockstep.verilate import build
 
     engine = SamplingEngine(machine, trace=True, black_box=True)
@@ -94,7 +94,7 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
     dump.unlink(missing_ok=True)
     expected = [expect(case.program, machine, case.parameters) for case in cases]
     patience = [_PATIENCE * each.cycles + 10_000 for each in expected]
-    jobs = [Job(case.program.words, image(case.program), most) for case, most in zip(cases, patience, strict=True)]
+    jobs = [Job(case.program.words, case.program.image(), most) for case, most in zip(cases, patience, strict=True)]
     log = execute(library, jobs, machine)
     found = compare(expected, log, outcomes(log, len(jobs)), [True] * len(jobs))
     if found.value_mismatches or found.cycle_mismatches:

@@ -24,7 +24,7 @@ from unmask.rtl.lockstep.faulty import EVERY, FaultyCase, fault_kinds, faulty
 from unmask.rtl.lockstep.generator import Case, generate
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Expected, expect
-from unmask.rtl.lockstep.runner import Job, execute, image, outcomes
+from unmask.rtl.lockstep.runner import Job, execute, outcomes
 from unmask.rtl.lockstep.shrink import shrink
 
 CHUNK = 20
@@ -80,7 +80,7 @@ class Result:
 
 def _job(case: Case, expected: Expected, stalls: bool, fresh: bool = False) -> Job:
     patience = _PATIENCE * expected.cycles + 10_000
-    return Job(case.program.words, image(case.program), patience * (40 if stalls else 1), fresh=fresh, stalls=stalls)
+    return Job(case.program.words, case.program.image(), patience * (40 if stalls else 1), fresh=fresh, stalls=stalls)
 
 
 def run(programs: Sequence[Case], machine: Machine, unit: str = "sampler", *, stalls: Sequence[int] = ()) -> Result:

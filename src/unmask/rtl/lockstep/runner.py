@@ -42,15 +42,6 @@ class Job:
     stalls: bool = False
 
 
-def image(program: Program) -> NDArray[np.uint8]:
-    """What HBM holds when a program starts."""
-    memory = np.zeros(program.hbm_bytes, np.uint8)
-    for name, content in program.data.items():
-        start = program.regions[name].address
-        memory[start : start + content.size] = content.reshape(-1)
-    return memory
-
-
 def delays_of(machine: Machine) -> Delays:
     """Of a machine's memory, as the test bench needs them; of DRAM they are the least.
 
@@ -145,7 +136,7 @@ def simulate(
     Raises:
         UnmaskError: the hardware cannot be built, or the test bench fails.
     """
-    memory = image(program) if hbm is None else hbm
+    memory = program.image() if hbm is None else hbm
     job = Job(program.words, memory, timeout, fresh=True)
     log = execute(harness(machine, unit), [job], machine)
 
