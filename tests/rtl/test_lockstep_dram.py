@@ -52,7 +52,11 @@ def test_a_port_moves_a_beat_a_cycle_in_order() -> None:
 
 
 def test_an_instruction_is_served_whole_before_a_later_one() -> None:
-    text = "L_VEC dst=r0 src=r1 rows=1 cols=4096 dst_stride=0 src_stride=0\nST_VEC src=r0 dst=r1 rows=1 cols=16 src_stride=0 dst_stride=0\nHALT"
+    load, store = (
+        "L_VEC dst=r0 src=r1 rows=1 cols=4096 dst_stride=0 src_stride=0",
+        "ST_VEC src=r0 dst=r1 rows=1 cols=16 src_stride=0 dst_stride=0",
+    )
+    text = f"{load}\n{store}\nHALT"
     alone = bursts(text, (2, 1, 6, 1 << 20))[0]
     after = bursts(text, (1, 0, 5, 0), (2, 1, 6, 1 << 20))[1]
     assert after[0, 1] == alone[0, 1]
