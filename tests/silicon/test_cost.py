@@ -268,7 +268,7 @@ def test_a_machine_is_set_against_its_gpu(machine: Machine) -> None:
     assert (gpu["area_ratio"], gpu["power_ratio"]) == (area / machine.gpu.area_mm2, power / machine.gpu.power_w)
     assert gpu["within"] == (area <= machine.gpu.area_mm2 and power <= machine.gpu.power_w)
     assert found["peak_power_w"] == pytest.approx(found["power_w"])
-    assert area <= machine.gpu.area_mm2
+    assert gpu["within"], "a machine of a GPU's class takes no more than the GPU"
     small = machine.model_copy(update={"gpu": machine.gpu.model_copy(update={"area_mm2": area / 2})})
     assert not cost_figures(busiest(small, COSTS), COSTS)["against_gpu"]["within"]
 

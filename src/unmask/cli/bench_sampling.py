@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unmask.cli.energy import show_costs
-from unmask.cli.options import CostsOption, JsonOption, MachineOption
+from unmask.cli.options import CostsOption, JsonOption, MachineOption, SkipOption
 from unmask.cli.printed import print_json
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ def sampling(
         str, typer.Option("--program", help="four-phase, single-pass, fused, or general (the policies' own).")
     ] = "single-pass",
     temperature: Annotated[float, typer.Option("--temperature", help="Of Gumbel noise; 0 for the arg-max.", min=0)] = 0.0,
-    chunk: Annotated[int | None, typer.Option("--chunk", help="Logits that four-phase loads at once.")] = None,
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Logits of each of the two buffers of four-phase.")] = None,
     width: Annotated[int, typer.Option("--width", help="Of the hidden states before the LM head (fused).", min=1)] = 4096,
     plot: Annotated[Path | None, typer.Option("--plot", help="Also draw how time scales, as PNG files in this folder.")] = None,
     costs: CostsOption = None,
+    skip: SkipOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Time the sampling of one denoising step. Nothing is sampled: time does not depend on values."""
@@ -44,7 +45,7 @@ def sampling(
     from unmask.silicon.cost.table import load_costs
 
     target, prices, work = Machine.load(machine), load_costs(costs), Workload(batch, block, vocab, temperature, width)
-    found = measure(work, target, program, chunk)
+    found = measure(work, target, program, chunk, skip=skip)
     ran = sampling_program(work, target, sampling_named(program), chunk)
     found |= cost_figures(count_events(ran, target, found["cycles"], found["hbm_bytes_by_engine"]), prices)
     theirs = published(target.vector.vlen, batch, block, vocab)

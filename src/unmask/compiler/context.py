@@ -121,7 +121,7 @@ class Context:
         self.e.emit(name, dst=dst.at, a=a.at, wait=wait, **shape | operands)
 
     def reduce(
-        self, name: str, dst: int, a: Tile, running: bool = False, *, wait: tuple[int, ...] = (), signal: tuple[int, ...] = ()
+        self, name: str, dst: Value, a: Tile, running: bool = False, *, wait: tuple[int, ...] = (), signal: tuple[int, ...] = ()
     ) -> None:
         """One scalar per row of `a`."""
         shape = {"rows": a.rows, "cols": a.cols, "a_stride": a.stride}

@@ -61,7 +61,7 @@ class Emitter:
         self._last: dict[Engine, int] = {}
         self._pending: dict[Engine, list[int]] = {engine: [] for engine in Engine}
         self._semaphores = _PAIR_SEMAPHORES
-        self._idle_rings: dict[tuple[Engine, Engine], list[tuple[int, int]]] = {}
+        self._idle: dict[tuple[Engine, Engine, tuple[int, ...]], list[tuple[int, ...]]] = {}
 
     # Instructions
 
@@ -227,17 +227,17 @@ class Emitter:
         self.emit("SEM_SET", semaphore=self._semaphores - 1, value=credits)
         return self._semaphores - 1
 
-    def take_ring(self, producer: Engine, consumer: Engine) -> tuple[int, int]:
-        """Two semaphores: `free` slots, of which there are two at the start, and `full` ones.
+    def take_semaphores(self, producer: Engine, consumer: Engine, credits: tuple[int, ...]) -> tuple[int, ...]:
+        """Semaphores between two engines, each with its credits at the start.
 
-        A ring that is over has all its credits back, so its semaphores serve the next one between the same engines as they are.
+        Who gives them back has all the credits back, so that they serve the next who takes such ones as they are.
         """
-        idle = self._idle_rings.get((producer, consumer))
-        return idle.pop() if idle else (self._semaphore(2), self._semaphore(0))
+        idle = self._idle.get((producer, consumer, credits))
+        return idle.pop() if idle else tuple(self._semaphore(count) for count in credits)
 
-    def return_ring(self, producer: Engine, consumer: Engine, semaphores: tuple[int, int]) -> None:
-        """Give the semaphores of a ring back."""
-        self._idle_rings.setdefault((producer, consumer), []).append(semaphores)
+    def return_semaphores(self, producer: Engine, consumer: Engine, credits: tuple[int, ...], semaphores: tuple[int, ...]) -> None:
+        """Give semaphores back."""
+        self._idle.setdefault((producer, consumer, credits), []).append(semaphores)
 
     def halt(self) -> None:
         """End the program."""
@@ -248,11 +248,13 @@ class Emitter:
 class Ring:
     """Two buffers between a producing and a consuming engine: the producer runs ahead by up to two tiles."""
 
+    _CREDITS = (2, 0)
+
     def __init__(self, emitter: Emitter, producer: Engine, consumer: Engine, base: int, size: int) -> None:
         self._emitter, self._engines = emitter, (producer, consumer)
         self._toggle = base ^ (base + size)
         self.size = size
-        self._free, self._full = emitter.take_ring(producer, consumer)
+        self._free, self._full = emitter.take_semaphores(producer, consumer, self._CREDITS)
         self._head, self._tail = emitter.var(base), emitter.var(base)
 
     @contextmanager
@@ -270,7 +272,7 @@ class Ring:
     def release(self) -> None:
         """Give the ring's registers and semaphores back; as many tiles must have been consumed as produced."""
         self._emitter.release(self._head, self._tail)
-        self._emitter.return_ring(*self._engines, (self._free, self._full))
+        self._emitter.return_semaphores(*self._engines, self._CREDITS, (self._free, self._full))
 
     def _flip(self, var: Var) -> None:
         self._emitter.emit("S_XORI", rd=var, rs=var, value=self._toggle)

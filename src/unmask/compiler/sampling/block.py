@@ -15,9 +15,10 @@ from unmask.compiler.context import Context
 from unmask.compiler.emitter import Address, Value, Var
 from unmask.compiler.sampling import dream, llada
 from unmask.compiler.sampling.commit import Committing
+from unmask.compiler.sampling.four_phase import FourPhase
 from unmask.compiler.sampling.logits import Logits, LogitStream, Rows
 from unmask.compiler.sampling.parameters import Sampled, StepParameters
-from unmask.compiler.sampling.streamed import FourPhase, Sampler, SamplingProgram, SinglePass
+from unmask.compiler.sampling.streamed import Sampler, SamplingProgram, SinglePass
 from unmask.decoding.policy import DREAM_SCORERS, Policy
 from unmask.errors import UnmaskError
 from unmask.numerics import bf16
@@ -56,7 +57,7 @@ def sample_block(
         p: the step.
         opening: only the first masked position of each block commits (`unmask.decoding.dream.Opening`).
         program: "general", "four-phase" or "single-pass"; "fused" samples in the LM head and then calls `commit_block`.
-        chunk: logits that the program "four-phase" loads at once.
+        chunk: logits of a buffer of the program "four-phase".
 
     Raises:
         SramOverflow: an on-chip memory cannot hold the buffers of one row.

@@ -200,12 +200,22 @@ class LogitStream:
             drop(c, tile, index, token)
 
 
-def drop(c: Context, tile: Tile, index: Value, token: Var) -> None:
+def drop(c: Context, tile: Tile, index: Value, token: Var, wait: tuple[int, ...] = ()) -> None:
     """Set one column of each row to minus infinity, that of the vocabulary index in the row's word at `index`, less that of column 0."""
-    c.e.emit("V_DROP", dst=tile.at, index=index, base=token, rows=tile.rows, cols=tile.cols, dst_stride=tile.stride)
+    c.e.emit("V_DROP", dst=tile.at, index=index, base=token, rows=tile.rows, cols=tile.cols, dst_stride=tile.stride, wait=wait)
 
 
-def choose(c: Context, scores: Tile, companion: Tile, token: Var, running: bool, best: int, index: Value, picked: Value) -> None:
+def choose(
+    c: Context,
+    scores: Tile,
+    companion: Tile,
+    token: Var,
+    running: bool,
+    best: Value,
+    index: Value,
+    picked: Value,
+    wait: tuple[int, ...] = (),
+) -> None:
     """Keep the highest score of each row, its vocabulary index and the companion's value there, in the float and the integer SRAM."""
     c.e.emit(
         "V_RED_MAX_IDX",
@@ -220,4 +230,5 @@ def choose(c: Context, scores: Tile, companion: Tile, token: Var, running: bool,
         a_stride=scores.stride,
         b_stride=companion.stride,
         running=int(running),
+        wait=wait,
     )

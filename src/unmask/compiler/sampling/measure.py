@@ -13,12 +13,13 @@ from unmask.machine.cycle import time_program
 _WORD_BYTES = {"vector": ("vector_elements", BF16_BYTES), "float": ("float_words", 4), "integer": ("integer_words", INT32_BYTES)}
 
 
-def measure(w: Workload, machine: Machine, name: str, chunk: int | None = None) -> dict[str, Any]:
+def measure(w: Workload, machine: Machine, name: str, chunk: int | None = None, *, skip: bool = True) -> dict[str, Any]:
     """Time a sampling program.
 
     Args:
         name: of the program; "fused" is timed with the LM head before it.
-        chunk: logits that "four-phase" loads at once.
+        chunk: logits of a buffer of "four-phase".
+        skip: as of `unmask.machine.cycle.time_program`; no figure depends on it.
 
     Returns:
         `cycles`, `ms`, `breakdown` (cycles by part, see `unmask.compiler.sampling.workload.breakdown`), `hbm_bytes` moved in all,
@@ -31,7 +32,7 @@ def measure(w: Workload, machine: Machine, name: str, chunk: int | None = None) 
     """
     sampling = sampling_named(name)
     program = sampling_program(w, machine, sampling, chunk)
-    timing = time_program(program, machine, trace=True)
+    timing = time_program(program, machine, trace=True, skip=skip)
     moved = _least_bytes(w, machine, sampling)
     parts = {part: cycles for part, cycles in breakdown(program, timing).items() if cycles or part != "matrix"}
     found: dict[str, Any] = {
@@ -55,7 +56,7 @@ def measure(w: Workload, machine: Machine, name: str, chunk: int | None = None) 
         "instructions": len(program.words),
     }
     if sampling == "fused":
-        alone = time_program(head_program(w, machine), machine).cycles
+        alone = time_program(head_program(w, machine), machine, skip=skip).cycles
         found |= {"width": w.width, "weights": machine.formats.weights, "lm_head_cycles": alone, "added": timing.cycles / alone - 1}
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Var
@@ -78,7 +79,7 @@ def sampling_program(w: Workload, machine: Machine, program: SamplingProgram, ch
     or for "fused" `x`, BF16 [rows, width], and the `head` in the format of the machine's weights. The tokens are left in `tokens`.
 
     Args:
-        chunk: logits that "four-phase" loads at once.
+        chunk: logits of a buffer of "four-phase".
 
     Raises:
         UnmaskError: the machine cannot hold a tile, or has less HBM.
@@ -181,20 +182,29 @@ def _finish(c: Context, w: Workload, program: str) -> Program:
 def breakdown(program: Program, timing: Timing) -> dict[str, int]:
     """Cycles by part of the machine; they sum to the total.
 
-    Going through the instructions in program order, whatever one adds to the latest end so far counts for its part: `memory` (load and
-    store), `matrix`, `scalar` (the vector engine's scalar and integer unit and its sorter), `vector` (its lanes) or `control` (sequencer).
+    A cycle counts for the first of these that is at work in it: `matrix`, `vector` (lanes), `scalar` (the vector engine's scalar and
+    integer unit and its sorter), `memory` (load and store). Cycles in which none is are `control`.
 
     Args:
         timing: of the program, with its trace.
     """
     trace = timing.trace
     assert trace is not None
-    part = np.array([PARTS.index(_part(op)) for op in program.ops])
-    ends = np.maximum.accumulate(trace.end)
-    added = np.diff(ends, prepend=0)
-    cycles = np.zeros(len(PARTS), np.int64)
-    np.add.at(cycles, part[trace.pc], added)
-    return dict(zip(PARTS, cycles.tolist(), strict=True))
+    part = np.array([_part(op) for op in program.ops])[trace.pc]
+    found, covered, chosen = {}, 0, np.zeros(len(part), bool)
+    for name in ("matrix", "vector", "scalar", "memory"):
+        chosen |= part == name
+        together = _covered(trace.start[chosen], trace.end[chosen])
+        found[name], covered = together - covered, together
+    return {name: found.get(name, timing.cycles - covered) for name in PARTS}
+
+
+def _covered(start: NDArray[np.int64], end: NDArray[np.int64]) -> int:
+    """Cycles that lie in at least one of some intervals."""
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], np.maximum.accumulate(end[order])
+    before = np.concatenate(([0], end[:-1]))
+    return int(np.maximum(end - np.maximum(start, before), 0).sum())
 
 
 def _part(op: Op) -> str:
