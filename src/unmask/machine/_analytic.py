@@ -190,11 +190,12 @@ def walk(
             if service > 0:
                 own, other = (0, 2) if engine == LOAD else (2, 0)
                 begin = max(start, busy[own + 1])
-                if busy[other] <= begin and busy[other + 1] > begin:
-                    begin += (busy[other + 1] - begin) * density[other // 2] >> 10
+                if busy[other + 1] > begin and busy[other] < start:
+                    begin += (busy[other + 1] - begin) * min(1024, density[other // 2] * program[pc, DENSITY]) >> 10
                 finish = begin + service
-                if busy[other] > begin and busy[other] < finish:
-                    finish += (min(finish, busy[other + 1]) - busy[other]) * density[other // 2] >> 10
+                if busy[other] >= start and busy[other] < finish:
+                    # The walk comes to it later, but it was there first.
+                    busy[other + 1] += service * min(1024, density[other // 2] * program[pc, DENSITY]) >> 10
                 if begin > busy[own + 1]:
                     busy[own] = begin
                 busy[own + 1] = finish

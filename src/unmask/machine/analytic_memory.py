@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd
-from statistics import median
+from statistics import mean, median
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ _LARGE_BYTES, _LONG_BYTES = 2**17, 2**20
 """Of a larger transfer, a part is tried that goes over all banks, if these are not too many."""
 _PLAIN_CHUNK = 2**14
 _SCALES_AT = 2**34
+_SHIFTS = 4
+"""Places of the scales, relative to the elements, that are tried."""
 
 
 class Range(NamedTuple):
@@ -113,10 +115,14 @@ class Pins:
             return Times(round(asking), 0, t[kernels.LATENCY] // kernels.TICKS, 0, 0, beats * beat, asked)
         moved = sum(r.times * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
         transfer, write = transfer._replace(address=0, scale_address=0), op.row.engine is Engine.STORE
-        found = _stream(t, transfer, place, write) if transfer.rows == 1 else _probe(t, transfer, place, write)
+        if transfer.rows == 1:
+            found = _stream(t, transfer, place, write)
+        elif transfer.scale_size:
+            found = _apart(t, transfer, place, write)
+        else:
+            found = _probe(t, transfer, place, write)
         service, latency, window = max(1, round(found.service)), round(found.latency), round(found.window)
-        pins = moved * t[kernels.BURST] / t[kernels.BURST_BYTES] / t[kernels.CHANNELS]
-        density = min(kernels.TICKS, round(pins / service))
+        density = round(found.channels * 32 / t[kernels.CHANNELS] ** 0.5)
         return Times(max(1, round(beats / t[kernels.PORTS])), service, latency, window, density, moved, asked)
 
 
@@ -132,6 +138,7 @@ class Served(NamedTuple):
     service: float
     latency: float
     window: float
+    channels: float
 
 
 def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
@@ -149,6 +156,14 @@ def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
     return steady._replace(service=steady.service / (many * chunk) * transfer.size)
 
 
+def _apart(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
+    """A tile of MX rows: what it takes depends on whether scales lie in the banks of the elements, which differs from run to run."""
+    sweep = memory[kernels.CHANNELS] * memory[kernels.INTERLEAVE] * memory[kernels.PIECES] * memory[kernels.BANKS]
+    shifts = (part * sweep // _SHIFTS for part in range(_SHIFTS))
+    found = [_probe(memory, transfer, place._replace(scales=place.scales + shift), write) for shift in shifts]
+    return Served(*map(mean, zip(*found, strict=True)))
+
+
 def _chunks(count: int, size: int, scales: int) -> Transfer:
     """A transfer of so many chunks."""
     return Transfer(0, 0, 1, count * size, count * scales, 0, 0, size, scales, 0)
@@ -163,9 +178,11 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
     state, ready = kernels.idle(t), 0
     elements, scales = place.elements, place.scales
     ends, alone = [], []
-    for _ in range(_COPIES):
+    for number in range(_COPIES):
         ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready)
         ends.append(end)
+        if number == 0:
+            channels = np.count_nonzero(state.bus != -t[kernels.TURN])
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     window = end - ready
     service = (ends[-1] - ends[0]) / (_COPIES - 1)
@@ -174,7 +191,7 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
         _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start)
         alone.append(end - start)
         elements, scales = elements + place.to_next, scales + place.to_next_scales
-    return Served(service, max(median(alone) - service, 0), window)
+    return Served(service, max(median(alone) - service, 0), window, channels)
 
 
 def forget_memories() -> None:
