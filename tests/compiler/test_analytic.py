@@ -9,10 +9,11 @@ import pytest
 
 from unmask import Policy
 from unmask.compiler.analytic import estimate_generation
-from unmask.compiler.analytic_program import list_step
+from unmask.compiler.analytic_program import step_of
 from unmask.compiler.generation import time_generation
 from unmask.compiler.lower import compile_step
 from unmask.decoding.cache.registry import caches
+from unmask.isa.program import Program
 from unmask.machine.config import Machine
 from unmask.models.catalogue import architecture
 from unmask.models.layers import Architecture
@@ -26,6 +27,11 @@ MACHINES = ["small", "published-512", "published-1024", "published-2048", "a6000
 def policy(shape: Architecture, cache: str, length: int, block: int, steps: int) -> Policy:
     schedule = "timesteps" if shape.shifted_logits else "uniform"
     return Policy(length, block, steps, cache=cache, schedule=schedule)  # type: ignore[arg-type]
+
+
+def listed_step(shape: Architecture, chosen: Policy, machine: Machine, prompt: int, batch: int, sampling: str) -> Program:
+    step = step_of(shape, chosen, machine, prompt, batch, sampling)  # type: ignore[arg-type]
+    return step.program(step.chosen(machine), machine)
 
 
 def disagreement(shape: Architecture, chosen: Policy, machine: str, prompt: int, batch: int) -> float:
@@ -42,7 +48,7 @@ def disagreement(shape: Architecture, chosen: Policy, machine: str, prompt: int,
 def test_the_program_is_that_of_the_compiler(machine: str, batch: int, cache: str) -> None:
     target = Machine.preset(machine)
     chosen = policy(SHAPE, cache, 16, 8, 8)
-    listed = list_step(SHAPE, chosen, target, 13, batch, "general")
+    listed = listed_step(SHAPE, chosen, target, 13, batch, "general")
     compiled = compile_step(SHAPE, chosen, target, 13, batch)
     assert np.array_equal(listed.words, compiled.words)
     assert (listed.phases, listed.entries, listed.regions) == (compiled.phases, compiled.entries, compiled.regions)
@@ -52,7 +58,7 @@ def test_the_program_is_that_of_the_compiler(machine: str, batch: int, cache: st
 @pytest.mark.parametrize("sampling", ["four-phase", "single-pass", "fused"])
 def test_other_sampling_programs_are_the_compiler_s_too(sampling: str) -> None:
     target, chosen = Machine.preset("published-512"), policy(SHAPE, "dual", 16, 8, 8)
-    listed = list_step(SHAPE, chosen, target, 13, 2, sampling)  # type: ignore[arg-type]
+    listed = listed_step(SHAPE, chosen, target, 13, 2, sampling)
     assert np.array_equal(listed.words, compile_step(SHAPE, chosen, target, 13, 2, sampling=sampling).words)  # type: ignore[arg-type]
 
 

@@ -9,14 +9,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from unmask.compiler.analytic_program import list_step
+from unmask.compiler.analytic_program import forget_steps, step_of
 from unmask.compiler.generation import GenerationTime, Part, Work, shared_out
 from unmask.compiler.routing import even_routing
 from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.compiler.schedule import runs_of
 from unmask.decoding.policy import Policy
 from unmask.isa.table import Cost, Engine
-from unmask.machine.analytic import Listing, list_ops, time_listing
+from unmask.machine.analytic import time_listing
+from unmask.machine.analytic_listing import Listing, forget_machines, list_skeleton
 from unmask.machine.analytic_memory import forget_memories
 from unmask.machine.config import Machine
 from unmask.machine.cycle import Timing
@@ -30,31 +31,26 @@ _runs_of = lru_cache(maxsize=64)(runs_of)
 
 
 def forget() -> None:
-    """Drop what is kept from one generation to the next: schedules, and samples of memories."""
+    """Drop what is kept from one generation to the next: schedules, emitted steps, what instructions take, samples of memories."""
     _runs_of.cache_clear()
+    forget_steps()
+    forget_machines()
     forget_memories()
 
 
 def _work(listing: Listing, timing: Timing) -> dict[Part, Work]:
     """`work_of`, from what the listing has."""
-    labels = [engine.name.lower() for engine in Engine]
-    keys = (listing.phase_numbers * len(Engine) + listing.engines) * len(Cost) + listing.classes
-    found, parts = np.unique(keys, return_inverse=True)
-    numbers: dict[Part, int] = {}
-    for number, key in enumerate(found.tolist()):
-        phase, rest = divmod(key, len(Engine) * len(Cost))
-        engine, kind = divmod(rest, len(Cost))
-        numbers[Part(listing.phases[phase], labels[engine], Cost(kind).name.lower())] = number
-    counts, weights, operations = (
-        np.bincount(parts, listing.repeats * values, len(numbers)) for values in (1, listing.busy + listing.asked, listing.operations)
-    )
+    labels, skeleton = [engine.name.lower() for engine in Engine], listing.skeleton
+    parts = [Part(skeleton.phases[group.phase], labels[group.engine], Cost(group.kind).name.lower()) for group in skeleton.groups]
+    weights = np.bincount(skeleton.group_of, skeleton.repeats * (listing.busy + listing.asked), len(parts)).tolist()
     cycles: dict[Part, int] = {}
     moved: dict[Part, int] = {}
     for engine in labels:
-        shares = {part: int(weights[number]) for part, number in numbers.items() if part.engine == engine}
+        shares = {part: int(weight) for part, weight in zip(parts, weights, strict=True) if part.engine == engine}
         cycles |= shared_out(timing.busy[engine], shares)
         moved |= shared_out(timing.hbm_bytes.get(engine, 0), shares)
-    return {part: Work(int(counts[number]), cycles[part], moved[part], int(operations[number])) for part, number in numbers.items()}
+    done = zip(parts, skeleton.counts.tolist(), skeleton.operations.tolist(), strict=True)
+    return {part: Work(count, cycles[part], moved[part], operations) for part, count, operations in done}
 
 
 def estimate_generation(
@@ -69,14 +65,15 @@ def estimate_generation(
     """`time_generation` by the analytic reading; arguments and errors as there."""
     runs = _runs_of(policy, shape, prompt_length, batch, tokens_per_step)
     started = time.perf_counter()
-    program = list_step(shape, policy, machine, prompt_length, batch, sampling)
+    step = step_of(shape, policy, machine, prompt_length, batch, sampling)
+    chosen = step.chosen(machine)
+    program = step.program(chosen, machine)
     runs = tuple(replace(run, parameters=run.parameters | even_routing(program, run.entry)) for run in runs)
     compiled = time.perf_counter()
     timings: dict[str, Timing] = {}
     work: dict[str, dict[Part, Work]] = {}
     for run in runs:
-        entry = program.entry(run.entry)
-        listing = list_ops(entry.ops, entry.phases, machine, run.parameters)
+        listing = list_skeleton(step.skeleton(run.entry, chosen), machine, run.parameters)
         timings[run.entry] = time_listing(listing, machine)
         work[run.entry] = _work(listing, timings[run.entry])
     timed = time.perf_counter()

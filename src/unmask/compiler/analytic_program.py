@@ -1,61 +1,71 @@
-"""A program for the analytic reading: the instructions of `compile_step`, never encoded unless someone asks for their words."""
+"""Programs for the analytic reading: what the compiler emits for a step, once for all machines for which it emits the same.
+
+The instructions of a step depend on the machine's formats, on the sizes of its memories on the chip and on the width of its lanes, but not
+on how long anything takes, and on its array and its memory only where a tile is chosen. So they are emitted for a machine of which the rest
+is left out, and kept; what is left out, the compiler cannot depend on.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.compiler import assembly, lower
+from unmask.compiler.assembly import Chosen, choose, parts_of
 from unmask.compiler.context import Context, Tiling
-from unmask.compiler.emitter import Emitter, Ring, Value, Var
-from unmask.compiler.memory import Hbm, SramOverflow
-from unmask.compiler.network import place_network
-from unmask.compiler.sampling.streamed import SamplingProgram, check_served
-from unmask.compiler.step import StepEmitter, StepKind
+from unmask.compiler.lower import plan_step
+from unmask.compiler.memory import SramOverflow
+from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
-from unmask.isa.table import Engine
-from unmask.machine.config import Machine
-from unmask.machine.cycle import check_depth, check_length
-from unmask.machine.state import check_hbm
+from unmask.machine.analytic_listing import Skeleton, skeleton_of
+from unmask.machine.config import Machine, MatrixEngine, VectorEngine
+from unmask.machine.memory import Ideal
 from unmask.models.layers import Architecture
-from unmask.numerics import mx
+
+_SOME_MEMORY = Ideal(gib=1, bytes_per_cycle=1, latency=1, beat_bytes=1)
+_SOME_ARRAY = MatrixEngine(blen=1, mlen=1, rows=1, latency=1)
+_TIMES = {name: 1 for name in VectorEngine.model_fields if name.endswith(("latency", "interval")) or name == "integer_lanes"}
+_KEPT = 8
+"""Plans: of some models, policies and machines."""
+
+
+def as_compiled_for(machine: Machine, shape: Architecture) -> Machine:
+    """The machine without what the instructions of a step do not depend on; how experts are tiled depends on its array and its memory."""
+    left_out: dict[str, Any] = {
+        "description": "",
+        "gpu": None,
+        "vector": machine.vector.model_copy(update=_TIMES),
+        "sequencer": machine.sequencer.model_copy(update={"queue_depth": 1}),
+        "matrix": machine.matrix.model_copy(update={"latency": 1}),
+    }
+    if not shape.experts:
+        left_out |= {"clock_ghz": 1.0, "matrix": _SOME_ARRAY, "hbm": _SOME_MEMORY}
+    return machine.model_copy(update=left_out)
 
 
 class Listed(Program):
     """A program that keeps its instructions as objects and encodes them when their words are asked for."""
 
-    def __init__(
-        self,
-        ops: list[Op],
-        phases: list[str],
-        entries: dict[str, tuple[int, int]],
-        hbm: Hbm,
-        machine: dict[str, Any],
-        about: dict[str, Any],
-    ) -> None:
-        """Set what it is made of; `hbm` has the regions, without data."""
-        self._ops, self._hbm = ops, hbm
-        self.phases, self.entries, self.machine, self.about = phases, entries, machine, about
-        self.hbm_bytes, self.regions, self.data = hbm.size, hbm.regions, hbm.data
+    def __init__(self, parts: dict[str, Any]) -> None:
+        """Take what `unmask.compiler.assembly.parts_of` gives."""
+        self._parts = parts
+        self.phases, self.entries, self.machine, self.about = parts["phases"], parts["entries"], parts["machine"], parts["about"]
+        self.hbm_bytes, self.regions, self.data = parts["hbm_bytes"], parts["regions"], parts["data"]
 
     @cached_property
     def words(self) -> NDArray[np.uint64]:  # type: ignore[override]
         """uint64 [instructions, 2]."""
-        return encode(self._ops)
+        return encode(self.ops)
 
     @property
     def ops(self) -> list[Op]:
-        return self._ops
+        ops: list[Op] = self._parts["ops"]
+        return ops
 
     def entry(self, name: str) -> Program:
         """One entry as a program of its own, sharing everything else.
@@ -66,121 +76,67 @@ class Listed(Program):
         if name not in self.entries:
             raise UnmaskError(f"the program has no entry {name!r}; there are {', '.join(self.entries)}")
         first, end = self.entries[name]
-        return Listed(self._ops[first:end], self.phases[first:end], {name: (0, end - first)}, self._hbm, self.machine, self.about)
+        part = {"ops": self.ops[first:end], "phases": self.phases[first:end], "entries": {name: (0, end - first)}}
+        return Listed(self._parts | part)
 
 
-class _Silent(Emitter):
-    """Emits nothing: what is left of a kernel is what it asks of the memories."""
+class Step:
+    """The kinds of step of a generation, for all machines that are compiled for alike."""
 
-    _nowhere = Var(0)
+    def __init__(self, shape: Architecture, policy: Policy, machine: Machine, prompt_length: int, batch: int, sampling: SamplingProgram):
+        """Plan the step; arguments and errors as of `unmask.compiler.lower.compile_step`."""
+        self._plan, self._machine = plan_step(shape, policy, machine, prompt_length, batch, False, None, sampling), machine
+        self._emitted: dict[tuple[str, Tiling], Context | SramOverflow] = {}
+        self._skeletons: dict[tuple[str, Tiling], Skeleton] = {}
 
-    def emit(self, name: str, *, wait: tuple[int, ...] = (), signal: tuple[int, ...] = (), **operands: Value | float) -> None:
-        """Nothing."""
+    def _emit(self, name: str, tiling: Tiling) -> Context:
+        found = self._emitted.get((name, tiling))
+        if found is None:
+            try:
+                found = self._plan.emitted(name, tiling, self._machine)
+            except SramOverflow as error:
+                found = error
+            self._emitted[name, tiling] = found
+        if isinstance(found, SramOverflow):
+            raise found
+        return found
 
-    def sync(self, engine: Engine, *, wait: tuple[int, ...] = (), signal: tuple[int, ...] = ()) -> None:
-        """Nothing."""
+    def chosen(self, machine: Machine) -> Chosen:
+        """Each kind of step with the row tile that suits a machine.
 
-    def order(self, before: Engine, after: Engine) -> None:
-        """Nothing."""
+        Raises:
+            UnmaskError: as of `unmask.compiler.assembly.choose`.
+        """
+        return choose(self._plan, machine, self._emit)
 
-    def halt(self) -> None:
-        """Nothing."""
+    def program(self, chosen: Chosen, machine: Machine) -> Listed:
+        """The program of `compile_step`.
 
-    def var(self, value: Value = 0) -> Var:
-        """Always the same register."""
-        return self._nowhere
+        Raises:
+            UnmaskError: the machine has less HBM.
+        """
+        return Listed(parts_of(self._plan, chosen, machine))
 
-    def release(self, *variables: Var) -> None:
-        """Nothing."""
-
-    def _sequence(self, name: str, **operands: int) -> None:
-        pass
-
-    @contextmanager
-    def loop(self, count: int, strides: Mapping[Var, int]) -> Iterator[None]:
-        """Once."""
-        yield
-
-
-class _Prompt(Emitter):
-    """The emitter, but an instruction that nothing waits for is placed as it is."""
-
-    def _append(self, op: Op, engine: Engine) -> None:
-        if self._pending[engine]:
-            super()._append(op, engine)
-        else:
-            self._place(op, engine)
-
-
-def _context(machine: Machine, hbm: Hbm, emitter: type[Emitter]) -> Context:
-    """A context that emits to a new emitter of some kind."""
-    c = Context(machine, hbm)
-    size = c.ring.size
-    c.e = emitter()
-    c.ring = Ring(c.e, Engine.LOAD, Engine.MATRIX, 0, size)
-    return c
+    def skeleton(self, name: str, chosen: Chosen) -> Skeleton:
+        """A kind of step in numbers."""
+        c, tiling = chosen[name]
+        found = self._skeletons.get((name, tiling))
+        if found is None:
+            found = self._skeletons[name, tiling] = skeleton_of(c.e.ops, c.e.phases, self._machine)
+        return found
 
 
-def _fitting(emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine) -> tuple[Context, Tiling]:
-    """As of `unmask.compiler.assembly`; once one has not fitted, whether tiles fit is found out without emitting anything."""
-    overflow: SramOverflow | None = None
-    for tiling in assembly._tilings(rows, sequences, machine.vector.accumulators):
-        c = _context(machine, hbm, _Prompt if overflow is None else _Silent)
-        try:
-            emit(c, tiling)
-        except SramOverflow as error:
-            overflow = error
-            continue
-        whole = assembly._whole_tiles(tiling, machine)
-        better = assembly._cost(whole, rows, sequences, machine) < assembly._cost(tiling, rows, sequences, machine)
-        if better or overflow is not None:
-            c, tiling = _context(machine, hbm, _Prompt), whole if better else tiling
-            emit(c, tiling)
-        return c, tiling
-    raise UnmaskError(f"machine {machine.name} cannot run this model and policy: {overflow}")
+@lru_cache(maxsize=_KEPT)
+def _step(shape: Architecture, policy: Policy, machine: str, prompt_length: int, batch: int, sampling: SamplingProgram) -> Step:
+    """By the machine's JSON, since a machine may hold what cannot be hashed."""
+    return Step(shape, policy, Machine.model_validate_json(machine), prompt_length, batch, sampling)
 
 
-def list_step(shape: Architecture, policy: Policy, machine: Machine, prompt_length: int, batch: int, sampling: SamplingProgram) -> Program:
-    """`compile_step` of an architecture, arguments and errors as there."""
-    positions = prompt_length + policy.gen_length
-    lower._check(shape, policy, prompt_length, batch, False)
-    if sampling != "general":
-        check_served(policy, shape.eos_token_id)
-    hbm = Hbm()
-    weights, kv = (mx.format_named(name) for name in (machine.formats.weights, machine.formats.kv))
-    network = place_network(hbm, shape, positions, weights, kv)
-    at = lower._reserve(hbm, shape, policy, machine, positions, batch, False, None, filled=False)
-    ops: list[Op] = []
-    phases: list[str] = []
-    entries: dict[str, tuple[int, int]] = {}
-    tiles: dict[str, Any] = {}
-    lists: dict[str, Any] = {}
-    high_water: Counter[str] = Counter()
-    for kind in lower._kinds(policy, shape, prompt_length):
+def step_of(shape: Architecture, policy: Policy, machine: Machine, prompt_length: int, batch: int, sampling: SamplingProgram) -> Step:
+    """The kinds of step of a generation; arguments and errors as of `unmask.compiler.lower.compile_step`."""
+    return _step(shape, policy, as_compiled_for(machine, shape).model_dump_json(), prompt_length, batch, sampling)
 
-        def emit(c: Context, tiling: Tiling, kind: StepKind = kind) -> None:
-            StepEmitter(c, network, policy, kind, batch, positions, tiling, at, sampling).build()
 
-        c, tiling = _fitting(emit, kind.rows, lower._sequences(policy, batch), hbm, machine)
-        check_depth(c.e.ops, machine)
-        check_length(c.e.ops, machine)
-        entries[kind.name] = len(ops), len(ops) + len(c.e.ops)
-        ops += c.e.ops
-        phases += c.e.phases
-        tiles[kind.name] = asdict(tiling)
-        if c.lists:
-            lists[kind.name] = c.lists
-        high_water |= Counter(c.high_water)
-    check_hbm(hbm.size, machine)
-    about = {
-        "model": asdict(shape),
-        "weights": False,
-        "policy": asdict(policy),
-        "positions": positions,
-        "batch": batch,
-        "padded": False,
-        "sampling": sampling,
-        "row_tiles": tiles,
-        "sram_high_water": dict(high_water),
-    }
-    return Listed(ops, phases, entries, hbm, machine.model_dump(), about | ({"expert_lists": lists} if lists else {}))
+def forget_steps() -> None:
+    """Drop what is kept of steps."""
+    _step.cache_clear()

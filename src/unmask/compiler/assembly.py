@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from unmask.compiler.context import Context, Tiling
 from unmask.compiler.memory import Hbm, SramOverflow, ceil_to
@@ -15,55 +16,97 @@ from unmask.machine.cycle import check_depth, check_length
 from unmask.machine.state import check_hbm
 from unmask.numerics import mx
 
+Emit = Callable[[Context, Tiling], None]
+"""Emits an entry up to HALT with some row tile."""
 
-def assemble(
-    entries: dict[str, Callable[[Context, Tiling], None]],
-    rows: dict[str, int],
-    sequences: int,
-    hbm: Hbm,
-    machine: Machine,
-    about: dict[str, object],
-    what: str = "this model and policy",
-) -> Program:
-    """One program of several entries over the same memory, each with the row tile that suits the machine.
+
+@dataclass(frozen=True)
+class Plan:
+    """What a program is assembled from: entries over the same memory.
+
+    Attributes:
+        entries: what emits each entry, by its name.
+        rows: how many rows of each of the `sequences` each entry feeds.
+        hbm: where everything lies.
+        about: of the program.
+        what: the entries do, for messages.
+    """
+
+    entries: Mapping[str, Emit]
+    rows: Mapping[str, int]
+    sequences: int
+    hbm: Hbm
+    about: Mapping[str, object]
+    what: str = "this model and policy"
+
+    def emitted(self, name: str, tiling: Tiling, machine: Machine) -> Context:
+        """An entry with a row tile.
+
+        Raises:
+            UnmaskError: the tile does not fit (`SramOverflow`), or the machine holds fewer instructions or nests fewer loops.
+        """
+        c = Context(machine, self.hbm)
+        self.entries[name](c, tiling)
+        check_depth(c.e.ops, machine)
+        check_length(c.e.ops, machine)
+        return c
+
+
+Chosen = Mapping[str, tuple[Context, Tiling]]
+"""Every entry of a plan with its row tile, by its name."""
+
+
+def choose(plan: Plan, machine: Machine, emitted: Callable[[str, Tiling], Context]) -> Chosen:
+    """Each entry of a plan with the row tile that suits the machine.
 
     Args:
-        entries: what emits each entry up to HALT, by its name.
-        rows: how many rows of each of the `sequences` each entry feeds.
-        what: the entries do, for messages.
+        emitted: `plan.emitted` for the machine.
+
+    Raises:
+        UnmaskError: the machine cannot hold a tile.
+    """
+    return {name: _fitting(plan, name, machine, emitted) for name in plan.entries}
+
+
+def parts_of(plan: Plan, chosen: Chosen, machine: Machine) -> dict[str, Any]:
+    """What a program of these entries is made of, by the names of `Program`'s attributes; its instructions are `ops`.
+
+    Raises:
+        UnmaskError: the machine has less HBM.
+    """
+    check_hbm(plan.hbm.size, machine)
+    ops: list[Op] = []
+    phases: list[str] = []
+    places: dict[str, tuple[int, int]] = {}
+    high_water: dict[str, int] = {}
+    for name, (c, _) in chosen.items():
+        places[name] = (len(ops), len(ops) + len(c.e.ops))
+        ops += c.e.ops
+        phases += c.e.phases
+        for memory, mark in c.high_water.items():
+            high_water[memory] = max(mark, high_water.get(memory, 0))
+    tiles = {name: asdict(tiling) for name, (_, tiling) in chosen.items()}
+    lists = {name: c.lists for name, (c, _) in chosen.items() if c.lists}
+    return {
+        "ops": ops,
+        "phases": phases,
+        "hbm_bytes": plan.hbm.size,
+        "regions": plan.hbm.regions,
+        "data": plan.hbm.data,
+        "machine": machine.model_dump(),
+        "about": {**plan.about, "row_tiles": tiles, "sram_high_water": high_water} | ({"expert_lists": lists} if lists else {}),
+        "entries": places,
+    }
+
+
+def assemble(plan: Plan, machine: Machine) -> Program:
+    """The program of a plan.
 
     Raises:
         UnmaskError: the machine cannot hold a tile or an entry's instructions, nests fewer loops, or has less HBM.
     """
-    ops: list[Op] = []
-    phases: list[str] = []
-    places: dict[str, tuple[int, int]] = {}
-    tiles: dict[str, object] = {}
-    high_water: dict[str, int] = {}
-    lists: dict[str, object] = {}
-    for name, emit in entries.items():
-        c, tiling = _fitting(emit, rows[name], sequences, hbm, machine, what)
-        check_depth(c.e.ops, machine)
-        check_length(c.e.ops, machine)
-        places[name] = (len(ops), len(ops) + len(c.e.ops))
-        ops += c.e.ops
-        phases += c.e.phases
-        tiles[name] = asdict(tiling)
-        if c.lists:
-            lists[name] = c.lists
-        for memory, mark in c.high_water.items():
-            high_water[memory] = max(mark, high_water.get(memory, 0))
-    check_hbm(hbm.size, machine)
-    return Program(
-        words=encode(ops),
-        phases=phases,
-        hbm_bytes=hbm.size,
-        regions=hbm.regions,
-        data=hbm.data,
-        machine=machine.model_dump(),
-        about={**about, "row_tiles": tiles, "sram_high_water": high_water} | ({"expert_lists": lists} if lists else {}),
-        entries=places,
-    )
+    parts = parts_of(plan, choose(plan, machine, lambda name, tiling: plan.emitted(name, tiling, machine)), machine)
+    return Program(words=encode(parts.pop("ops")), **parts)
 
 
 def _tilings(rows: int, sequences: int, most: int) -> Iterator[Tiling]:
@@ -77,24 +120,21 @@ def _tilings(rows: int, sequences: int, most: int) -> Iterator[Tiling]:
             yield tiling
 
 
-def _fitting(
-    emit: Callable[[Context, Tiling], None], rows: int, sequences: int, hbm: Hbm, machine: Machine, what: str
-) -> tuple[Context, Tiling]:
+def _fitting(plan: Plan, name: str, machine: Machine, emitted: Callable[[str, Tiling], Context]) -> tuple[Context, Tiling]:
     """The entry with the tallest tile that fits, or with whole tiles of the array where these take less time."""
+    rows, sequences = plan.rows[name], plan.sequences
     overflow: SramOverflow | None = None
     for tiling in _tilings(rows, sequences, machine.vector.accumulators):
-        c = Context(machine, hbm)
         try:
-            emit(c, tiling)
+            c = emitted(name, tiling)
         except SramOverflow as error:
             overflow = error
             continue
         whole = _whole_tiles(tiling, machine)
         if _cost(whole, rows, sequences, machine) < _cost(tiling, rows, sequences, machine):
-            c, tiling = Context(machine, hbm), whole
-            emit(c, tiling)
+            return emitted(name, whole), whole
         return c, tiling
-    raise UnmaskError(f"machine {machine.name} cannot run {what}: {overflow}")
+    raise UnmaskError(f"machine {machine.name} cannot run {plan.what}: {overflow}")
 
 
 def _whole_tiles(tiling: Tiling, machine: Machine) -> Tiling:

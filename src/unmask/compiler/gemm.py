@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unmask.compiler.assembly import assemble
+from unmask.compiler.assembly import Plan, assemble
 from unmask.compiler.context import Context, Tiling
 from unmask.compiler.kernels.head import project_logits
 from unmask.compiler.memory import Hbm, MxMatrix
@@ -43,7 +43,7 @@ def compile_gemm(m: int, k: int, n: int, machine: Machine) -> Program:
                     project_logits(context, tile, b, c, first)
         context.e.halt()
 
-    return assemble({ENTRY: emit}, {ENTRY: m}, 1, hbm, machine, {"gemm": [m, k, n]}, "this product")
+    return assemble(Plan({ENTRY: emit}, {ENTRY: m}, 1, hbm, {"gemm": [m, k, n]}, "this product"), machine)
 
 
 @dataclass(frozen=True)

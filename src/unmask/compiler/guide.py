@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.compiler.assembly import assemble
+from unmask.compiler.assembly import Plan, assemble
 from unmask.compiler.context import Context, Tiling
 from unmask.compiler.kernels.head import project_logits
 from unmask.compiler.kernels.norm import rms_norm
@@ -75,7 +75,7 @@ def compile_guide(network: GuideNetwork, machine: Machine, positions: int) -> Pr
         c.e.halt()
 
     about = {"guide": asdict(shape), "positions": positions}
-    return assemble({ENTRY: emit}, {ENTRY: PIECE}, 1, hbm, machine, about)
+    return assemble(Plan({ENTRY: emit}, {ENTRY: PIECE}, 1, hbm, about), machine)
 
 
 def _head(c: Context, image: NetworkImage, tiling: Tiling, x: int, logits: Logits) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from unmask.compiler.assembly import assemble
+from unmask.compiler.assembly import Plan, assemble
 from unmask.compiler.context import Context, Tiling
 from unmask.compiler.kernels.attention import KvCache
 from unmask.compiler.kernels.linear import mx_blocks
@@ -110,6 +110,24 @@ def compile_step(
         UnmaskError: the canvas exceeds the model's context, the policy has no program, the machine's memories cannot hold a tile, or static
             smoothing has no scales, or not the network's.
     """
+    return assemble(plan_step(model, policy, machine, prompt_length, batch, padded, kv_scales, sampling), machine)
+
+
+def plan_step(
+    model: Network | Architecture,
+    policy: Policy,
+    machine: Machine,
+    prompt_length: int,
+    batch: int,
+    padded: bool,
+    kv_scales: KvScales | None,
+    sampling: SamplingProgram,
+) -> Plan:
+    """What `compile_step` assembles; arguments and errors as there, but for those of memories on the chip.
+
+    Of the machine, only its formats enter here, and what its memories on the chip, its vector engine and, for experts, its array and memory
+    say when an entry is emitted.
+    """
     shape: Architecture = model if isinstance(model, Architecture) else model.config.architecture
     positions = prompt_length + policy.gen_length
     _check(shape, policy, prompt_length, batch, padded)
@@ -126,12 +144,11 @@ def compile_step(
     def emit(kind: StepKind, c: Context, tiling: Tiling) -> None:
         StepEmitter(c, network, policy, kind, batch, positions, tiling, at, sampling).build()
 
-    return assemble(
+    return Plan(
         {kind.name: partial(emit, kind) for kind in kinds},
         {kind.name: kind.rows for kind in kinds},
         _sequences(policy, batch),
         hbm,
-        machine,
         {
             "model": asdict(shape),
             "weights": not isinstance(model, Architecture),

@@ -16,9 +16,11 @@ I64 = NDArray[np.int64]
 
 KIND, ENGINE, PHASE, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, RD, RS, RT, ADDRESS0, ADDRESS1 = range(14)
 """Columns of a program, what instructions say: ADDRESS0 and ADDRESS1 are a transfer's address registers."""
-OCCUPANCY, LATENT, SERVICE, WINDOW, DENSITY, COLUMNS = range(14, 20)
+OCCUPANCY, LATENT, SERVICE, WINDOW, REACH, COLUMNS = range(14, 20)
 """And what they take. SERVICE: cycles of the shared memory's pins, 0 of instructions that it does not time; WINDOW: how many cycles before
-its end a transfer has asked for everything; DENSITY: how much of the pins it takes meanwhile, of 1024."""
+its end a transfer has asked for everything; REACH: channels of the memory that it takes, over the square root of how many there are, times
+`WHOLE`: the product of two is how many channels two transfers share on average, times WHOLE squared."""
+WHOLE = 32
 PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
 OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
 MAX_TOKENS = 2**16 - 1
@@ -153,7 +155,7 @@ def walk(
     given = np.zeros(NO_SEMAPHORE + 1, np.int64)
     taken = np.zeros(NO_SEMAPHORE + 1, np.int64)
     busy = np.zeros(4, np.int64)  # when the memory last began to serve loads and stores, and until when
-    density = np.zeros(2, np.int64)
+    reach = np.zeros(2, np.int64)
     left = np.zeros(loop_depth + 1, np.int64)
     size = 1 + engines * (depth + 2) + 4 + 9 * used.shape[0]
     states = np.zeros((loop_depth + 1, _LAGS, size), np.int64)
@@ -190,16 +192,17 @@ def walk(
             if service > 0:
                 own, other = (0, 2) if engine == LOAD else (2, 0)
                 begin = max(start, busy[own + 1])
+                # Requests are served in the order in which transfers start: the later one waits, on the channels that both need.
                 if busy[other + 1] > begin and busy[other] < start:
-                    begin += (busy[other + 1] - begin) * min(1024, density[other // 2] * program[pc, DENSITY]) >> 10
+                    begin += (busy[other + 1] - begin) * min(WHOLE * WHOLE, reach[other // 2] * program[pc, REACH]) // (WHOLE * WHOLE)
                 finish = begin + service
                 if busy[other] >= start and busy[other] < finish:
-                    # The walk comes to it later, but it was there first.
-                    busy[other + 1] += service * min(1024, density[other // 2] * program[pc, DENSITY]) >> 10
+                    # It starts first, although it is later in the program: what follows the other waits.
+                    busy[other + 1] += service * min(WHOLE * WHOLE, reach[other // 2] * program[pc, REACH]) // (WHOLE * WHOLE)
                 if begin > busy[own + 1]:
                     busy[own] = begin
                 busy[own + 1] = finish
-                density[own // 2] = program[pc, DENSITY]
+                reach[own // 2] = program[pc, REACH]
                 end = max(end, finish + program[pc, LATENT])
                 following = max(following, end - program[pc, WINDOW])
             if pipelined[engine]:

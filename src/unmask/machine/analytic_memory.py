@@ -15,11 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.isa.encoding import Op
-from unmask.isa.table import Engine
 from unmask.machine import _kernels as kernels
+from unmask.machine._analytic import WHOLE
 from unmask.machine.config import Machine
-from unmask.machine.dma import Transfer, transfer_of
+from unmask.machine.dma import Transfer
 from unmask.machine.dram import parameters_of
 
 I64 = NDArray[np.int64]
@@ -54,19 +53,19 @@ class Times(NamedTuple):
 
     Attributes:
         asking: until the last beat has been asked for, if the memory keeps up.
-        service: of the memory's pins; 0 of an ideal memory, whose ports are never shared.
         latency: from the last byte at the pins to its place.
+        service: of the memory's pins; 0 of an ideal memory, whose ports are never shared.
         window: by how much asking is ahead of the end, where the memory does not keep up.
-        density: how much of the pins it takes during its service, of 1024.
+        reach: see `unmask.machine._analytic.REACH`.
         moved: bytes, whole beats or bursts, on average.
         asked: bytes that the instruction names.
     """
 
     asking: int
-    service: int
     latency: int
+    service: int
     window: int
-    density: int
+    reach: int
     moved: float
     asked: int
 
@@ -96,34 +95,31 @@ class Pins:
     """The memory of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        self._machine = machine
         self._t: tuple[int, ...] = tuple(parameters_of(machine).tolist())
+        self._known: dict[tuple[Transfer, bool, Place], Times] = {}
 
-    def times(self, op: Op, place: Place) -> Times:
-        """What a DMA instruction takes.
+    def times(self, transfer: Transfer, write: bool, place: Place) -> Times:
+        """What a DMA instruction takes; what has been asked for before is known."""
+        key = (transfer, write, place)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._times(transfer, write, place)
+        return found
 
-        Raises:
-            UnmaskError: a size of 0, or a format that the machine has not.
-        """
-        t, transfer = self._t, transfer_of(op, self._machine)
+    def _times(self, transfer: Transfer, write: bool, place: Place) -> Times:
+        t = self._t
         ranges = list(ranges_of(transfer))
         asked = sum(r.times * r.size for r in ranges)
         beats = sum(r.times * r.pieces(t[kernels.BEAT]) for r in ranges)
         if t[kernels.PACE]:
             beat = t[kernels.BEAT]
             asking = sum(r.times * max(1.0, r.pieces(beat) * beat / t[kernels.PACE]) for r in ranges)
-            return Times(round(asking), 0, t[kernels.LATENCY] // kernels.TICKS, 0, 0, beats * beat, asked)
+            return Times(round(asking), round(t[kernels.LATENCY] / kernels.TICKS), 0, 0, 0, beats * beat, asked)
         moved = sum(r.times * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
-        transfer, write = transfer._replace(address=0, scale_address=0), op.row.engine is Engine.STORE
-        if transfer.rows == 1:
-            found = _stream(t, transfer, place, write)
-        elif transfer.scale_size:
-            found = _apart(t, transfer, place, write)
-        else:
-            found = _probe(t, transfer, place, write)
-        service, latency, window = max(1, round(found.service)), round(found.latency), round(found.window)
-        density = round(found.channels * 32 / t[kernels.CHANNELS] ** 0.5)
-        return Times(max(1, round(beats / t[kernels.PORTS])), service, latency, window, density, moved, asked)
+        found = _served(t, transfer._replace(address=0, scale_address=0), place, write)
+        reach = round(found.channels * WHOLE / t[kernels.CHANNELS] ** 0.5)
+        asking = max(1, round(beats / t[kernels.PORTS]))
+        return Times(asking, round(found.latency), max(1, round(found.service)), round(found.window), reach, moved, asked)
 
 
 class Served(NamedTuple):
@@ -133,12 +129,22 @@ class Served(NamedTuple):
         service: from the end of one to the end of the next, when they follow each other at once.
         latency: of one alone, but for its service.
         window: from the moment in which all has been asked for to the end, when the memory is busy.
+        channels: that it takes.
     """
 
     service: float
     latency: float
     window: float
     channels: float
+
+
+def _served(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
+    """How DRAM serves a DMA instruction whose register numbers are left out."""
+    if transfer.rows == 1:
+        return _stream(memory, transfer, place, write)
+    if transfer.scale_size:
+        return _apart(memory, transfer, place, write)
+    return _probe(memory, transfer, place, write)
 
 
 def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
@@ -182,7 +188,7 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
         ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready)
         ends.append(end)
         if number == 0:
-            channels = np.count_nonzero(state.bus != -t[kernels.TURN])
+            channels = float(np.count_nonzero(state.bus != -t[kernels.TURN]))
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     window = end - ready
     service = (ends[-1] - ends[0]) / (_COPIES - 1)
