@@ -26,7 +26,7 @@ I64 = NDArray[np.int64]
 _ALIGNMENT = 64
 """Bytes: where the compiler lets regions of HBM begin."""
 _COPIES, _ALONE, _PAUSE = 4, 3, 40
-"""Transfers tried one after the other, and alone; cycles between those."""
+"""Transfers tried one after the other, and alone, unless several places are tried; cycles between those."""
 _LARGE_BYTES, _LONG_BYTES = 2**17, 2**20
 """Of a larger transfer, a part is tried that goes over all banks, if these are not too many."""
 _PLAIN_CHUNK = 2**14
@@ -114,12 +114,12 @@ class Pins:
         if t[kernels.PACE]:
             beat = t[kernels.BEAT]
             asking = sum(r.times * max(1.0, r.pieces(beat) * beat / t[kernels.PACE]) for r in ranges)
-            return Times(round(asking), round(t[kernels.LATENCY] / kernels.TICKS), 0, 0, 0, beats * beat, asked)
+            return Times(round(asking), t[kernels.LATENCY] // kernels.TICKS, 0, 0, 0, beats * beat, asked)
         moved = sum(r.times * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
         found = _served(t, transfer._replace(address=0, scale_address=0), place, write)
         reach = round(found.channels * WHOLE / t[kernels.CHANNELS] ** 0.5)
-        asking = max(1, round(beats / t[kernels.PORTS]))
-        return Times(asking, round(found.latency), max(1, round(found.service)), round(found.window), reach, moved, asked)
+        until = max(1, round(beats / t[kernels.PORTS]))
+        return Times(until, round(found.latency), max(1, round(found.service)), round(found.window), reach, moved, asked)
 
 
 class Served(NamedTuple):
@@ -142,9 +142,7 @@ def _served(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
     """How DRAM serves a DMA instruction whose register numbers are left out."""
     if transfer.rows == 1:
         return _stream(memory, transfer, place, write)
-    if transfer.scale_size:
-        return _apart(memory, transfer, place, write)
-    return _probe(memory, transfer, place, write)
+    return _apart(memory, transfer, place, write)
 
 
 def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
@@ -152,21 +150,22 @@ def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
     request, stripe = memory[kernels.REQUEST], memory[kernels.CHANNELS] * memory[kernels.INTERLEAVE]
     sweep = stripe * memory[kernels.PIECES] * memory[kernels.BANKS]
     elements, scales = place.elements % request, _SCALES_AT + place.scales % request
-    # Of a short one, the scales are in other banks and channels, as they mostly are.
     apart = Place(elements, scales + sweep // 2 + stripe // 2 // request * request, transfer.size, transfer.scale_size)
     if transfer.size <= _LARGE_BYTES:
-        return _probe(memory, transfer, apart, write)
+        return _apart(memory, transfer, apart, write)
     chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (_PLAIN_CHUNK, 0)
     many = min(max(sweep, _LARGE_BYTES), _LONG_BYTES) // chunk
-    steady = _probe(memory, _chunks(many, chunk, scale_chunk), Place(elements, scales, many * chunk, many * scale_chunk), write)
+    steady = _probe(memory, _chunks(many, chunk, scale_chunk), Place(elements, scales, many * chunk, many * scale_chunk), write, 1)
     return steady._replace(service=steady.service / (many * chunk) * transfer.size)
 
 
 def _apart(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
-    """A tile of MX rows: what it takes depends on whether scales lie in the banks of the elements, which differs from run to run."""
+    """A tile, on average over where its scales lie: in the banks of its elements or not, which differs from run to run."""
+    if not transfer.scale_size:
+        return _probe(memory, transfer, place, write, _ALONE)
     sweep = memory[kernels.CHANNELS] * memory[kernels.INTERLEAVE] * memory[kernels.PIECES] * memory[kernels.BANKS]
     shifts = (part * sweep // _SHIFTS for part in range(_SHIFTS))
-    found = [_probe(memory, transfer, place._replace(scales=place.scales + shift), write) for shift in shifts]
+    found = [_probe(memory, transfer, place._replace(scales=place.scales + shift), write, 1) for shift in shifts]
     return Served(*map(mean, zip(*found, strict=True)))
 
 
@@ -176,14 +175,14 @@ def _chunks(count: int, size: int, scales: int) -> Transfer:
 
 
 @lru_cache(maxsize=4096)
-def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
-    """Try transfers on the memory's model, some that follow each other and then some alone."""
+def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool, alone: int) -> Served:
+    """Try transfers on the memory's model, some that follow each other and then `alone` with pauses between."""
     t = np.array(memory, np.int64)
     op = np.zeros(kernels.COLUMNS, np.int64)
     op[kernels.ADDRESS0 : kernels.ADDRESS0 + len(transfer)] = transfer
     state, ready = kernels.idle(t), 0
     elements, scales = place.elements, place.scales
-    ends, alone = [], []
+    ends, apart = [], []
     for number in range(_COPIES):
         ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready)
         ends.append(end)
@@ -192,12 +191,12 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     window = end - ready
     service = (ends[-1] - ends[0]) / (_COPIES - 1)
-    for _ in range(_ALONE if transfer.size <= _LARGE_BYTES else 1):
+    for _ in range(alone):
         start = end + _PAUSE
         _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start)
-        alone.append(end - start)
+        apart.append(end - start)
         elements, scales = elements + place.to_next, scales + place.to_next_scales
-    return Served(service, max(median(alone) - service, 0), window, channels)
+    return Served(service, max(median(apart) - service, 0), window, channels)
 
 
 def forget_memories() -> None:
