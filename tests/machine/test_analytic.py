@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from unmask import UnmaskError
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
-from unmask.machine.analytic import analytic_time, list_ops
+from unmask.isa.table import Engine
+from unmask.machine.analytic import analytic_time
+from unmask.machine.analytic_listing import list_skeleton, skeleton_of
 from unmask.machine.config import Machine
 from unmask.machine.cycle import time_program
 
@@ -89,11 +91,13 @@ def test_bytes_are_those_of_whole_bursts() -> None:
 
 def test_a_listing_counts_what_runs() -> None:
     p = streaming(lambda: load(4, 256, 1024, (FREE,), (FULL,)), lambda: add(4, 250, (FULL,), (FREE,)), 7, 5)
-    listing = list_ops(p.ops, p.phases, HBM)
-    assert listing.repeats.tolist() == [1, 1, 1, 1, 1, 5, 35, 35, 35, 35, 5, 1]
-    assert int(listing.repeats @ listing.asked) == 35 * 4 * 512
-    assert int(listing.repeats @ listing.operations) == 35 * 4 * 250
-    assert np.count_nonzero(listing.busy[listing.engines == 1]) == 0
+    skeleton = skeleton_of(p.ops, p.phases, HBM)
+    listing = list_skeleton(skeleton, HBM)
+    assert skeleton.repeats.tolist() == [1, 1, 1, 1, 1, 5, 35, 35, 35, 35, 5, 1]
+    assert int(skeleton.repeats @ listing.asked) == 35 * 4 * 512
+    assert int(skeleton.operations.sum()) == 35 * 4 * 250
+    assert int(skeleton.counts.sum()) == int(skeleton.repeats.sum())
+    assert np.count_nonzero(listing.busy[skeleton.engines == Engine.LOAD]) == 0
 
 
 @pytest.mark.parametrize(
