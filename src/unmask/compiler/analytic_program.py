@@ -64,6 +64,7 @@ class Listed(Program):
 
     @property
     def ops(self) -> list[Op]:
+        """Instructions."""
         ops: list[Op] = self._parts["ops"]
         return ops
 

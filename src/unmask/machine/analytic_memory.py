@@ -155,7 +155,7 @@ def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
         return _apart(memory, transfer, apart, write)
     chunk, scale_chunk = (transfer.chunk, transfer.scale_chunk) if transfer.scale_size else (_PLAIN_CHUNK, 0)
     many = min(max(sweep, _LARGE_BYTES), _LONG_BYTES) // chunk
-    steady = _probe(memory, _chunks(many, chunk, scale_chunk), Place(elements, scales, many * chunk, many * scale_chunk), write, 1)
+    steady = _apart(memory, _chunks(many, chunk, scale_chunk), Place(elements, scales, many * chunk, many * scale_chunk), write)
     return steady._replace(service=steady.service / (many * chunk) * transfer.size)
 
 
