@@ -19,6 +19,8 @@ from unmask.rtl.latency import latency_of
 BY_ROW = frozenset({Cost.LANES, Cost.FUNCTION, Cost.NOISE, Cost.REDUCE, Cost.SAMPLE, Cost.ROWS})
 """Cost classes whose words of the float and integer SRAM go by rows; those of the others go by entries."""
 _TILED = BY_ROW - {Cost.ROWS}
+COLUMNS = "V_COL_ABSMAX"
+"""The instruction that walks down columns; its result is a row of the vector SRAM."""
 
 
 class Control:
@@ -101,7 +103,9 @@ class Control:
 
     def _steps(self, entry: Any, begin: Value, operands: Operands, vlen: int) -> Generator:
         m, vector = self.m, self.machine.vector
-        m.submodules.generator = generator = Generator(self.machine.vector_elements, vector.granule, vlen, vector.scalar_interval)
+        m.submodules.generator = generator = Generator(
+            self.machine.vector_elements, vector.granule, vlen, vector.scalar_interval, columns=COLUMNS in self.names
+        )
 
         def matches(*costs: Cost) -> Value:
             return self._matches(entry, (name for name in self.names if BY_NAME[name].cost in costs))
@@ -116,10 +120,13 @@ class Control:
             generator.rows.eq(Mux(tiled | rows, operand("rows"), Mux(masks, 2, 1))),
             generator.columns.eq(Mux(tiled, operand("cols"), Mux(rows, 1, operand("count")))),
             generator.step.eq(Mux(tiled, vlen, Mux(matches(Cost.INTEGER), vector.integer_lanes, 1))),
+            generator.down.eq(self._matches(entry, {COLUMNS} & set(self.names))),
             generator.interval.eq(Mux(matches(Cost.SCALAR_FUNCTION), vector.scalar_interval, 1)),
         ]
         for tile in TILES:
             users = [name for name in self.names if any(spec.name == f"{tile}_stride" for spec in BY_NAME[name].fields)]
+            if tile == "dst":
+                users += {COLUMNS} & set(self.names)
             m.d.comb += [
                 getattr(generator, f"{tile}_base").eq(operand(tile)),
                 getattr(generator, f"{tile}_stride").eq(operand(f"{tile}_stride")),

@@ -18,7 +18,14 @@ __all__ = ["LONG", "SHORT", "SHORT_PLACES", "Lane", "LaneOp"]
 
 
 KEY_BITS = 16
+_MOST = (1 << KEY_BITS) - 1
 SHORT_PLACES = floating.ROUNDED_PLACES
+
+
+def key_of(word: Value) -> Value:
+    """An INT32 word as a key: brought into the range of `ordered`, within which elements are compared alike."""
+    value = word.as_signed()
+    return Mux(value < 0, 0, Mux(value > _MOST, _MOST, value))[:KEY_BITS]
 
 
 class Lane(wiring.Component):

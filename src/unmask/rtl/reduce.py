@@ -29,7 +29,7 @@ def comparable(m: Module, bits: ValueLike) -> Value:
 def column_absmax(m: Module, value: ValueLike, previous: ValueLike) -> Value:
     """What V_COL_ABSMAX makes of an element and the maximum so far, BF16 bits (16): the larger of its magnitude and that.
 
-    A NaN counts as 0, and as the maximum so far as less than that. Without a maximum so far, `previous` must be +0.
+    A NaN counts as 0, as what was there before does if it is negative. Without a maximum so far, `previous` must be +0.
     """
     value, previous = wire(m, Value.cast(value)), wire(m, Value.cast(previous))
     magnitude = wire(m, Mux(value[:15] > bf16.INFINITY_BITS, 0, value[:15])[:15])

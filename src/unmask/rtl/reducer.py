@@ -10,8 +10,11 @@ from amaranth.utils import ceil_log2
 from unmask.isa.row import Cost
 from unmask.numerics import bf16
 from unmask.numerics.window import BIN_BITS
-from unmask.rtl.control import Control
+from unmask.rtl.bf16 import ordered
+from unmask.rtl.bits import wire
+from unmask.rtl.control import COLUMNS, Control
 from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
+from unmask.rtl.lane import key_of
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.sampler_rows import ROW_PLACES, RowOp, RowState
@@ -21,6 +24,7 @@ from unmask.rtl.window import Sum, WindowTree
 from unmask.rtl.word_ports import FLOAT_WRITES, INTEGER_WRITE, WordPorts
 
 _WORD = 32
+_ABOVE = "V_RED_SUM_GE"
 
 
 class Reducer:
@@ -31,6 +35,7 @@ class Reducer:
 
     Attributes:
         rows: the row accumulators, of which `Scalars` reads what the sampler left.
+        compared: cycles from a step to the addresses of what V_RED_SUM_GE compares, and of the row's key.
         read_registers: cycles from a row's number, one after `RowState.row_ahead`, to what was read.
     """
 
@@ -46,6 +51,8 @@ class Reducer:
         vlen, latency = control.machine.vector.vlen, control.latency
         noise, reduce = latency[Cost.NOISE], latency[Cost.REDUCE]
         self._operand = {cost: leads[cost] + 1 for cost in (Cost.REDUCE, Cost.SAMPLE)}
+        # Elements are compared with a row's key in a cycle of their own, where there is one.
+        self.compared = leads[Cost.REDUCE] - min(1, leads[Cost.REDUCE])
         budget = reduce - 1 - self._operand[Cost.REDUCE]
         places = max(MaxTree.places(vlen), WindowTree.places(vlen))
         self.read_registers = budget * ROW_PLACES // (places + ROW_PLACES)
@@ -93,7 +100,7 @@ class Reducer:
     def _sums(self, tree: WindowTree, weighing: int) -> None:
         m, ports, control = self._m, self._ports, self._control
         at = self._operand
-        mask = Mux(self._samples, self._mask(at[Cost.SAMPLE] + weighing), self._mask(at[Cost.REDUCE]))
+        mask = Mux(self._samples, self._mask(at[Cost.SAMPLE] + weighing), self._mask(at[Cost.REDUCE]) & self._above())
         kind = Mux(self._samples, Sum.WINDOW, Mux(control.is_("V_RED_SUM_WIN"), Sum.SCALED, Sum.FIXED))
         m.d.comb += [tree.mask.eq(mask), tree.kind.eq(kind)]
         for lane in range(len(tree.mask)):
@@ -108,6 +115,18 @@ class Reducer:
                 tree.exponents[lane].eq(weigher.exponent),
             ]
 
+    def _above(self) -> Value:
+        """The lanes that a sum counts: of V_RED_SUM_GE those whose other operand reaches the row's key."""
+        m, ports, control = self._m, self._ports, self._control
+        lanes = control.machine.vector.vlen
+        if _ABOVE not in control.names:
+            return Const((1 << lanes) - 1, lanes)
+        bit = (Const(1, _WORD) << control.held["bit"][: (_WORD - 1).bit_length()])[:_WORD]
+        key = wire(m, key_of(Value.cast(ports.integer_first.data[0]) | bit))
+        above = Cat(ordered(m, Value.cast(ports.b.data[lane])) >= key for lane in range(lanes))
+        above = delay(m, above, self._operand[Cost.REDUCE] - 1 - self.compared, "above")
+        return above | (~control.is_(_ABOVE)).replicate(lanes)
+
     def _rows(self, winner: Value, total: Value, tree: int) -> None:
         m, control, ports, rows = self._m, self._control, self._ports, self.rows
         held = control.held
@@ -121,7 +140,7 @@ class Reducer:
                 m.d.comb += [
                     rows.row_ahead.eq(base + ahead.row),
                     rows.row.eq(base + now.row),
-                    rows.valid.eq(valid),
+                    rows.valid.eq(valid & ~control.is_(COLUMNS)),
                     rows.first.eq(now.first),
                     rows.last.eq(now.last_of_row),
                     rows.index.eq(named + now.column + winner[_WORD:]),
@@ -163,7 +182,8 @@ class Reducer:
         _, now = control.at(cycles)
         indexed = control.is_("V_RED_MAX_IDX")
         largest = indexed | control.is_("V_RED_MAX")
-        found = now.last_of_row & rows.replaced
-        words.write(FLOAT_WRITES[0], Cost.REDUCE, cycles, Mux(indexed, found, now.last_of_row), Mux(largest, rows.best, rows.sum))
+        ends = now.last_of_row & ~control.is_(COLUMNS)
+        found = ends & rows.replaced
+        words.write(FLOAT_WRITES[0], Cost.REDUCE, cycles, Mux(indexed, found, ends), Mux(largest, rows.best, rows.sum))
         words.write(FLOAT_WRITES[1], Cost.REDUCE, cycles, indexed & found, Cat(Const(0, 16), rows.companion))
         words.write(INTEGER_WRITE, Cost.REDUCE, cycles, indexed & found, rows.candidate)

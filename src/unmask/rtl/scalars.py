@@ -44,7 +44,8 @@ class Scalars:
         prior = control.is_("V_RED_MAX", "V_RED_MAX_IDX")
         words.read(FLOAT_READS[0], [(functions, self._operand - 1), (prior, reducer.prior)])
         words.read(FLOAT_READS[1], [(functions, self._operand - 1)])
-        for port in INTEGER_READS:
+        words.read(INTEGER_READS[0], [(control.is_("V_RED_SUM_GE"), reducer.compared)])
+        for port in INTEGER_READS[1:]:
             words.read(port, [])
         self._scalars(reducer)
         self._masks()

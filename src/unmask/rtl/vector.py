@@ -10,13 +10,16 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from unmask.isa.row import Cost
-from unmask.isa.table import BY_NAME
+from unmask.errors import UnmaskError
+from unmask.isa.routing import ROUTING
+from unmask.isa.row import Cost, Engine
+from unmask.isa.table import BY_NAME, INSTRUCTIONS
 from unmask.machine.config import Machine
 from unmask.numerics import bf16
 from unmask.rtl import lane as lanes
 from unmask.rtl.bf16 import round_fp32
-from unmask.rtl.control import Control
+from unmask.rtl.columns import Columns
+from unmask.rtl.control import COLUMNS, Control
 from unmask.rtl.decode import dispatch_layout
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
@@ -29,6 +32,8 @@ from unmask.rtl.scores import Scores
 from unmask.rtl.sram import SramRead, SramWrite
 from unmask.rtl.word_ports import FLOAT_READS, FLOAT_WRITES, INTEGER_READS, INTEGER_WRITE, WordPorts
 
+RUNS = frozenset(row.name for row in INSTRUCTIONS if row.engine is Engine.VECTOR or row.cost is Cost.SYNC) - {row.name for row in ROUTING}
+"""The instructions that the engine can be built for."""
 _MINUS_INFINITY = bf16.SIGN_BIT | bf16.INFINITY_BITS
 
 
@@ -51,8 +56,14 @@ class VectorEngine(wiring.Component):
     """
 
     def __init__(self, machine: Machine, names: Iterable[str], pc_bits: int) -> None:
-        """Build what some instructions need."""
+        """Build what some instructions need.
+
+        Raises:
+            UnmaskError: an instruction that it cannot run.
+        """
         self.machine, self.names = machine, frozenset(names)
+        for name in sorted(self.names - RUNS):
+            raise UnmaskError(f"instruction {name}: the vector engine cannot run it; expected some of {', '.join(sorted(RUNS))}")
         vector, sram = machine.vector, machine.sram
         layout = dispatch_layout(self.names, pc_bits)
         elements = ceil_log2(machine.vector_elements // vector.granule)
@@ -108,7 +119,12 @@ class VectorEngine(wiring.Component):
         results = self._lanes(m, leads)
         results[Cost.NOISE] = self._noise(m, scores)
         self._tile_writes(m, results)
-        Scalars(m, control, words, self, Reducer(m, control, words, self, scores, leads))
+        if COLUMNS in self.names:
+            Columns(m, control, self)
+        reducer = Reducer(m, control, words, self, scores, leads)
+        with m.If(control.is_("V_RED_SUM_GE")):
+            m.d.comb += self.b.address.eq(self._granule(control.at(reducer.compared)[1].b))
+        Scalars(m, control, words, self, reducer)
         self._integers(m)
         return m
 
@@ -134,7 +150,7 @@ class VectorEngine(wiring.Component):
         factor, by_row = Signal(16), control.is_("V_SUB_F", "V_MUL_F")
         m.d.comb += factor.eq(Mux(by_row, scalar, constant))
         own = control.is_("V_ADD", "V_SUB", "V_MUL")
-        key = delay(m, self._key(), leads[Cost.LANES], "row_key")
+        key = delay(m, lanes.key_of(self.integer_first.data[0]), leads[Cost.LANES], "row_key")
         level = self._level(m, leads[Cost.FUNCTION], "lanes")
         results: dict[Cost, list[Value]] = {Cost.LANES: [], Cost.FUNCTION: []}
         for index in range(self.machine.vector.vlen):
@@ -149,11 +165,6 @@ class VectorEngine(wiring.Component):
             results[Cost.LANES].append(lane.result)
             results[Cost.FUNCTION].append(lane.function_result)
         return results
-
-    def _key(self) -> Value:
-        """The key of a row, brought into the range of `ordered`."""
-        word = self.integer_first.data[0].as_signed()
-        return Mux(word < 0, 0, Mux(word > 0xFFFF, 0xFFFF, word))[: lanes.KEY_BITS]
 
     def _level(self, m: Module, cycles: int, user: str) -> Value:
         """The window's level of a row, of the maximum that is read in the cycle before, so many cycles after."""

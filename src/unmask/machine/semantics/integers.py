@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.machine.semantics.registry import comparable, effect
+from unmask.machine.semantics.registry import bit_word, comparable, effect
 from unmask.machine.state import F32, State
 
 
@@ -21,7 +21,7 @@ def _i_fill(s: State, dst: int, value: int, count: int) -> None:
 
 @effect("I_SET_BIT_GT")
 def _i_set_bit_gt(s: State, dst: int, a: int, b: int, bit: int, count: int) -> None:
-    s.words(dst, count)[s.scalars(a, count) > s.scalars(b, count)] |= np.int32(1 << bit)
+    s.words(dst, count)[s.scalars(a, count) > s.scalars(b, count)] |= bit_word(bit)
 
 
 def _ranked(scores: F32, eligible: NDArray[np.int32]) -> NDArray[np.int64]:

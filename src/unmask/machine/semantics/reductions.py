@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unmask.machine.semantics.registry import comparable, effect, two_tiles
+from unmask.machine.semantics.registry import bit_word, comparable, effect, two_tiles
 from unmask.machine.state import F32, State
 from unmask.numerics import accumulator, bf16
 
@@ -64,7 +64,7 @@ def _v_red_sum_ge(
     s: State, dst: int, a: int, b: int, key: int, bit: int, rows: int, cols: int, a_stride: int, b_stride: int, running: int
 ) -> None:
     values, compared = two_tiles(s, a, b, rows, cols, a_stride, b_stride)
-    trial = s.words(key, rows) | np.int32(1 << bit)
+    trial = s.words(key, rows) | bit_word(bit)
     _accumulate(s, dst, np.where(bf16.ordered(compared) >= trial[:, None], values, np.float32(0)), running)
 
 
@@ -73,4 +73,5 @@ def _v_col_absmax(s: State, dst: int, a: int, rows: int, cols: int, a_stride: in
     magnitudes = np.abs(s.tile(a, rows, cols, a_stride))
     top = np.where(np.isnan(magnitudes), np.float32(0), magnitudes).max(axis=0)
     result = s.tile(dst, 1, cols, 0)[0]
-    result[:] = np.fmax(result, top) if running else top
+    # What was there counts only if it is more than 0, so that the sign of a zero does not depend on how numpy compares.
+    result[:] = np.where(running & (result > top), result, top)

@@ -46,6 +46,11 @@ def format_of(s: State, number: int, known: int) -> mx.MxFormat:
     return s.formats[number]
 
 
+def bit_word(number: int) -> np.int32:
+    """The INT32 word of which only the bit of that number is set; the low five bits of the number count."""
+    return np.uint32(1 << number % 32).astype(np.int32)
+
+
 def blocks_of(cols: int) -> int:
     """MX blocks of a row of `cols` elements."""
     return mx.padded(cols) // mx.BLOCK

@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 
 from unmask.isa.encoding import Operand
-from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT
+from unmask.isa.table import BF16_BYTES, BY_NAME, INT32_BYTES, STRIDE_UNIT
 from unmask.machine.access import Access
 from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import mx
@@ -96,7 +96,8 @@ class Builder(Sizes):
                 addresses[operand] = Address(value)
         marks = addresses["value"].base in (0, 1) if name == "I_FILL" else name in _MARKS
         self._finish(found, constants, addresses, marks or constants.get("boolean") == 1)
-        constants.pop("boolean", None)
+        # "boolean" is a wish, and a tile of one row has no stride.
+        constants = {field.name: constants[field.name] for field in BY_NAME[name].fields if field.name in constants}
         node = Node(name, constants, addresses, self.loops)
         node.touches = touched(node, self.machine)
         self.accumulators.keep(*claimed)

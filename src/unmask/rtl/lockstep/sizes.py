@@ -93,7 +93,7 @@ class Sizes:
             "temperature": (0, 0, 0x3F80, 0x3E80, rng.randrange(0x3C00, 0x4200), int(values.bf16_bits(self.numbers, 1)[0])),
             "base": (0, 0, -1, 5, rng.randrange(-cols, cols + 1), rng.getrandbits(17)),
             "k": (0, 1, count, count + 3, -1, rng.randint(0, count), rng.randint(0, count)),
-            "bit": (0, 30, rng.randrange(31)),
+            "bit": (0, 30, rng.randrange(16), rng.randrange(16), rng.randrange(32), any_value),
             "value": (0, 1, 0, 1, -1, any_value),
         }
         return rng.choice(choices.get(name, (any_value,)))

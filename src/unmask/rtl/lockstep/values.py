@@ -51,14 +51,17 @@ def _bits(x: NDArray[np.float64]) -> NDArray[np.uint16]:
 
 
 def words(rng: np.random.Generator, count: int, boolean: bool) -> NDArray[np.int32]:
-    """INT32 words; 0 and 1 if `boolean`: none, all, or some of them 1."""
+    """INT32 words; 0 and 1 if `boolean`: none, all, or some of them 1; else special ones, any, keys of BF16 values, or small ones."""
     if boolean:
         return np.asarray(rng.random(count) < rng.choice([0, 0.2, 0.7, 1]), np.int32)
-    style = rng.integers(4)
+    style = rng.integers(5)
     if style == 0:
         return np.asarray(rng.choice(SPECIAL_INT32, count), np.int32)
     if style == 1:
         return rng.integers(-(2**31), 2**31, count).astype(np.int32)
+    if style == 2:
+        keys = rng.integers(0, 1 << 16, count)
+        return np.where(rng.random(count) < 0.2, rng.choice([0, 0x8000, 0xFFFF, 0x10000], count), keys).astype(np.int32)
     return rng.integers(0, rng.choice([2, 12, 60]), count).astype(np.int32)
 
 
