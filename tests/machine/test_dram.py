@@ -99,7 +99,7 @@ def test_dma_equals_single_ranges(hbm, instructions, data):
         op = np.zeros(kernels.COLUMNS, np.int64)
         # No scales, or blocks of `size` bytes, of which a range takes three.
         whole = (size, 0, stride, 0, size, 0) if blocks == 0 else (blocks * size, blocks, stride, stride // 9, 3 * size, 3)
-        op[kernels.ADDRESS0 : kernels.LIMIT + 1] = Transfer(0, 0, rows, *whole, 0)
+        op[kernels.ADDRESS0 : kernels.LEAD + 1] = Transfer(0, 0, rows, *whole, 0)
         ranges = []
         for row in range(rows):
             one, two = address + row * stride, address + 5000 + row * (stride // 9)
@@ -109,7 +109,7 @@ def test_dma_equals_single_ranges(hbm, instructions, data):
                 count = min(3, blocks - first)
                 part = [(two + first, count), (one + first * size, count * size)]
                 ranges += part[::-1] if write else part
-        assert kernels.transfer(t, state, op, address, address + 5000, write, start) == slow.transfer(ranges, write, start)
+        assert kernels.transfer(t, state, op, address, address + 5000, write, start, unknown) == slow.transfer(ranges, write, start)
 
 
 @settings(max_examples=100, deadline=None)

@@ -40,14 +40,14 @@ PACE, PARAMETERS = 24, 25
 # Columns of the static program.
 KIND, ENGINE, OCCUPANCY, LATENT, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, PHASE, RD, RS, RT = range(14)
 # Of a DMA instruction (`unmask.machine.dma`): registers of the addresses of its elements and scales; rows; bytes of a row and between rows,
-# elements and scales; the most bytes of a range, elements and scales; of L_GATHER, rows of its table.
-ADDRESS0, ADDRESS1, ROWS, BYTES0, BYTES1, STRIDE0, STRIDE1, CHUNK0, CHUNK1, LIMIT = range(14, 24)
+# elements and scales; the most bytes of a range, elements and scales; of L_GATHER, rows of its table, and cycles before it asks.
+ADDRESS0, ADDRESS1, ROWS, BYTES0, BYTES1, STRIDE0, STRIDE1, CHUNK0, CHUNK1, LIMIT, LEAD = range(14, 25)
 # Of an END (`unmask.machine.loops`): whether iterations may be skipped, and the registers, a bit each, on which their time depends.
-SKIPS, NEEDS = 24, 25
+SKIPS, NEEDS = 25, 26
 # The memories with fewer ports than engines that an instruction touches, a bit each (`unmask.machine.ports`).
-TOUCHES, COLUMNS = 26, 27
+TOUCHES, COLUMNS = 27, 28
 PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
-OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
+OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM, UNGATHERED = range(6)
 # What an engine's queue holds of an instruction.
 _PC, _NUMBER, _AT, _TOKEN0, _TOKEN1, _GIVE0, _GIVE1, _FROM0, _FROM1, _ENTRY = range(10)
 _PICTURE = 2048
@@ -223,7 +223,7 @@ def _range(t: I64, memory: Memory, address: int, size: int, write: bool, at: int
 
 
 @njit(cache=True, error_model="numpy")
-def transfer(t: I64, memory: Memory, op: I64, address0: int, address1: int, write: bool, start: int) -> tuple[int, int, int]:
+def transfer(t: I64, memory: Memory, op: I64, address0: int, address1: int, write: bool, start: int, gathered: I64) -> tuple[int, int, int]:
     """A DMA instruction that starts in cycle `start`.
 
     Args:
@@ -231,15 +231,18 @@ def transfer(t: I64, memory: Memory, op: I64, address0: int, address1: int, writ
         memory: its state, changed.
         op: the instruction's row of the static program.
         address0, address1: what its two address registers hold: of the elements and, in MX, of the scales.
+        gathered: the rows that L_GATHER's ids choose, or nothing where they are not known.
 
     Returns:
         Cycle in which the engine may start the next one, cycle in which the last byte is in place, bytes that crossed the memory's pins.
     """
-    at = start * TICKS
+    at = (start + op[LEAD]) * TICKS
     latest, total = 0, 0
     for row in range(op[ROWS]):
         elements, scales = address0 + row * op[STRIDE0], address1 + row * op[STRIDE1]
-        if op[LIMIT] > 0:
+        if gathered.shape[0] > 0:
+            elements = address0 + gathered[row] * op[STRIDE0]
+        elif op[LIMIT] > 0:
             elements = address0 + ((((address1 + row) * 0x9E3779B1) & 0xFFFFFFFF) * op[LIMIT] >> 32) * op[STRIDE0]
         last = elements + op[BYTES0]
         last_scale = scales + op[BYTES1]
@@ -482,6 +485,7 @@ def walk(
     t: I64,
     ports: I64,
     words: I64,
+    gathered: I64,
     room: int,
     phases: I64,
     totals: I64,
@@ -504,6 +508,7 @@ def walk(
         t: the memory's parameters.
         ports: of the on-chip memories that have fewer of them than engines.
         words: what S_LD finds in the integer SRAM; 0 beyond.
+        gathered: the rows that all executions of L_GATHER choose, in order, or nothing; with them, no loop may skip.
         room: a power of two: tokens that a semaphore may have outstanding, and a sixteenth of the instructions that may be under way.
         phases: out, cycles by phase.
         totals: out, [4, engines]: busy cycles, instructions, HBM bytes; [3, 0] is the time.
@@ -511,7 +516,7 @@ def walk(
         skipped: out, [1]: instructions that were not walked.
 
     Returns:
-        Status, instruction, semaphore. NO_ROOM: try again with more room.
+        Status, instruction, semaphore. NO_ROOM: try again with more room. UNGATHERED: `gathered` ends too early.
     """
     engines = pipelined.shape[0]
     registers = np.zeros(REGISTER_COUNT, np.int64)
@@ -541,6 +546,7 @@ def walk(
     old_totals = np.zeros((loop_depth + 1, 4, engines), np.int64)
     old_phases = np.zeros((loop_depth + 1, phases.shape[0]), np.int64)
     level, executed, retired, pc = 0, 0, 0, 0
+    rows_gathered = 0
     halted = False
     while True:
         while not halted:
@@ -693,7 +699,15 @@ def walk(
                 consumed[semaphore] += 1
                 last_take[semaphore] = start
         if program[at, ROWS] > 0:
-            next_start, end, moved = transfer(t, memory, program[at], queue[place, _FROM0], queue[place, _FROM1], engine == STORE, start)
+            rows = gathered[:0]
+            if gathered.shape[0] > 0 and program[at, LIMIT] > 0:
+                # The load engine starts its instructions in program order.
+                rows = gathered[rows_gathered : rows_gathered + program[at, ROWS]]
+                if rows.shape[0] < program[at, ROWS]:
+                    return UNGATHERED, at, NO_SEMAPHORE
+                rows_gathered += program[at, ROWS]
+            first_at, second_at = queue[place, _FROM0], queue[place, _FROM1]
+            next_start, end, moved = transfer(t, memory, program[at], first_at, second_at, engine == STORE, start, rows)
         else:
             next_start = start + program[at, OCCUPANCY]
             end = next_start + program[at, LATENT]

@@ -114,11 +114,11 @@ class Pins:
         if t[kernels.PACE]:
             beat = t[kernels.BEAT]
             asking = sum(r.times * max(1.0, r.pieces(beat) * beat / t[kernels.PACE]) for r in ranges)
-            return Times(round(asking), t[kernels.LATENCY] // kernels.TICKS, 0, 0, 0, beats * beat, asked)
+            return Times(transfer.lead + round(asking), t[kernels.LATENCY] // kernels.TICKS, 0, 0, 0, beats * beat, asked)
         moved = sum(r.times * r.pieces(t[kernels.BURST_BYTES]) for r in ranges) * t[kernels.BURST_BYTES]
         found = _served(t, transfer._replace(address=0, scale_address=0), place, write)
         reach = round(found.channels * WHOLE / t[kernels.CHANNELS] ** 0.5)
-        until = max(1, round(beats / t[kernels.PORTS]))
+        until = transfer.lead + max(1, round(beats / t[kernels.PORTS]))
         return Times(until, round(found.latency), max(1, round(found.service)), round(found.window), reach, moved, asked)
 
 
@@ -182,9 +182,9 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
     op[kernels.ADDRESS0 : kernels.ADDRESS0 + len(transfer)] = transfer
     state, ready = kernels.idle(t), 0
     elements, scales = place.elements, place.scales
-    ends, apart = [], []
+    ends, apart, unknown = [], [], np.zeros(0, np.int64)
     for number in range(_COPIES):
-        ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready)
+        ready, end, _ = kernels.transfer(t, state, op, elements, scales, write, ready, unknown)
         ends.append(end)
         if number == 0:
             channels = float(np.count_nonzero(state.bus != -t[kernels.TURN]))
@@ -193,7 +193,7 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
     service = (ends[-1] - ends[0]) / (_COPIES - 1)
     for _ in range(alone):
         start = end + _PAUSE
-        _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start)
+        _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start, unknown)
         apart.append(end - start)
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     return Served(service, max(median(apart) - service, 0), window, channels)

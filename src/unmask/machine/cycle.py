@@ -13,8 +13,8 @@ be advanced in any order; only DMA instructions meet in the memory (`unmask.mach
 `unmask.machine.dma` says which ranges of bytes they ask for. Where an on-chip memory has fewer ports than engines (`unmask.machine.ports`),
 all engines are taken in the order in which they start.
 
-The sequencer's arithmetic is executed, for addresses. L_GATHER reads rows that values choose: it is timed with rows spread over the table
-by a hash of the position in the integer SRAM.
+The sequencer's arithmetic is executed, for addresses. L_GATHER reads rows that values choose: unless they are given, it is timed with rows
+spread over the table by a hash of the position in the integer SRAM. It matters before DRAM, and to rows that do not begin at whole beats.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ _ROOM = 256
 _ERRORS = {
     kernels.DEADLOCK: "waits for semaphore {}, which no earlier instruction signals: deadlock",
     kernels.RESET: "sets semaphore {} while tokens or waits of it are outstanding",
+    kernels.UNGATHERED: "chooses rows that are not among those given",
     kernels.OVERFLOW: f"semaphore {{}} may exceed {kernels.MAX_TOKENS} tokens",
 }
 
@@ -159,7 +160,7 @@ def _static(ops: list[Op], phases: list[int], machine: Machine, skip: bool) -> I
             row[kernels.ENGINE] = engine_of(op)
             row[kernels.TOUCHES] = 0 if op.row.engine is Engine.SEQUENCER else touches(op, machine)
             if is_dma(op):
-                row[kernels.ADDRESS0 : kernels.LIMIT + 1] = transfer_of(op, machine)
+                row[kernels.ADDRESS0 : kernels.LEAD + 1] = transfer_of(op, machine)
             else:
                 row[[kernels.OCCUPANCY, kernels.LATENT]] = cost_of(op, machine)
         except UnmaskError as error:
@@ -183,7 +184,7 @@ def _static(ops: list[Op], phases: list[int], machine: Machine, skip: bool) -> I
     return table
 
 
-def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: int) -> tuple[I64, I64, I64, int]:
+def _run(static: I64, machine: Machine, words: I64, gathered: I64, names: list[str], traced: int) -> tuple[I64, I64, I64, int]:
     """Cycles by phase, totals, trace and the number of skipped instructions of `walk`; its errors as exceptions."""
     pipelined = np.array([engine in PIPELINED for engine in Engine])
     sequencer, memory = machine.sequencer, parameters_of(machine)
@@ -193,7 +194,19 @@ def _run(static: I64, machine: Machine, words: I64, names: list[str], traced: in
         phases, totals, trace = np.zeros(len(names), np.int64), np.zeros((4, len(Engine)), np.int64), np.zeros((traced, 6), np.int64)
         skipped = np.zeros(1, np.int64)
         status, pc, semaphore = kernels.walk(
-            static, sequencer.queue_depth, sequencer.loop_depth, pipelined, memory, ports, words, room, phases, totals, trace, skipped
+            static,
+            sequencer.queue_depth,
+            sequencer.loop_depth,
+            pipelined,
+            memory,
+            ports,
+            words,
+            gathered,
+            room,
+            phases,
+            totals,
+            trace,
+            skipped,
         )
         room *= 4
     if status != kernels.OK:
@@ -214,6 +227,7 @@ def time_program(
     machine: Machine,
     *,
     parameters: Mapping[int, int] | None = None,
+    gathered: I64 | None = None,
     trace: bool | int = False,
     skip: bool = True,
 ) -> Timing:
@@ -223,6 +237,7 @@ def time_program(
         program: its data is not read: time does not depend on values, but for the addresses made of `parameters`.
         machine: need not be the one the program was compiled for, if its formats are the same.
         parameters: what S_LD finds in the integer SRAM, signed words by address; 0 where nothing is given.
+        gathered: the rows that L_GATHERs choose, int64, in the order of execution, as `State.gathered` has them; nothing is skipped then.
         trace: also return when every executed instruction, or the first so many of them, starts and ends; 48 bytes each.
         skip: add up the iterations of a loop that repeat (`unmask.machine.loops`) instead of walking them, which changes no figure; what is
             traced is walked.
@@ -237,12 +252,13 @@ def time_program(
     check_length(ops, machine)
     names = list(dict.fromkeys(program.phases))
     number = {name: index for index, name in enumerate(names)}
-    static = _static(ops, [number[phase] for phase in program.phases], machine, skip)
+    rows = np.zeros(0, np.int64) if gathered is None else np.ascontiguousarray(gathered, np.int64)
+    static = _static(ops, [number[phase] for phase in program.phases], machine, skip and not rows.size)
     words = _words(parameters or {})
-    phases, totals, entries, skipped = _run(static, machine, words, names, 0 if trace is True else int(trace))
+    phases, totals, entries, skipped = _run(static, machine, words, rows, names, 0 if trace is True else int(trace))
     executed = int(totals[1].sum())
     if trace is True:
-        entries, skipped = _run(static, machine, words, names, executed)[2:]
+        entries, skipped = _run(static, machine, words, rows, names, executed)[2:]
     busy, instructions, moved, (cycles, *_) = totals.tolist()
     labels = [engine.name.lower() for engine in Engine]
     return Timing(

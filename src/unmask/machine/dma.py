@@ -2,7 +2,8 @@
 
 A tile that is contiguous in HBM and in its SRAM (as it always is in the matrix and the integer SRAM) is one row. A row is one range of
 bytes; in MX it is a chunk of at most `CHUNK_BLOCKS` blocks after the other, a range of scales and a range of elements each: a load, which
-multiplies elements by them, takes the scales first, a store, which finds them in the elements, writes them last.
+multiplies elements by them, takes the scales first, a store, which finds them in the elements, writes them last. L_GATHER, which has to
+read ids first, asks for its first range `GATHER_LEAD` cycles later than it would otherwise, and has the next row's address in time then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from unmask.machine.config import Machine
 
 CHUNK_BLOCKS = 256
 """MX blocks of 32 elements whose scales are asked for together: what the engines keep of them."""
+GATHER_LEAD = 5
+"""Cycles by which L_GATHER asks later than other loads: read an id, keep it, multiply it by the stride, add the table's address, ask."""
 _REGISTER_NUMBERS = range(REGISTER_COUNT)
 
 
@@ -29,6 +32,7 @@ class Transfer(NamedTuple):
         stride, scale_stride: from row to row; of L_GATHER, of its table.
         chunk, scale_chunk: the most bytes of a range.
         limit: rows of L_GATHER's table, of which its ids choose; 0 for all others.
+        lead: cycles from its start to the first range.
     """
 
     address: int
@@ -41,6 +45,7 @@ class Transfer(NamedTuple):
     chunk: int
     scale_chunk: int
     limit: int
+    lead: int = 0
 
 
 def is_dma(op: Op) -> bool:
@@ -59,7 +64,7 @@ def transfer_of(op: Op, machine: Machine) -> Transfer:
     elements, *others = (access for access in touched if access.space == "hbm")
     if op.row.cost is Cost.GATHER:
         rows, ids, limit = int(op.operands["rows"]), int(op.operands["ids"]), int(op.operands["limit"])
-        return Transfer(elements.start, ids, rows, elements.cols, 0, elements.row_stride, 0, elements.cols, 0, limit)
+        return Transfer(elements.start, ids, rows, elements.cols, 0, elements.row_stride, 0, elements.cols, 0, limit, GATHER_LEAD)
     rows, size, scale_size = elements.rows, elements.cols, others[0].cols if others else 0
     [tile] = (access for access in touched if access.space != "hbm")
     if rows > 1 and elements.row_stride == elements.cols and tile.row_stride == tile.cols:

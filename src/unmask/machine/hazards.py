@@ -151,6 +151,11 @@ def _separate_rows(access: Access) -> bool:
     return access.rows == 1 or access.row_stride >= access.cols
 
 
+def _as_read(access: Access) -> Access:
+    """The access as a read; of a single row, whose stride does not matter, with none."""
+    return access._replace(write=False, row_stride=0 if access.rows == 1 else access.row_stride)
+
+
 class _Memory:
     """Who last read and wrote each location of one memory.
 
@@ -231,7 +236,8 @@ class _Checker:
         touches = [access for access in step.touches if self._memories[access.space].tracks(access)]
         reads, writes = [a for a in touches if not a.write], [a for a in touches if a.write]
         # The lanes read each element before they write it, so a result may replace an operand; the array reads its operands repeatedly.
-        late = [a for a in reads if step.engine is Engine.VECTOR and a._replace(write=True) in writes and _separate_rows(a)]
+        replaced = [_as_read(a) for a in writes] if step.engine is Engine.VECTOR else []
+        late = [a for a in reads if _as_read(a) in replaced and _separate_rows(a)]
         for access in reads:
             self._compare(step, access, earlier_write=True)
         for access in reads:

@@ -50,6 +50,7 @@ class State:
         windows: int64 [rows, 3], window sums of `unmask.numerics.window`; they share `invalid`.
         best, picked: float32 [rows], and candidates, int32 [rows]: what the sampler keeps of each row.
         hbm: uint8 [bytes].
+        gathered: the rows that each L_GATHER has chosen, int64, in the order of execution.
     """
 
     def __init__(self, machine: Machine, hbm_bytes: int) -> None:
@@ -70,6 +71,7 @@ class State:
         self.best, self.picked = (np.zeros(machine.vector.accumulators, np.float32) for _ in range(2))
         self.candidates = np.zeros(machine.vector.accumulators, np.int32)
         self.hbm = np.zeros(hbm_bytes, np.uint8)
+        self.gathered: list[NDArray[np.int64]] = []
 
     def tile(self, start: int, rows: int, cols: int, stride: int) -> F32:
         """A [rows, cols] view of the vector SRAM; `stride` in units of 32 elements.

@@ -17,6 +17,7 @@ from unmask.rtl.bus import ADDRESS_BITS
 CHUNK = CHUNK_BLOCKS
 """MX blocks whose scales, and then whose elements, are moved together (for stores: elements first)."""
 MAX_BURST_BYTES = 4096
+LIMIT_BITS = 18
 
 
 class Kind(IntEnum):
@@ -28,6 +29,7 @@ class Kind(IntEnum):
     SYNC = 3
     MATRIX = 4
     """MX, kept as it is in the matrix SRAM."""
+    GATHER = 5
 
 
 def request_layout(tag_bits: int) -> data.StructLayout:
@@ -38,8 +40,11 @@ def request_layout(tag_bits: int) -> data.StructLayout:
         format: number of the MX format, of MX and MATRIX only.
         rows, cols: of the tile, elements; INTEGER: one row of cols words.
         sram, sram_stride: address, elements, words or, MATRIX, blocks; row stride in units of `STRIDE_UNIT` elements, of MATRIX none.
-        memory, scales: byte addresses of the elements and, of MX and MATRIX only, of the scales.
+        memory, scales: byte addresses of the elements and, of MX and MATRIX only, of the scales; GATHER: of the table, and of the row
+            numbers in the integer SRAM.
         memory_stride: row stride, bytes; MX and MATRIX: blocks.
+        limit: of GATHER only, rows of the table.
+        more: the instruction goes on with the next request.
         tag: comes back when the instruction retires or faults.
     """
     return data.StructLayout(
@@ -53,6 +58,8 @@ def request_layout(tag_bits: int) -> data.StructLayout:
             "memory": ADDRESS_BITS,
             "scales": ADDRESS_BITS,
             "memory_stride": 24,
+            "limit": LIMIT_BITS,
+            "more": 1,
             "tag": tag_bits,
         }
     )

@@ -31,10 +31,10 @@ from unmask.rtl.sequencer import Sequencer
 from unmask.rtl.store import Store
 from unmask.rtl.vector import VectorEngine
 
-_TRANSFORMER = frozenset({"V_SILU", "V_XEXP", "V_RECIP", "V_POW2", "V_CUT", "V_COL_ABSMAX", "V_RED_SUM_GE", "F_RSQRT"})
-_NOT_BUILT = frozenset({"L_MAT", "L_GATHER", "M_MM", *(row.name for row in ROUTING)})
+_TRANSFORMER = frozenset({"L_GATHER", "V_SILU", "V_XEXP", "V_RECIP", "V_POW2", "V_CUT", "V_COL_ABSMAX", "V_RED_SUM_GE", "F_RSQRT"})
+_NOT_BUILT = frozenset({"L_MAT", "M_MM", *(row.name for row in ROUTING)})
 _KINDS = {"L_VEC": Kind.VECTOR, "ST_VEC": Kind.VECTOR, "L_INT": Kind.INTEGER, "ST_INT": Kind.INTEGER, "L_MX": Kind.MX, "ST_MX": Kind.MX}
-_KINDS |= {"L_MAT": Kind.MATRIX}
+_KINDS |= {"L_MAT": Kind.MATRIX, "L_GATHER": Kind.GATHER}
 VECTOR_INSTRUCTIONS = frozenset(row.name for row in INSTRUCTIONS if row.name not in _NOT_BUILT)
 """What can run without a matrix engine."""
 MATRIX_INSTRUCTIONS = frozenset({"L_MAT", "M_MM"})
@@ -92,6 +92,7 @@ class SamplingEngine(wiring.Component):
             engine: frozenset(name for name in instructions if BY_NAME[name].engine is engine) for engine in self.engines
         }
         sequencer = machine.sequencer
+        self._gathers = "L_GATHER" in instructions
         self.sequencer = Sequencer(names, sequencer.program_words, sequencer.loop_depth, machine.sram.integer_words)
         self.names, self.pc_bits = names, self.sequencer.pc_bits
         self.shape = dma_shape(machine, self.pc_bits)
@@ -116,7 +117,7 @@ class SamplingEngine(wiring.Component):
                     ports |= {f"trace_{engine.name.lower()}_{event}{end}": Out(bits) for end, bits in (("", 1), ("_pc", self.pc_bits))}
             for name in ("load", "store"):
                 ports |= {f"trace_{name}_start_{address}": Out(MEMORY_BITS) for address in ("memory", "scales")}
-        self.memories = memories_of(machine, self.shape, matrix_port=matrix_port, black_box=black_box)
+        self.memories = memories_of(machine, self.shape, matrix_port=matrix_port, gathers=self._gathers, black_box=black_box)
         if trace:
             for name, port in self._traced().items():
                 for member, value in port.items():
@@ -147,7 +148,7 @@ class SamplingEngine(wiring.Component):
         m.submodules.host, m.submodules.sequencer, m.submodules.vector = self.host, self.sequencer, self.vector
         engines = ("sequencer", *(engine.name.lower() for engine in self.engines))
         m.submodules.semaphores = semaphores = Semaphores(engines, 2 * depth)
-        m.submodules.load, m.submodules.store = load, store = Load(self.load_shape), Store(self.shape)
+        m.submodules.load, m.submodules.store = load, store = Load(self.load_shape, gathers=self._gathers), Store(self.shape)
         for name, memory in self.memories.items():
             m.submodules[f"{name}_sram"] = memory
         host, sequencer, vector = self.host, self.sequencer, self.vector
@@ -287,6 +288,7 @@ class SamplingEngine(wiring.Component):
         word = queue.head.word
 
         def operand(key: str) -> Value:
+            """An operand; 0 for the instructions that have none of that name."""
             return operands.values.get(key, Value.cast(0))
 
         m.d.comb += [
@@ -298,9 +300,10 @@ class SamplingEngine(wiring.Component):
             request.cols.eq(operand("cols")),
             request.sram.eq(operand(sram)),
             request.sram_stride.eq(operand(f"{sram}_stride")),
-            request.memory.eq(operand(memory)),
-            request.scales.eq(operand("scales")),
-            request.memory_stride.eq(operand(f"{memory}_stride")),
+            request.memory.eq(operand(memory) | operand("table")),
+            request.scales.eq(operand("scales") | operand("ids")),
+            request.memory_stride.eq(operand(f"{memory}_stride") | operand("table_stride")),
+            request.limit.eq(operand("limit")),
             request.tag.eq(Cat(queue.head.pc, word.signal0, word.signal1)),
         ]
         with m.Switch(word.opcode):
@@ -340,6 +343,8 @@ class SamplingEngine(wiring.Component):
             for name in ("matrix_a", "matrix_dst"):
                 connect(m, flipped(getattr(self, name)), getattr(memories["vector"], name))
             connect(m, flipped(self.matrix_load), load.matrix)
+        if self._gathers:
+            connect(m, load.ids, memories["integer"].gather)
         result, sequencer = memories["integer"].result, memories["integer"].sequencer
         m.d.comb += [
             result.address.eq(Mux(host.integer_write, host.integer_address, vector.integer_result.address)),

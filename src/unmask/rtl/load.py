@@ -12,10 +12,11 @@ from amaranth.utils import ceil_log2
 from unmask.rtl.bus import ADDRESS_BITS, ReadBus
 from unmask.rtl.dma import Kind, Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
+from unmask.rtl.gather import Gather
 from unmask.rtl.matrix.sram import MatrixWrite
 from unmask.rtl.queue import Queue
 from unmask.rtl.retire import Retirement
-from unmask.rtl.sram import SramWrite
+from unmask.rtl.sram import SramRead, SramWrite
 from unmask.rtl.under_way import UnderWay
 from unmask.rtl.unpacking import Unpacking
 from unmask.rtl.walker import ASKING, Walker
@@ -40,6 +41,7 @@ class Load(wiring.Component):
         request: see `unmask.rtl.dma.request_layout`; taken is started.
         bus: the memory.
         vector, integer: write ports of the SRAMs; matrix: if the shape has one.
+        ids: with `gathers`, a read port of the integer SRAM.
         memory_bytes: size of the memory.
         retire, retired: strobe in the last cycle before an instruction's end, and its tag.
         fault, code, tag: an instruction cannot go on; stays until `clear`.
@@ -48,10 +50,13 @@ class Load(wiring.Component):
         idle: quiet, and every instruction has retired.
     """
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
+    def __init__(self, shape: Shape, *, gathers: bool = False) -> None:
+        """Size it. gathers: whether it is built for `Kind.GATHER`."""
+        self._shape, self._gathers = shape, gathers
+        ids = {"ids": Out(SramRead(ceil_log2(shape.integer_words), 32, 1))} if gathers else {}
         super().__init__(
             {
+                **ids,
                 "request": In(stream.Signature(shape.request)),
                 "bus": Out(ReadBus(shape.beat_bytes)),
                 "vector": Out(SramWrite(ceil_log2(shape.vector_elements // shape.granule), 16, shape.lanes)),
@@ -78,12 +83,19 @@ class Load(wiring.Component):
         m.submodules.under_way = under_way = UnderWay(shape.bursts, WRITING)
         m.submodules.beats = beats = Unpacking(shape)
         stopped, code, tag = Signal(), Signal(FAULT_BITS), Signal(shape.tag_bits)
-        may_start, started = Signal(), Signal()
+        may_start, started, gathering = Signal(), Signal(), Signal()
+        requests = walker.request
+        if self._gathers:
+            m.submodules.gather = gather = Gather(shape)
+            wiring.connect(m, gather.row, walker.request)
+            wiring.connect(m, wiring.flipped(self.ids), gather.ids)
+            m.d.comb += [gather.clear.eq(self.clear), gathering.eq(gather.busy)]
+            requests = gather.request
         m.d.comb += [
             may_start.eq(retirement.room & ~stopped),
-            walker.request.payload.eq(self.request.payload),
-            walker.request.valid.eq(self.request.valid & may_start),
-            self.request.ready.eq(walker.request.ready & may_start),
+            requests.payload.eq(self.request.payload),
+            requests.valid.eq(self.request.valid & may_start),
+            self.request.ready.eq(requests.ready & may_start),
             started.eq(self.request.valid & self.request.ready),
             walker.memory_bytes.eq(self.memory_bytes),
             walker.beat.ready.eq(1),
@@ -151,7 +163,7 @@ class Load(wiring.Component):
             self.fault.eq(stopped | walker.fault),
             self.code.eq(Mux(stopped, code, walker.code)),
             self.tag.eq(Mux(stopped, tag, walker.tag)),
-            self.quiet.eq(~bus.arvalid & ~bursts.valid & ~beats.valid & ~beats.busy & (~walker.busy | self.fault)),
+            self.quiet.eq(~bus.arvalid & ~bursts.valid & ~beats.valid & ~beats.busy & (~(walker.busy | gathering) | self.fault)),
             self.idle.eq(self.quiet & retirement.empty),
         ]
         with m.If(beats.fault & ~stopped):

@@ -55,12 +55,12 @@ def dma_shape(machine: Machine, pc_bits: int, *, matrix: bool = False) -> Shape:
     )
 
 
-def memories_of(machine: Machine, shape: Shape, *, matrix_port: bool, black_box: bool) -> dict[str, Sram]:
+def memories_of(machine: Machine, shape: Shape, *, matrix_port: bool, gathers: bool, black_box: bool) -> dict[str, Sram]:
     """The vector, float and integer SRAM of an engine.
 
     Args:
         shape: of its store engine.
-        matrix_port: with ports for a matrix unit.
+        matrix_port: with ports for a matrix unit. gathers: with one for L_GATHER.
         black_box: leave them to macros.
     """
     vector, array, sram = machine.vector, machine.matrix, machine.sram
@@ -97,6 +97,7 @@ def memories_of(machine: Machine, shape: Shape, *, matrix_port: bool, black_box:
                 **dict.fromkeys(("first", "second", "third"), vector.integer_lanes),
                 "store": shape.words,
                 "sequencer": 1,
+                **({"gather": 1} if gathers else {}),
             },
             writes={"result": vector.integer_lanes, "load": shape.words},
             depth_banks=sram.integer_banks,

@@ -80,7 +80,7 @@ class Walker(wiring.Component):
 
         # The instruction.
         active, is_blocks, by_block, kind = Signal(), Signal(), Signal(), Signal(range(len(shape.kinds)))
-        per_block, cause, tag = Signal(6), Signal(FAULT_BITS), Signal(shape.tag_bits)
+        per_block, cause, tag, more = Signal(6), Signal(FAULT_BITS), Signal(shape.tag_bits), Signal()
         row_units, row_stride, scale_stride, sram_stride = Signal(34), Signal(30), Signal(24), Signal(17)
         # Its row, its chunk, its range.
         rows_left, units_left = Signal(14), Signal(34)
@@ -133,7 +133,7 @@ class Walker(wiring.Component):
             burst.low.eq(address),
             burst.high.eq(high),
             burst.first.eq(first),
-            burst.last.eq(within & last_range),
+            burst.last.eq(within & last_range & ~more),
             burst.kind.eq(Mux(in_scales, shape.scales, kind)),
             burst.sram.eq(sram),
             burst.sram_end.eq(sram_end),
@@ -196,6 +196,7 @@ class Walker(wiring.Component):
                 kind.eq(Mux(is_mx, request.format + Mux(is_matrix, shape.matrix_kinds.start, 2), Mux(is_integer, 1, 0))),
                 per_block.eq(unit),
                 tag.eq(request.tag),
+                more.eq(request.more),
                 row_units.eq(units),
                 row_stride.eq(stride),
                 scale_stride.eq(request.memory_stride),

@@ -42,6 +42,7 @@ def _l_gather(s: State, dst: int, table: int, ids: int, rows: int, cols: int, ds
     if numbers.min() < 0 or numbers.max() >= limit:
         raise MachineFault(f"L_GATHER: a row number outside [0, {limit})")
     s.tile(dst, rows, cols, dst_stride)[:] = read_bf16(s.bytes(table, limit, 2 * cols, table_stride)[numbers])
+    s.gathered.append(numbers.astype(np.int64))
 
 
 @effect("L_MX")

@@ -96,7 +96,7 @@ class Builder(Sizes):
                 addresses[operand] = Address(value)
         marks = addresses["value"].base in (0, 1) if name == "I_FILL" else name in _MARKS
         self._finish(found, constants, addresses, marks or constants.get("boolean") == 1)
-        # "boolean" is a wish, and a tile of one row has no stride.
+        # "boolean" is a wish, and one row has no stride.
         constants = {field.name: constants[field.name] for field in BY_NAME[name].fields if field.name in constants}
         node = Node(name, constants, addresses, self.loops)
         node.touches = touched(node, self.machine)

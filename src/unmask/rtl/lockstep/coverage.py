@@ -74,6 +74,8 @@ def universe(names: Collection[str], machine: Machine) -> list[str]:
     engines = [engine for engine in ENGINES if engine in {BY_NAME[name].engine for name in names}]
     pairs = [f"hazard: {a.name.lower()} -> {b.name.lower()}" for a in engines for b in engines if a is not b]
     found += [*pairs, *(f"{pair} of the next iteration" for pair in pairs)]
+    if "L_GATHER" in names:
+        found.append("hazard: load -> load")
     found += ["hazard: load -> sequencer", "hazard: two waits", "hazard: two signals", "hazard: engine busy", "hazard: engine waits"]
     return found
 

@@ -37,7 +37,7 @@ class DramServer:
             try:
                 [op] = decode(word[None])
                 if is_dma(op):
-                    row[kernels.ADDRESS0 : kernels.LIMIT + 1] = transfer_of(op, self._machine)
+                    row[kernels.ADDRESS0 : kernels.LEAD + 1] = transfer_of(op, self._machine)
             except UnmaskError:
                 # An instruction that faults asks for nothing.
                 continue
@@ -63,7 +63,7 @@ class DramServer:
 
         write = engine == Engine.STORE
         self._memory.bursts[0] = 0
-        kernels.transfer(self._t, self._memory, self._rows[pc], memory, scales, write, cycle)
+        kernels.transfer(self._t, self._memory, self._rows[pc], memory, scales, write, cycle, np.zeros(0, np.int64))
         count = int(self._memory.bursts[0])
         if count == _ROOM:
             raise UnmaskError(f"instruction {pc} moves its bytes in more than {_ROOM - 1} bursts")

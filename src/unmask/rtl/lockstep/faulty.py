@@ -164,6 +164,19 @@ def _misaligned(m: _Maker) -> Op:
     return m.rng.choice((lambda: m.tile(offset), lambda: m.load(offset, 0), lambda: m.store(offset, 0)))()
 
 
+def _number_outside(m: _Maker) -> Op:
+    """A row number that the table has not, or the address of one that the integer SRAM has not."""
+    words, limit = m.machine.sram.integer_words, m.rng.randint(1, 9)
+    ids, tokens = m.rng.randrange(words), m.rng.sample(range(NO_SEMAPHORE), 2)
+    # Nothing that came before writes the number after it is there.
+    m.ops.append(Op("SYNC", {"engine": int(Engine.LOAD)}, signal=(tokens[0],)))
+    place = {"dst": m.register(ids), "value": m.register(m.rng.choice((limit, -1, 1 << 18)))}
+    m.ops.append(Op("I_FILL", {**place, "count": 1}, wait=(tokens[0],), signal=(tokens[1],)))
+    at = m.register(m.rng.choice((ids, ids, words, -1, _FAR)))
+    sizes = {"rows": 1, "cols": 8, "dst_stride": 1, "table_stride": 16, "limit": limit}
+    return Op("L_GATHER", {"dst": m.register(0), "table": m.register(0), "ids": at, **sizes}, wait=(tokens[1],))
+
+
 def _format(m: _Maker) -> Op:
     number = m.rng.randrange(len(m.machine.formats.stored), 4)
     places = {name: m.register(0) for name in ("dst", "src", "scales")}
@@ -238,6 +251,7 @@ _KINDS: dict[str, tuple[Fault, Callable[[_Maker], Op]]] = {
     "unknown format": (Fault.FORMAT, _format),
     "memory error": (Fault.MEMORY, _memory),
 }
+_GATHER_KINDS: dict[str, tuple[Fault, Callable[[_Maker], Op]]] = {"row number outside": (Fault.ADDRESS, _number_outside)}
 _MATRIX_KINDS: dict[str, tuple[Fault, Callable[[_Maker], Op]]] = {
     "no product": (Fault.SIZE, _no_product),
     "product outside": (Fault.ADDRESS, _product_outside),
@@ -249,7 +263,7 @@ _MATRIX_KINDS: dict[str, tuple[Fault, Callable[[_Maker], Op]]] = {
 
 def fault_kinds(names: frozenset[str]) -> dict[str, tuple[Fault, Callable[[_Maker], Op]]]:
     """What may be wrong with a program for a unit that has these instructions: the fault, and what makes the failing instruction."""
-    return _KINDS | (_MATRIX_KINDS if "M_MM" in names else {})
+    return _KINDS | (_GATHER_KINDS if "L_GATHER" in names else {}) | (_MATRIX_KINDS if "M_MM" in names else {})
 
 
 def faulty(seed: int, index: int, machine: Machine, names: frozenset[str]) -> FaultyCase:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+import numpy as np
+
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Operand, encode
 from unmask.isa.program import Program, Region
@@ -26,8 +28,8 @@ from unmask.rtl.lockstep.nodes import Address, Loop, Node, touched
 from unmask.rtl.lockstep.ordering import Ordering, Semaphores, TooFewSemaphores
 from unmask.rtl.lockstep.rings import Ring
 
-_TOGETHER = frozenset({"V_EXP_WIN", "V_RED_SUM_WIN", "F_EXP_WIN"})
-"""Their operands must fit each other; see `_Generator._window`."""
+_TOGETHER = frozenset({"V_EXP_WIN", "V_RED_SUM_WIN", "F_EXP_WIN", "L_GATHER"})
+"""Their operands must fit each other; see `_Generator._window` and `_Generator._gather`."""
 
 
 @dataclass
@@ -84,6 +86,8 @@ class _Generator:
         parts += [self._window, self._sampler, self._load_word, self._more]
         if "M_MM" in self._all:
             parts += [self._product] * 8
+        if "L_GATHER" in self._all:
+            parts.append(self._gather)
         for _ in range(self._rng.randint(4, 16)):
             self._try(self._rng.choice(parts))
         semaphores = Semaphores(self._rng)
@@ -202,6 +206,20 @@ class _Generator:
             b.place("V_SAMPLE", b.constants("V_SAMPLE", {"rows": rows, "running": 1}), {"first": first})
         b.place("V_SAMPLE_END", b.constants("V_SAMPLE_END", {"count": rows}), {"first": first})
 
+    def _gather(self) -> None:
+        """Row numbers that a load brings, and the rows of a table that they choose."""
+        b, rng = self._b, self._rng
+        rows, cols, limit = b.rows(), b.columns(), rng.choice((1, 2, rng.randint(3, 12)))
+        numbers, table = b.memory.place("int", 1, rows), b.memory.place("bf16", limit, cols)
+        if numbers is None or table is None:
+            raise Unavailable
+        # Nothing else knows of the numbers' place, or some store might change them.
+        b.memory.write(numbers.start, np.array([rng.randrange(limit) for _ in range(rows)], "<i4").view(np.uint8))
+        b.memory.fill(table)
+        ids = b.place("L_INT", b.constants("L_INT", {"count": rows}), {"src": Address(numbers.start)})
+        given: dict[str, Operand] = {"rows": rows, "cols": cols, "limit": limit, "table_stride": table.stride}
+        b.place("L_GATHER", b.constants("L_GATHER", given), {"ids": ids.addresses["dst"], "table": Address(table.start)})
+
     def _load_word(self) -> None:
         """S_LD of a word that a load has just brought, and an instruction whose constant it is."""
         b, rng = self._b, self._rng
@@ -238,7 +256,8 @@ class _Generator:
             for index in range(steps):
                 if inside == index:
                     self._nest(depth - 1, room // count)
-                self._try(rng.choice((*[self._single] * 10, self._window, self._sampler)))
+                more = [self._gather] if "L_GATHER" in self._all else []
+                self._try(rng.choice((*[self._single] * 10, self._window, self._sampler, *more)))
             body = b.body
         finally:
             b.body, b.loops, b.moved = outer, b.loops[:-1], moved

@@ -1,8 +1,9 @@
 """Semaphores for a program under construction, so that it gives the same values whatever time its instructions take.
 
-Straight-line code: an instruction that must come after one of another engine waits for a token that this one, a later one of its engine, or
-a SYNC gives; what is known to have ended is tracked per engine, as `unmask.machine.hazards` does. A token goes from one engine to one other
-within one sequence of instructions, so tokens are taken in the order in which they are given.
+Straight-line code: an instruction that must come after one of another engine, or reads what its own pipelined engine has yet to write,
+waits for a token that this one, a later one of its engine, or a SYNC gives; what is known to have ended is tracked per engine, as
+`unmask.machine.hazards` does. A token goes from one engine to one within one sequence of instructions, so tokens are taken in the order in
+which they are given.
 
 Loops: the iterations of a body either meet at a barrier, or each engine waits for what the other engines did in the iteration before, by
 credits that SEM_SET gives. A loop as a whole comes after a barrier if it touches what unfinished instructions touch.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from random import Random
 
 from unmask.isa.table import NO_SEMAPHORE, Engine
+from unmask.machine.cycle import PIPELINED
 from unmask.rtl.lockstep.nodes import ENGINES, Item, Loop, Node, Touch, conflict
 
 
@@ -112,9 +114,11 @@ class _Sequence:
     def _instruction(self, node: Node) -> None:
         before = self._known(node.engine)
         for other in ENGINES:
+            touches = node.touches
             if other is node.engine:
-                continue
-            late = next((e for e in reversed(self._entries[other]) if e.number > before[other] and conflict(e.touches, node.touches)), None)
+                # Of its own engine's results an instruction waits only for what it reads, and only where the engine does not drain.
+                touches = [touch for touch in touches if not touch.write and other in PIPELINED]
+            late = next((e for e in reversed(self._entries[other]) if e.number > before[other] and conflict(e.touches, touches)), None)
             if late is not None:
                 giver = self._giver(late)
                 pair = (other, node.engine)

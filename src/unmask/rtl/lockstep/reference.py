@@ -143,11 +143,14 @@ def expect(program: Program, machine: Machine, parameters: dict[int, int], watch
     Raises:
         UnmaskError: as the two readings; `MachineFault` where the program stops in a fault.
     """
-    timing = time_program(program, machine, parameters=parameters, trace=True)
+    recorder = _Recorder(machine, watch)
+    reading = _Watched(program, machine, recorder.before, recorder.after)
+    reading.run(next(iter(program.entries)))
+    rows_chosen = reading.state.gathered
+    gathered = np.concatenate(rows_chosen) if rows_chosen else None
+    timing = time_program(program, machine, parameters=parameters, gathered=gathered, trace=True)
     trace = timing.trace
     assert trace is not None
-    recorder = _Recorder(machine, watch)
-    _Watched(program, machine, recorder.before, recorder.after).run(next(iter(program.entries)))
     seen = np.array([op.name not in _UNWATCHED for op in program.ops])
     numbers = np.flatnonzero(seen[trace.pc])
     rows = recorder.rows

@@ -1,0 +1,108 @@
+"""L_GATHER: a request per row, of the rows that numbers in the integer SRAM choose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from unmask.isa.table import STRIDE_UNIT
+from unmask.rtl.bus import ADDRESS_BITS
+from unmask.rtl.dma import LIMIT_BITS, Kind, Shape
+from unmask.rtl.sram import SramRead
+
+_NOWHERE = (1 << ADDRESS_BITS) - 1
+"""An address beyond every memory: what the row of a bad number has, so that the walk finds the fault."""
+_ROW_BITS = 14
+
+
+class Gather(wiring.Component):
+    """Passes requests on at once, but for a `Kind.GATHER`, which becomes one `Kind.VECTOR` per row.
+
+    A gather that is taken in cycle s is offered to the walk, its first row, in cycle s + `unmask.machine.dma.GATHER_LEAD`: the row's number
+    is addressed in s + 1, there in s + 2, kept in s + 3, times the stride in s + 4. The next rows follow a cycle after each other.
+
+    Ports:
+        request: taken when the walk may begin, of gathers too.
+        row: to the walk.
+        ids: of the integer SRAM.
+        busy: rows of a gather are yet to be walked.
+        clear: forget everything.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        super().__init__(
+            {
+                "request": In(stream.Signature(shape.request)),
+                "row": Out(stream.Signature(shape.request)),
+                "ids": Out(SramRead(ceil_log2(shape.integer_words), 32, 1)),
+                "busy": Out(1),
+                "clear": In(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        words = self._shape.integer_words
+        held, request, row = Signal(self._shape.request), self.request.payload, self.row.payload
+        gathers = request.kind == Kind.GATHER
+        taken = self.request.valid & self.request.ready & gathers
+        # Row numbers yet to be read, rows yet to be walked, and the valid flags of those between.
+        unread, left, sram = Signal(_ROW_BITS), Signal(_ROW_BITS), Signal(ADDRESS_BITS)
+        stages = [Signal(name=f"stage_{index}") for index in range(4)]
+        advance = self.row.ready | ~stages[-1]
+        m.d.comb += [
+            self.busy.eq(left != 0),
+            self.request.ready.eq(self.row.ready & ~self.busy),
+            self.row.valid.eq(Mux(self.busy, stages[-1], self.request.valid & ~gathers)),
+            row.eq(Mux(self.busy, held, request)),
+        ]
+        with m.If(advance):
+            m.d.sync += [later.eq(now) for later, now in zip(stages, [unread != 0, *stages], strict=False)]
+            m.d.sync += unread.eq(unread - (unread != 0))
+        address = self._address(m, held, advance, taken, words)
+        with m.If(self.busy):
+            m.d.comb += [
+                row.kind.eq(Kind.VECTOR),
+                row.rows.eq(held.rows != 0),
+                row.sram.eq(sram),
+                row.sram_stride.eq(0),
+                row.memory.eq(address),
+                row.memory_stride.eq(0),
+                row.more.eq(left != 1),
+            ]
+        with m.If(self.busy & stages[-1] & self.row.ready):
+            m.d.sync += [left.eq(left - 1), sram.eq(sram + held.sram_stride * STRIDE_UNIT)]
+        with m.If(taken):
+            # A gather without rows is one request without rows, which is a fault.
+            rows = Mux(request.rows == 0, 1, request.rows)
+            m.d.sync += [held.eq(request), unread.eq(rows), left.eq(rows), sram.eq(request.sram)]
+        with m.If(self.clear):
+            m.d.sync += [unread.eq(0), left.eq(0), *(stage.eq(0) for stage in stages)]
+        return m
+
+    def _address(self, m: Module, held: Any, advance: Value, taken: Value, words: int) -> Value:
+        """Where the row begins that is offered to the walk: a number is read, kept, multiplied and added, a cycle each."""
+        pointer, far = Signal(max(words.bit_length(), _ROW_BITS) + 1), Signal()
+        outside = [Signal(name=f"outside_{index}") for index in range(3)]
+        number, product, result = Signal(LIMIT_BITS), Signal(LIMIT_BITS + len(held.memory_stride)), Signal(ADDRESS_BITS)
+        data, start = self.ids.data[0], Signal(ADDRESS_BITS + 1)
+        m.d.comb += [self.ids.enable.eq(advance), self.ids.address.eq(pointer), start.eq(held.memory + product)]
+        with m.If(advance):
+            m.d.sync += [
+                pointer.eq(pointer + 1),
+                outside[0].eq(far | (pointer >= words)),
+                number.eq(data),
+                outside[1].eq(outside[0] | (data >= held.limit)),
+                product.eq(number * held.memory_stride),
+                outside[2].eq(outside[1]),
+                result.eq(Mux(outside[2] | start[-1], _NOWHERE, start)),
+            ]
+        with m.If(taken):
+            ids = self.request.payload.scales
+            m.d.sync += [pointer.eq(ids), far.eq(ids >= words)]
+        return result
