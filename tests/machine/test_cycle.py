@@ -15,6 +15,7 @@ from unmask.machine.access import accesses
 from unmask.machine.config import Machine
 from unmask.machine.costs import cost_of
 from unmask.machine.cycle import engine_of, time_program
+from unmask.machine.dma import GATHER_LEAD
 from unmask.machine.memory import Dram
 from unmask.machine.sequencer import REGISTER_INSTRUCTIONS, execute
 
@@ -122,7 +123,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
                 index = queue.popleft()
                 pc, op = stream[index]
                 if moves[index]:
-                    ready, end, _ = dma.transfer(moves[index], engine is Engine.STORE, now)
+                    ready, end, _ = dma.transfer(moves[index], engine is Engine.STORE, now + GATHER_LEAD * (op.name == "L_GATHER"))
                 else:
                     cycles = cost_of(op, machine)
                     ready, end = now + cycles.occupancy, now + cycles.occupancy + cycles.latency

@@ -92,7 +92,7 @@ IDEAL = st.builds(
 def test_dma_equals_single_ranges(hbm, instructions, data):
     machine = Machine.preset("small").model_copy(update={"hbm": hbm})
     slow, t, start = SlowDma(hbm, 1.0), parameters_of(machine), 1
-    state = kernels.idle(t)
+    state, unknown = kernels.idle(t), np.zeros(0, np.int64)
     for address, rows, blocks, size, stride in instructions:
         write = data.draw(st.booleans())
         start += data.draw(st.sampled_from([0, 1, 30, 5000]))

@@ -19,6 +19,14 @@ from unmask.rtl.faults import Fault
 from unmask.rtl.load import Load
 from unmask.rtl.store import Store
 
+
+class GatheringLoad(Load):
+    """A load engine with everything."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape, gathers=True)
+
+
 Engine = type[Load] | type[Store]
 READ = {"arvalid", "araddr", "arlen", "rready"}
 WRITE = {"awvalid", "awaddr", "awlen", "wvalid", "wdata", "wstrb", "wlast", "bready"}
@@ -71,7 +79,7 @@ class Surroundings:
         self.shape, self.hbm = shape, state.hbm.copy()
         self.vector = bf16.to_bits(state.vector)
         self.integers = state.integers.view(np.uint32).copy()
-        self._loads = engine is Load
+        self._loads, self._gathers, self._number = issubclass(engine, Load), engine is GatheringLoad, 0
         self.memory = (ReadMemory if self._loads else WriteMemory)(self.hbm, shape.beat_bytes, latency, rng)
         self._rng, self._read = rng, {"vector_data": 0, "integer_data": 0}
         self.starts: dict[int, int] = {}
@@ -82,10 +90,14 @@ class Surroundings:
     def inputs(self, **inputs: int) -> dict[str, int]:
         """What the engine sees in this cycle."""
         driven = {"memory_bytes": HBM_BYTES, **inputs, **{f"bus_{name}": value for name, value in self.memory.outputs.items()}}
+        if self._gathers:
+            driven["ids_data"] = self._number
         return driven if self._loads else driven | self._read
 
     def observe(self, seen: Mapping[str, int]) -> None:
         """What the engine drove in this cycle, which ends."""
+        if self._gathers and seen["ids_enable"]:
+            self._number = int(self.integers[seen["ids_address"] % len(self.integers)])
         if self._loads:
             _write(self.vector, seen["vector_mask"], seen["vector_address"] * self.shape.granule, seen["vector_data"], 16)
             _write(self.integers, seen["integer_mask"], seen["integer_address"], seen["integer_data"], 32)

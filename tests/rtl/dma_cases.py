@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from unmask.machine.dma import GATHER_LEAD
 from unmask.machine.semantics import SEMANTICS
 from unmask.machine.state import State
 from unmask.numerics import mx
 from unmask.rtl.dma import CHUNK, Kind, Shape
 
-LOADS = {Kind.VECTOR: "L_VEC", Kind.INTEGER: "L_INT", Kind.MX: "L_MX"}
+LOADS = {Kind.VECTOR: "L_VEC", Kind.INTEGER: "L_INT", Kind.MX: "L_MX", Kind.GATHER: "L_GATHER"}
 STORES = {Kind.VECTOR: "ST_VEC", Kind.INTEGER: "ST_INT", Kind.MX: "ST_MX"}
 HBM_BYTES = 1 << 16
 SCALES = HBM_BYTES * 7 // 8
@@ -20,7 +21,7 @@ SCALES = HBM_BYTES * 7 // 8
 
 @dataclass
 class Request:
-    """A request, by the fields of `unmask.rtl.dma.request_layout`."""
+    """A request, by the fields of `unmask.rtl.dma.request_layout`; of a GATHER also the row numbers at `scales`."""
 
     kind: Kind
     tag: int
@@ -32,11 +33,13 @@ class Request:
     scales: int = 0
     memory_stride: int = 0
     format: int = 0
+    limit: int = 0
+    numbers: tuple[int, ...] = ()
 
     @property
     def fields(self) -> dict[str, int]:
         """Of the layout."""
-        return {**vars(self)}
+        return {name: value for name, value in vars(self).items() if name != "numbers"}
 
 
 def bare_state(shape: Shape, rng: np.random.Generator) -> State:
@@ -51,6 +54,7 @@ def bare_state(shape: Shape, rng: np.random.Generator) -> State:
     state.vector = (bits.astype(np.uint32) << 16).view(np.float32)
     state.integers = rng.integers(-(2**31), 2**31, shape.integer_words).astype(np.int32)
     state.hbm = rng.integers(0, 256, HBM_BYTES).astype(np.uint8)
+    state.gathered = []
     return state
 
 
@@ -65,6 +69,9 @@ def execute(state: State, request: Request, names: dict[Kind, str]) -> None:
         operands["count"] = r.cols
     else:
         operands |= {"rows": r.rows, "cols": r.cols, f"{on_chip}_stride": r.sram_stride, f"{in_memory}_stride": r.memory_stride}
+    if r.kind is Kind.GATHER:
+        operands = {"dst": r.sram, "table": r.memory, "ids": r.scales, "rows": r.rows, "cols": r.cols, "limit": r.limit}
+        operands |= {"dst_stride": r.sram_stride, "table_stride": r.memory_stride}
     if r.kind is Kind.MX:
         operands |= {"scales": r.scales, "format": r.format}
     SEMANTICS[names[r.kind]](state, **operands)
@@ -75,6 +82,8 @@ def ranges(r: Request, shape: Shape, scales_first: bool) -> list[tuple[int, int]
     rows, cols = r.rows, r.cols
     if r.kind is Kind.INTEGER:
         return [(r.memory, 4 * cols)]
+    if r.kind is Kind.GATHER:
+        return [(r.memory + number * r.memory_stride, 2 * cols) for number in r.numbers]
     if r.kind is Kind.VECTOR:
         if r.memory_stride == 2 * cols and r.sram_stride * 32 == cols:
             rows, cols = 1, rows * cols
@@ -120,6 +129,7 @@ class Times:
         """Start a request no earlier than `at`; the cycle in which it starts."""
         now = start = max(at, self.ready)
         end = start + 1
+        now += GATHER_LEAD * (request.kind is Kind.GATHER)
         for address, beats in bursts(request, self.shape, self.scales_first):
             self.asked.append((now, address, beats))
             now += beats

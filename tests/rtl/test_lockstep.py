@@ -37,6 +37,14 @@ def test_ten_thousand_random_programs_agree_and_cover_everything() -> None:
     assert missing(result, MACHINE) == []
 
 
+@pytest.mark.slow
+def test_everything_that_needs_no_matrix_engine_agrees_too() -> None:
+    result = fuzz(1000, 2, MACHINE, "vector", jobs=2)
+    assert result.details == []
+    assert result.passed
+    assert not [point for point in missing(result, MACHINE, "vector") if ":" not in point]
+
+
 def test_one_program_leaves_the_memory_that_the_functional_reading_leaves() -> None:
     from unmask.machine.functional import FunctionalMachine
 

@@ -19,7 +19,7 @@ from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Expected, expect
 
 MACHINES = {vlen: bench_machine(Machine.preset("nano"), vlen) for vlen in (8, 32)}
-NAMES = instructions_of("sampler")
+NAMES = instructions_of("vector")
 
 
 @cache
@@ -73,7 +73,8 @@ def test_a_few_programs_have_every_instruction() -> None:
 
 
 def test_faulty_programs_have_every_kind_of_fault_and_name_its_instruction() -> None:
-    cases = [faulty(2, EVERY * index, MACHINES[8], NAMES) for index in range(len(fault_kinds(NAMES)))]
-    assert {case.what.split(":")[0] for case in cases} == set(fault_kinds(NAMES))
+    kinds = fault_kinds(NAMES)
+    cases = [faulty(2, EVERY * index, MACHINES[8], NAMES) for index in range(len(kinds))]
+    assert {case.what.split(":")[0] for case in cases} == set(kinds)
     for case in cases:
         assert 0 <= case.pc < len(case.job.words) - 1
