@@ -49,7 +49,6 @@ class Builder(Sizes):
         self.memory = Memory(rng, self.numbers, HBM_BYTES, ALIGNMENT)
         self.accumulators = Accumulators(rng, machine.vector.accumulators)
         self.moved: list[tuple[Tile, tuple[int, ...]]] = []
-        self.written: list[Tile] = []
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -142,7 +141,8 @@ class Builder(Sizes):
             self._in_memory(operand, access, constants, addresses, moves)
         elif access.space == "vector":
             tile, steps = self._source(access.rows, access.cols, moves, written)
-            if written and (tile.stride * STRIDE_UNIT < access.cols and access.rows > 1):
+            torn = tile.stride * STRIDE_UNIT < access.cols and access.rows > 1
+            if written and (torn or overlaps(*self._reach(tile, steps), taken["vector"])):
                 raise Unavailable
             constants[f"{operand}_stride"] = tile.stride
             addresses[operand] = Address(tile.start, steps)
