@@ -1,14 +1,22 @@
 """The whole NPU in RTL, instruction by instruction: matrix programs by hand, random programs, and denoising steps of a network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tests.compiler.cases import BASE, Reference, network, starts
 
+from unmask.compiler.lower import compile_step
+from unmask.compiler.step import PARAMETERS_AT
+from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import assemble
 from unmask.isa.program import Program, Region
 from unmask.machine.config import Machine
-from unmask.rtl.lockstep import Case, run
+from unmask.rtl.lockstep import Case, fuzz, run, simulate
+from unmask.rtl.lockstep.campaign import missing
 from unmask.rtl.lockstep.machines import bench_machine
+from unmask.rtl.lockstep.runner import DONE
 from unmask.rtl.npu import Npu
 
 TINY = bench_machine(Machine.preset("rtl-tiny"))
@@ -30,6 +38,8 @@ V_ADD dst=r4 a=r4 b=r5 rows=11 cols=33 dst_stride=2 a_stride=2 b_stride=2 wait=3
 ST_VEC src=r4 dst=r6 rows=11 cols=40 src_stride=2 dst_stride=80 wait=5,6
 HALT
 """
+POLICY = Policy(8, 4, 8)
+PROMPT = 8
 
 
 def by_hand() -> Program:
@@ -45,6 +55,65 @@ def by_hand() -> Program:
 
 def test_products_by_hand():
     result = run([Case(by_hand())], TINY, "npu")
+    assert result.details == []
+    assert result.passed
+
+
+def step(sampling: str, temperature: float, number: int, machine: Machine = TINY) -> tuple[Case, np.ndarray, str]:
+    """A denoising step of a random network, the canvas that PyTorch leaves (of the program "general"), and its entry."""
+    policy, model = replace(POLICY, temperature=temperature), network(BASE)
+    program = compile_step(model, policy, machine, PROMPT, sampling=sampling)
+    start = list(starts(model, policy, PROMPT, number + 1, seed=5))[number]
+    words = [0, start.block_start, start.block_start, start.seed, start.step, start.commits]
+    [entry] = program.entries
+    data = program.data | {"canvas": start.canvas.astype("<i4").view(np.uint8), "parameters": np.array(words, "<u4").view(np.uint8)}
+    parameters = {PARAMETERS_AT + index: int(np.uint32(word).view(np.int32)) for index, word in enumerate(words)}
+    return Case(replace(program.entry(entry), data=data), parameters), Reference(model, policy, machine).step(start), entry
+
+
+@pytest.mark.parametrize(
+    ("sampling", "temperature"), [("general", 0.0), ("general", 0.7), ("four-phase", 0.0), ("single-pass", 0.5), ("fused", 0.5)]
+)
+def test_a_denoising_step_agrees_instruction_by_instruction(sampling, temperature):
+    case, canvas, _ = step(sampling, temperature, 3)
+    result = run([case], TINY, "npu")
+    assert result.details == []
+    assert result.passed
+    if sampling == "general":
+        found = simulate(case.program, TINY, "npu")
+        assert found.outcome.status == DONE
+        place = case.program.regions["canvas"]
+        assert found.hbm[place.address : place.address + place.size].view("<i4")[: len(canvas)].tolist() == canvas.tolist()
+
+
+def test_a_hundred_random_programs_agree():
+    result = fuzz(100, 0, TINY, "npu", jobs=2)
+    assert result.details == []
+    assert result.passed
+    assert not [point for point in missing(result, TINY, "npu") if ":" not in point]
+
+
+@pytest.mark.slow
+def test_two_thousand_random_programs_agree_and_cover_everything():
+    result = fuzz(2000, 1, TINY, "npu", jobs=2)
+    assert result.details == []
+    assert result.passed
+    assert not [point for point in missing(result, TINY, "npu") if point.startswith(("M_MM", "L_MAT", "hazard", "fault"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "formats",
+    [
+        {"weights": "mxfp4", "activations": "mxfp8", "kv": "mxint8", "logits": "mxfp8"},
+        {"weights": "mxint4", "activations": "mxint8", "kv": "mxfp8"},
+        {"weights": "mxfp6_e2m3", "activations": "mxfp6_e3m2", "kv": "mxint4"},
+    ],
+    ids=lambda formats: formats["weights"],
+)
+def test_random_programs_agree_in_other_formats(formats):
+    machine = TINY.with_formats(**formats)
+    result = fuzz(200, 2, machine, "npu", jobs=2)
     assert result.details == []
     assert result.passed
 

@@ -28,7 +28,7 @@ _SHRUNK = 3
 def fuzz(
     programs: Annotated[int, typer.Option(help="Random programs to run.", min=1)] = 300,
     seed: Annotated[int, typer.Option(help="Chooses the programs.", min=0)] = 0,
-    unit: Annotated[str, typer.Option(help="The hardware: sampler.")] = "sampler",
+    unit: Annotated[str, typer.Option(help="The hardware: sampler, vector (all that needs no matrix engine) or npu.")] = "sampler",
     machine: options.MachineOption = "nano",
     vlen: Annotated[int | None, typer.Option(help="Lanes; by default the machine's.", min=1)] = 8,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
