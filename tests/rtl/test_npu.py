@@ -103,16 +103,18 @@ def test_two_thousand_random_programs_agree_and_cover_everything():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "formats",
+    ("array", "formats"),
     [
-        {"weights": "mxfp4", "activations": "mxfp8", "kv": "mxint8", "logits": "mxfp8"},
-        {"weights": "mxint4", "activations": "mxint8", "kv": "mxfp8"},
-        {"weights": "mxfp6_e2m3", "activations": "mxfp6_e3m2", "kv": "mxint4"},
+        ((4, 64, 2), {"weights": "mxfp4", "activations": "mxfp8", "kv": "mxint8", "logits": "mxfp8"}),
+        ((16, 32, 1), {"weights": "mxint4", "activations": "mxint8", "kv": "mxfp8"}),
+        ((8, 96, 1), {"weights": "mxfp6_e2m3", "activations": "mxfp6_e3m2", "kv": "mxint4"}),
     ],
-    ids=lambda formats: formats["weights"],
+    ids=str,
 )
-def test_random_programs_agree_in_other_formats(formats):
-    machine = TINY.with_formats(**formats)
+def test_random_programs_agree_on_other_arrays_and_formats(array, formats):
+    blen, mlen, rows = array
+    matrix = TINY.matrix.model_copy(update={"blen": blen, "mlen": mlen, "rows": rows})
+    machine = bench_machine(TINY.with_formats(**formats).model_copy(update={"matrix": matrix}), 8)
     result = fuzz(200, 2, machine, "npu", jobs=2)
     assert result.details == []
     assert result.passed
