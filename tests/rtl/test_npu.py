@@ -14,9 +14,9 @@ from unmask.isa.encoding import assemble
 from unmask.isa.program import Program, Region
 from unmask.machine.config import Machine
 from unmask.rtl.lockstep import Case, fuzz, run, simulate
+from unmask.rtl.lockstep.bench import DONE
 from unmask.rtl.lockstep.campaign import missing
 from unmask.rtl.lockstep.machines import bench_machine
-from unmask.rtl.lockstep.runner import DONE
 from unmask.rtl.npu import Npu
 
 TINY = bench_machine(Machine.preset("rtl-tiny"))
