@@ -41,6 +41,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--machines", default="edge,small,published-512,published-1024,published-2048,a6000-class,h100-class")
     parser.add_argument("--batches", type=numbers, default=[1, 4, 16])
     parser.add_argument("--caches", default="none,prefix,dual")
+    parser.add_argument("--prompt", type=int, help="tokens; by default 512, of a shipped checkpoint 32")
+    parser.add_argument("--generate", type=int, help="tokens; by default 256, of a shipped checkpoint 64")
     parser.add_argument("--sampling", default="general", help="general, four-phase, single-pass or fused")
     parser.add_argument("--no-cycle", dest="cycle", action="store_false", help="only time the analytic reading")
     return parser.parse_args()
@@ -66,6 +68,7 @@ def main() -> None:
     for model in given.models.split(","):
         shape = architecture(model)
         prompt, length = (512, 256) if model in catalogue() else (32, 64)
+        prompt, length = given.prompt or prompt, given.generate or length
         for name in given.machines.split(","):
             machine = Machine.preset(name)
             for batch in given.batches:

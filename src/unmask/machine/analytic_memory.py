@@ -26,7 +26,7 @@ I64 = NDArray[np.int64]
 _ALIGNMENT = 64
 """Bytes: where the compiler lets regions of HBM begin."""
 _COPIES, _ALONE, _PAUSE = 4, 3, 40
-"""Transfers tried one after the other, and alone, unless several places are tried; cycles between those."""
+"""Transfers tried one after the other, and alone; cycles between those."""
 _LARGE_BYTES, _LONG_BYTES = 2**17, 2**20
 """Of a larger transfer, a part is tried that goes over all banks, if these are not too many."""
 _PLAIN_CHUNK = 2**14
@@ -119,7 +119,7 @@ class Pins:
         found = _served(t, transfer._replace(address=0, scale_address=0), place, write)
         reach = round(found.channels * WHOLE / t[kernels.CHANNELS] ** 0.5)
         until = transfer.lead + max(1, round(beats / t[kernels.PORTS]))
-        return Times(until, round(found.latency), max(1, round(found.service)), round(found.window), reach, moved, asked)
+        return Times(until, max(0, round(found.latency)), max(1, round(found.service)), round(found.window), reach, moved, asked)
 
 
 class Served(NamedTuple):
@@ -162,10 +162,10 @@ def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
 def _apart(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
     """A tile, on average over where its scales lie: in the banks of its elements or not, which differs from run to run."""
     if not transfer.scale_size:
-        return _probe(memory, transfer, place, write, _ALONE)
+        return _probe(memory, transfer, place, write)
     sweep = memory[kernels.CHANNELS] * memory[kernels.INTERLEAVE] * memory[kernels.PIECES] * memory[kernels.BANKS]
     shifts = (part * sweep // _SHIFTS for part in range(_SHIFTS))
-    found = [_probe(memory, transfer, place._replace(scales=place.scales + shift), write, 1) for shift in shifts]
+    found = [_probe(memory, transfer, place._replace(scales=place.scales + shift), write) for shift in shifts]
     return Served(*map(mean, zip(*found, strict=True)))
 
 
@@ -175,8 +175,8 @@ def _chunks(count: int, size: int, scales: int) -> Transfer:
 
 
 @lru_cache(maxsize=4096)
-def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool, alone: int) -> Served:
-    """Try transfers on the memory's model, some that follow each other and then `alone` with pauses between."""
+def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
+    """Try transfers on the memory's model, some that follow each other and then some alone."""
     t = np.array(memory, np.int64)
     op = np.zeros(kernels.COLUMNS, np.int64)
     op[kernels.ADDRESS0 : kernels.ADDRESS0 + len(transfer)] = transfer
@@ -191,12 +191,12 @@ def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: boo
         elements, scales = elements + place.to_next, scales + place.to_next_scales
     window = end - ready
     service = (ends[-1] - ends[0]) / (_COPIES - 1)
-    for _ in range(alone):
+    for _ in range(_ALONE if transfer.size <= _LARGE_BYTES else 1):
         start = end + _PAUSE
         _, end, _ = kernels.transfer(t, state, op, elements, scales, write, start, unknown)
         apart.append(end - start)
         elements, scales = elements + place.to_next, scales + place.to_next_scales
-    return Served(service, max(median(apart) - service, 0), window, channels)
+    return Served(service, median(apart) - service, window, channels)
 
 
 def forget_memories() -> None:
