@@ -101,6 +101,12 @@ def test_no_memory_has_more_ports_than_engines(field):
             Sram.model_validate(SMALL.sram.model_dump() | {field: value})
 
 
+@pytest.mark.parametrize("value", [0, 3, 2048])
+def test_banks_are_a_power_of_two(value):
+    with pytest.raises(ValueError, match="matrix_banks"):
+        Sram.model_validate(SMALL.sram.model_dump() | {"matrix_banks": value})
+
+
 @pytest.mark.parametrize("name", ["small", "published-2048", "a6000-class", "h100-class", "edge"])
 def test_presets_have_all_ports(name):
     assert not Machine.preset(name).sram.scarce_ports

@@ -97,7 +97,7 @@ def _ports(memory: str) -> Any:
     return Field(default=users, ge=1, le=users, description=f"engines that may use it at once; {users}: none ever waits")
 
 
-_BANKS = Field(default=1, le=1024, description="macros that the depth is split into")
+Banks = Annotated[PowerOfTwo, Field(le=1024, description="macros that the depth is split into")]
 
 
 class Sram(Part):
@@ -107,10 +107,10 @@ class Sram(Part):
     matrix_kib: Positive = Field(description="MX elements and scales together")
     float_words: Positive = Field(description="FP32 scalars")
     integer_words: Positive = Field(description="INT32 words")
-    vector_banks: PowerOfTwo = _BANKS
-    matrix_banks: PowerOfTwo = _BANKS
-    float_banks: PowerOfTwo = _BANKS
-    integer_banks: PowerOfTwo = _BANKS
+    vector_banks: Banks = 1
+    matrix_banks: Banks = 1
+    float_banks: Banks = 1
+    integer_banks: Banks = 1
     vector_ports: int = _ports("vector")
     matrix_ports: int = _ports("matrix")
     integer_ports: int = _ports("integer")
