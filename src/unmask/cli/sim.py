@@ -31,7 +31,8 @@ class Reading(StrEnum):
 @takes_policy
 def sim(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="llada-8b, dream-7b, llada-moe-7b-a1b, a shipped checkpoint or a folder with a config.json.")
+        str,
+        typer.Argument(metavar="MODEL", help="llada-8b, dream-7b, llada-moe-7b-a1b, a shipped checkpoint or a folder with a config.json."),
     ],
     machine: options.MachineOption = "small",
     batch: Annotated[int, typer.Option(help="Sequences that are decoded side by side.", min=1)] = 1,
