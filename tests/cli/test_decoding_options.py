@@ -30,16 +30,16 @@ SHORT = ["--backend", "torch", "--gen-length", "8", "--block-length", "4", "--st
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ({}, Policy(64, 32, 64, temperature=0.7, remasking="random", seed=3)),
-        ({"gen_length": 8}, Policy(8, 8, 8, temperature=0.7, remasking="random", seed=3)),
+        ({}, Policy(64, 32, 64, temperature=0.7, remasking="random", seed=17)),
+        ({"gen_length": 8}, Policy(8, 8, 8, temperature=0.7, remasking="random", seed=17)),
         ({"temperature": 0.0, "seed": 1}, Policy(64, 32, 64, remasking="random", seed=1)),
-        ({"commit": "threshold", "threshold": 0.8}, Policy(64, 32, 64, commit="threshold", threshold=0.8, seed=3)),
-        ({"commit": "guided"}, Policy(64, 64, 64, commit="guided", seed=3)),
-        ({"policy": "llada"}, Policy(64, 32, 64, seed=3)),
-        ({"policy": "fast-dllm", "cache": "none"}, Policy(64, 32, 64, commit="threshold", seed=3)),
+        ({"commit": "threshold", "threshold": 0.8}, Policy(64, 32, 64, commit="threshold", threshold=0.8, seed=17)),
+        ({"commit": "guided"}, Policy(64, 64, 64, commit="guided", seed=17)),
+        ({"policy": "llada"}, Policy(64, 32, 64, seed=17)),
+        ({"policy": "fast-dllm", "cache": "none"}, Policy(64, 32, 64, commit="threshold", seed=17)),
         (
             {"policy": "guided", "gen_length": 16, "accept_top_k": 3},
-            Policy(16, 16, 16, commit="guided", cache="prompt", accept_top_k=3, seed=3),
+            Policy(16, 16, 16, commit="guided", cache="prompt", accept_top_k=3, seed=17),
         ),
     ],
 )

@@ -12,8 +12,8 @@ from unmask.decoding.policies import DEFAULT, NAMED, NamedPolicy
 from unmask.decoding.policy import CommitName, Policy, Remasking, ScheduleName
 from unmask.errors import UnmaskError
 
-DEFAULT_SEED = 3
-"""Of the seeds from 3 to 8, one whose text of the shipped model reads well after "My fellow citizens,"."""
+DEFAULT_SEED = 17
+"""Of the seeds from 0 to 20, one whose text of the shipped model reads well after "My fellow citizens,"."""
 
 _PART_OF = {"threshold": "threshold", "factor": "factor", "accept_top_k": "guided", "accept_ratio": "guided", "schedule": "schedule"}
 """Options that only one commit looks at."""
