@@ -8,9 +8,11 @@ from amaranth.hdl import Cat, Const, Mux, Value, signed
 
 from unmask.numerics import bf16, functions
 from unmask.rtl import window
+from unmask.rtl.bf16 import ordered
 from unmask.rtl.bits import wire
 from unmask.rtl.functions import LEVEL_BITS, NO_LEVEL, Weight
-from unmask.rtl.reduce import MaxTree
+from unmask.rtl.lane import key_of
+from unmask.rtl.reduce import MaxTree, column_absmax
 from unmask.rtl.window import EXPONENT_BITS, Node, Sum, WindowTree, merge
 
 from .formal import Bench, all_of, any_of, ordinal
@@ -45,6 +47,32 @@ def test_the_tree_of_maxima_is_the_first_of_the_highest(lanes):
 
 def test_a_wrong_specification_is_refuted():
     assert best_lane(2, later=True).refuted()
+
+
+def column_maximum(*, of_negative: bool = False) -> Bench:
+    """The maximum down a column; with `of_negative`, which is wrong, a negative maximum so far counts by its magnitude."""
+    bench = Bench()
+    value, before = bench.given("value", 16), bench.given("before", 16)
+    result = column_absmax(bench.m, value, before)
+    magnitude = Mux(value[:15] > bf16.INFINITY_BITS, 0, value[:15])
+    nothing = (before[:15] > bf16.INFINITY_BITS) | (Const(0, 1) if of_negative else before[15])
+    so_far = Mux(nothing, 0, before[:15])
+    bench.claim(~result[15], result[:15] <= bf16.INFINITY_BITS, (result[:15] == magnitude) | (result[:15] == so_far))
+    bench.claim(result[:15] >= magnitude, result[:15] >= so_far)
+    return bench
+
+
+def test_the_maximum_down_a_column_is_the_larger_of_two_magnitudes():
+    assert not column_maximum().refuted()
+    assert column_maximum(of_negative=True).refuted()
+
+
+def test_a_key_separates_as_the_word_it_is_made_of():
+    bench = Bench()
+    value, word = bench.given("value", 16), bench.given("word", 32)
+    position = wire(bench.m, ordered(bench.m, value))
+    bench.claim((position >= key_of(word)) == (Cat(position, Const(0, 1)).as_signed() >= word.as_signed()))
+    assert not bench.refuted()
 
 
 COUNTER = 6

@@ -7,9 +7,11 @@ import pytest
 
 from unmask.isa.encoding import assemble
 from unmask.machine.config import Machine
+from unmask.machine.dma import GATHER_LEAD
 from unmask.rtl.lockstep import fuzz
 from unmask.rtl.lockstep.dram import DramServer
 from unmask.rtl.lockstep.machines import bench_machine
+from unmask.rtl.walker import ASKING
 
 MACHINE = bench_machine(Machine.load(str(Path(__file__).parents[2] / "examples" / "machines" / "sampler-hbm2e.toml")), 8)
 
@@ -34,11 +36,14 @@ def test_many_random_programs_do(fields: dict) -> None:
     assert result.passed
 
 
+INTEGERS = np.array([9, 9, 9, 2, 0, 5, 1 << 20], np.int32)
+
+
 def bursts(text: str, *starts: tuple[int, int, int, int]) -> list[np.ndarray]:
     """What the memory says of instructions that start: their engine, their number, the cycle, their address."""
     server = DramServer(MACHINE)
     server.begin(assemble(text))
-    return [server(engine, pc, cycle, address, 0) for engine, pc, cycle, address in starts]
+    return [server(engine, pc, cycle, address, 3, INTEGERS) for engine, pc, cycle, address in starts]
 
 
 def test_a_port_moves_a_beat_a_cycle_in_order() -> None:
@@ -49,6 +54,20 @@ def test_a_port_moves_a_beat_a_cycle_in_order() -> None:
     assert (np.diff(asked) >= 16).all()
     assert (np.diff(done) >= 16).all()
     assert (done[:-4] < asked[4:]).all(), "four bursts under way"
+
+
+def test_rows_of_a_table_are_those_of_the_integer_sram() -> None:
+    text = "L_GATHER dst=r0 table=r1 ids=r2 rows=3 cols=16 dst_stride=1 table_stride=1024 limit=6\nHALT"
+    [served] = bursts(text, (1, 0, 5, 4096))
+    assert served[:, 0].tolist() == [4096 + 1024 * row for row in (2, 0, 5)]
+    assert served[0, 1] == 5 + ASKING + GATHER_LEAD
+
+
+@pytest.mark.slow
+def test_random_programs_that_gather_do() -> None:
+    result = fuzz(200, 3, MACHINE, "vector", jobs=2)
+    assert result.details == []
+    assert result.passed
 
 
 def test_an_instruction_is_served_whole_before_a_later_one() -> None:

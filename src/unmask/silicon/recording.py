@@ -90,7 +90,7 @@ def record(machine: Machine, cases: Sequence[Case], what: str, gates: Gates, cac
         raise UnmaskError(f"ports {', '.join(sorted(unknown))} of the netlist are none of the RTL")
     dump = folder / "ports.txt"
     text = (folder / "dut.v").read_text() + _wrapper(ports, [port.name for port in inputs], [port.name for port in outputs], dump)
-    library = build(text, ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine)))
+    library = build(text, ports_header(machine, engine.engines, taps_of(machine, engine)))
     dump.unlink(missing_ok=True)
     expected = [expect(case.program, machine, case.parameters) for case in cases]
     patience = [_PATIENCE * each.cycles + 10_000 for each in expected]

@@ -23,12 +23,14 @@ DONE, FAULT, TIMEOUT = 1, 2, 3
 SLICE = 100_000
 """Cycles between two looks at whether somebody wants the run to end."""
 
-Ask = Callable[[int, int, int, int, int], NDArray[np.int64]]
-"""What the memory says of a DMA instruction that starts: its engine, its number, the cycle, the addresses of its elements and scales; the
-AXI bursts that will be asked for, int64 [n, 3]: address, cycle of the request on the bus, cycle of the last beat or of the response."""
+Ask = Callable[[int, int, int, int, int, NDArray[np.int32]], NDArray[np.int64]]
+"""What the memory says of a DMA instruction that starts: its engine, its number, the cycle, the addresses of its elements and scales, and
+the integer SRAM; the AXI bursts that will be asked for, int64 [n, 3]: address, cycle of the request on the bus, cycle of the last beat or
+of the response."""
 _ASK = ctypes.CFUNCTYPE(
     ctypes.c_int64,
     *(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int64, ctypes.c_uint64, ctypes.c_uint64),
+    *(ctypes.POINTER(ctypes.c_int32), ctypes.c_uint64),
     ctypes.POINTER(ctypes.c_void_p),
 )
 
@@ -165,10 +167,10 @@ class Bench:
         self._calls.bench_forget(self._handle)
         return records
 
-    def _asked(self, engine: int, pc: int, cycle: int, memory: int, scales: int, bursts: Any) -> int:
+    def _asked(self, engine: int, pc: int, cycle: int, memory: int, scales: int, integers: Any, words: int, bursts: Any) -> int:
         assert self._ask is not None
         try:
-            answer = self._ask(engine, pc, cycle, memory, scales)
+            answer = self._ask(engine, pc, cycle, memory, scales, np.ctypeslib.as_array(integers, (words,)))
         except BaseException as error:  # it cannot pass through C++; `run` raises it
             self._error = error
             return -1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ def taps_of(machine: Machine, engine: Any) -> list[Tap]:
     return taps
 
 
-def ports_header(beat_bytes: int, engines: Iterable[Engine], taps: Iterable[Tap]) -> str:
+def ports_header(machine: Machine, engines: Iterable[Engine], taps: Sequence[Tap]) -> str:
     """`ports.h`: what the harness knows of the engine."""
     from unmask.rtl.host import PROGRAM, Register
 
@@ -97,7 +97,8 @@ def ports_header(beat_bytes: int, engines: Iterable[Engine], taps: Iterable[Tap]
     ):
         names |= {member.upper(): f"{bus}__{member}" for member in members.split()}
     lines = ["#pragma once", *(f"#define PORT_{key} {_port(name)}" for key, name in names.items())]
-    lines += [f"#define BEAT {beat_bytes}", f"#define PROGRAM_BASE {PROGRAM}u"]
+    lines += [f"#define BEAT {machine.hbm.beat_bytes}", f"#define PROGRAM_BASE {PROGRAM}u"]
+    lines.append(f"#define INTEGER_WORDS {machine.sram.integer_words}")
     lines += [f"#define REGISTER_{register.name} {int(register)}u" for register in Register]
     lines += [f"#define SPACE_HBM {int(Space.HBM)}"]
     lines += [f"#define ENGINE_{engine.name} {int(engine)}" for engine in _DMA]
@@ -119,6 +120,8 @@ def ports_header(beat_bytes: int, engines: Iterable[Engine], taps: Iterable[Tap]
         for t in taps
     ]
     lines.append("#define WRITE_TAPS " + " ".join(uses))
+    integers = [f"INTEGER_TAP({t.lanes}, {_port(t.address)}, {_port(t.mask)}, {_port(t.data)})" for t in taps if t.space is Space.INTEGER]
+    lines.append("#define INTEGER_TAPS " + " ".join(integers))
     return "\n".join(lines) + "\n"
 
 
@@ -158,7 +161,7 @@ def _npu(machine: Machine, unit: str) -> tuple[str, str]:
 def _described(machine: Machine, engine: Any) -> tuple[str, str]:
     from unmask.rtl.verilog import verilog_of
 
-    return verilog_of(engine, "top"), ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine))
+    return verilog_of(engine, "top"), ports_header(machine, engine.engines, taps_of(machine, engine))
 
 
 _UNITS: dict[str, Callable[[Machine, str], tuple[str, str]]] = {"sampler": _sampler, "vector": _sampler, "npu": _npu}

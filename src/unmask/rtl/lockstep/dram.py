@@ -42,14 +42,16 @@ class DramServer:
                 # An instruction that faults asks for nothing.
                 continue
 
-    def __call__(self, engine: int, pc: int, cycle: int, memory: int, scales: int) -> I64:
+    def __call__(self, engine: int, pc: int, cycle: int, memory: int, scales: int, integers: NDArray[np.int32]) -> I64:
         """A DMA instruction starts.
 
         Args:
             engine: load or store.
             pc: its number in the program.
             cycle: from the start of the first instruction.
-            memory, scales: byte addresses of its elements and its scales.
+            memory, scales: byte addresses of its elements and its scales; of L_GATHER, of its table, and of its row numbers in the integer
+                SRAM.
+            integers: the integer SRAM.
 
         Returns:
             int64 [bursts, 3]: first byte, cycle of the request on the bus, cycle of the last beat or of the response.
@@ -63,7 +65,9 @@ class DramServer:
 
         write = engine == Engine.STORE
         self._memory.bursts[0] = 0
-        kernels.transfer(self._t, self._memory, self._rows[pc], memory, scales, write, cycle, np.zeros(0, np.int64))
+        row = self._rows[pc]
+        gathered = _gathered(integers, scales, row[kernels.ROWS], row[kernels.LIMIT]) if row[kernels.LIMIT] else np.zeros(0, np.int64)
+        kernels.transfer(self._t, self._memory, row, memory, scales, write, cycle, gathered)
         count = int(self._memory.bursts[0])
         if count == _ROOM:
             raise UnmaskError(f"instruction {pc} moves its bytes in more than {_ROOM - 1} bursts")
@@ -71,3 +75,11 @@ class DramServer:
         served[:, 1] = served[:, 1] // kernels.TICKS + ASKING
         served[:, 2] = served[:, 2] // kernels.TICKS - (ENDING if write else WRITING)
         return served
+
+
+def _gathered(integers: NDArray[np.int32], start: int, rows: int, limit: int) -> I64:
+    """The rows of a table that L_GATHER chooses; of a number that is a fault, at which the engine stops asking, any."""
+    numbers = np.zeros(rows, np.int64)
+    there = integers[start : start + rows]
+    numbers[: len(there)] = there
+    return np.where((numbers < 0) | (numbers >= limit), 0, numbers)

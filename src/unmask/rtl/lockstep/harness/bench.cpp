@@ -22,9 +22,10 @@ struct Record {
 enum Kind : uint16_t { START = 16, RETIRE = 17, STRAY = 18, STATUS = 20 };  // below 16: a write, by memory
 enum Status : uint64_t { DONE = 1, FAULT = 2, TIMEOUT = 3 };
 
-// Of a DMA instruction that starts: its engine, its number, the cycle, and its addresses of elements and scales. The memory answers with
-// the AXI bursts that it will be asked for; their number, or -1 if it cannot.
-typedef int64_t (*Ask)(uint64_t engine, uint64_t pc, int64_t cycle, uint64_t memory, uint64_t scales, const Expected** bursts);
+// Of a DMA instruction that starts: its engine, its number, the cycle, its addresses of elements and scales, and the integer SRAM. The
+// memory answers with the AXI bursts that it will be asked for; their number, or -1 if it cannot.
+typedef int64_t (*Ask)(uint64_t engine, uint64_t pc, int64_t cycle, uint64_t memory, uint64_t scales, const int32_t* integers,
+                       uint64_t words, const Expected** bursts);
 
 class Bench {
    public:
@@ -43,6 +44,7 @@ class Bench {
         context_ = std::make_unique<VerilatedContext>();
         top_ = std::make_unique<Vtop>(context_.get());
         memory_.reset();
+        integers_.assign(INTEGER_WORDS, 0);
         recording_ = asking_ = false;
         top_->PORT_RESET = 1;
         tick();
@@ -127,6 +129,7 @@ class Bench {
         top_->PORT_CLOCK = 0;
         top_->eval();
         if (asking_) ask();
+        if (ask_) mirror();
         const int stray = memory_.see(*top_, cycle_);
         if (recording_) {
             if (stray >= 0) put(STRAY, stray, cycle_, memory_.stray(), 0);
@@ -142,11 +145,24 @@ class Bench {
 #define START_DMA(ENGINE, WRITE, STROBE, PC, MEMORY, SCALES)                                                                    \
     if (top_->STROBE) {                                                                                                        \
         const Expected* bursts = nullptr;                                                                                      \
-        const int64_t count = ask_(ENGINE, top_->PC, cycle_ - first_, top_->MEMORY, top_->SCALES, &bursts);                    \
+        const int64_t count = ask_(ENGINE, top_->PC, cycle_ - first_, top_->MEMORY, top_->SCALES, integers_.data(),            \
+                                   integers_.size(), &bursts);                                                                 \
         if (count < 0) failed_ = true;                                                                                         \
         for (int64_t index = 0; index < count; ++index) memory_.expect(WRITE, bursts[index], first_);       \
     }
         START_DMAS
+    }
+
+    // Keeps what is written to the integer SRAM.
+    void mirror() {
+#define INTEGER_TAP(LANES, ADDRESS, MASK, DATA)                                                                              \
+    if (any(top_->MASK))                                                                                                     \
+        for (int lane = 0; lane < (LANES); ++lane) {                                                                         \
+            const uint64_t word = static_cast<uint64_t>(top_->ADDRESS) + lane;                                               \
+            if (bits(top_->MASK, lane, 1) && word < integers_.size())                                                        \
+                integers_[word] = static_cast<int32_t>(bits(top_->DATA, 32 * lane, 32));                                     \
+        }
+        INTEGER_TAPS
     }
 
     void observe() {
@@ -172,6 +188,7 @@ class Bench {
     std::unique_ptr<VerilatedContext> context_;
     std::unique_ptr<Vtop> top_;
     std::vector<Record> log_;
+    std::vector<int32_t> integers_;
     uint32_t program_ = 0;
     bool recording_ = false, asking_ = false, failed_ = false;
     uint64_t status_ = 0;
