@@ -11,6 +11,7 @@ from unmask.cli.main import app
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.machine.config import Machine
+from unmask.rtl.latency import SHORTEST
 from unmask.rtl.lockstep import fuzz, generate, run, simulate
 from unmask.rtl.lockstep.bench import DONE
 from unmask.rtl.lockstep.campaign import missing, replay, save_failure
@@ -43,6 +44,15 @@ def test_everything_that_needs_no_matrix_engine_agrees_too() -> None:
     assert result.details == []
     assert result.passed
     assert not [point for point in missing(result, MACHINE, "vector") if ":" not in point]
+
+
+@pytest.mark.slow
+def test_a_vector_engine_without_registers_to_spare_agrees() -> None:
+    shortest = {name: SHORTEST for name in type(MACHINE.vector).model_fields if name.endswith("latency")}
+    machine = MACHINE.model_copy(update={"vector": MACHINE.vector.model_copy(update=shortest)})
+    result = fuzz(200, 5, machine, "vector", jobs=2)
+    assert result.details == []
+    assert result.passed
 
 
 def test_one_program_leaves_the_memory_that_the_functional_reading_leaves() -> None:

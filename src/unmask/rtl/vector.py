@@ -32,7 +32,7 @@ from unmask.rtl.scores import Scores
 from unmask.rtl.sram import SramRead, SramWrite
 from unmask.rtl.word_ports import FLOAT_READS, FLOAT_WRITES, INTEGER_READS, INTEGER_WRITE, WordPorts
 
-RUNS = frozenset(row.name for row in INSTRUCTIONS if row.engine is Engine.VECTOR or row.cost is Cost.SYNC) - {row.name for row in ROUTING}
+RUNS = frozenset(row.name for row in INSTRUCTIONS if row.engine is Engine.VECTOR) - {row.name for row in ROUTING}
 """The instructions that the engine can be built for."""
 _MINUS_INFINITY = bf16.SIGN_BIT | bf16.INFINITY_BITS
 
