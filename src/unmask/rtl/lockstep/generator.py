@@ -257,7 +257,8 @@ class _Generator:
                 if inside == index:
                     self._nest(depth - 1, room // count)
                 more = [self._gather] if "L_GATHER" in self._all else []
-                self._try(rng.choice((*[self._single] * 10, self._window, self._sampler, *more)))
+                products = [self._product] * 4 if "M_MM" in self._all else []
+                self._try(rng.choice((*[self._single] * 10, self._window, self._sampler, *more, *products)))
             body = b.body
         finally:
             b.body, b.loops, b.moved = outer, b.loops[:-1], moved
