@@ -6,7 +6,8 @@ import pytest
 from unmask.errors import UnmaskError
 from unmask.numerics import bf16, functions, window
 from unmask.rtl.functions import LEVEL_BITS, NO_LEVEL
-from unmask.rtl.lane import LONG, SHORT, SHORT_PLACES, Lane, LaneOp
+from unmask.rtl.lane import LONG, NOISY, SHORT, SHORT_PLACES, Lane, LaneOp
+from unmask.rtl.window import EXPONENT_BITS
 
 from .patterns import EVERY_BF16, bf16_pairs
 from .streaming import stream
@@ -39,10 +40,29 @@ def check(found: np.ndarray, expected: np.ndarray, *inputs: np.ndarray) -> None:
 
 @pytest.mark.parametrize("registers", [0, 3, PLACES])
 def test_a_function_of_every_bf16(registers: int) -> None:
-    ops = np.repeat([LaneOp[name] for name in UNARY], 1 << 16)
-    bits = np.tile(EVERY_BF16, len(UNARY))
-    found = stream(Lane(0, registers), {"op": ops, "a": bits}, registers)["function_result"]
-    check(found, np.concatenate([algorithm(EVERY_BF16) for algorithm in UNARY.values()]), ops, bits)
+    for name, algorithm in UNARY.items():
+        found = stream(Lane(0, registers), {"op": np.full(1 << 16, LaneOp[name]), "a": EVERY_BF16}, registers)["function_result"]
+        check(found, algorithm(EVERY_BF16), EVERY_BF16)
+
+
+@pytest.mark.parametrize("registers", [0, 4, PLACES])
+def test_a_logit_to_sample_from_has_the_weight_of_the_numerics_and_what_has_none_is_told(registers: int) -> None:
+    lane = Lane(1, registers, ("V_EXP_WIN", "V_SAMPLE"))
+    found = stream(lane, {"op": np.full(1 << 16, LaneOp["V_SAMPLE"]), "a": EVERY_BF16}, lane.weight)
+    significands, exponents = functions.weight(bf16.from_bits(EVERY_BF16))
+    check(found["significand"][: 1 << 16], significands, EVERY_BF16)
+    there = significands > 0
+    # That of the leading bit, in the port's width.
+    check(found["exponent"][: 1 << 16][there], ((exponents + 7) % (1 << EXPONENT_BITS))[there], EVERY_BF16[there])
+    invalid = (EVERY_BF16 & 0x7FFF > bf16.INFINITY_BITS) | (EVERY_BF16 == bf16.INFINITY_BITS)
+    check(found["invalid"][: 1 << 16], invalid, EVERY_BF16)
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_is_added(name: str) -> None:
+    a, b = bf16_pairs(8000, 4)
+    found = stream(Lane(2, 0, ("V_MUL", name)), {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, 2)["result"]
+    check(found, bf16.to_bits(bf16.add(bf16.from_bits(a), bf16.from_bits(b))), a, b)
 
 
 @pytest.mark.parametrize("operations", [("V_EXP",), ("V_EXP", "V_EXP_WIN"), ("V_RECIP",), ("V_XEXP", "V_POW2")])
@@ -64,9 +84,12 @@ def test_a_weight_is_scaled_to_its_row(registers: int) -> None:
     expected = np.where(expected & 0x7FFF > 0x7F80, 0x7FC0, expected)
     level = np.where(levels == window.LOWEST, NO_LEVEL, levels)
     assert (np.abs(level) < 1 << LEVEL_BITS).all()
-    found = stream(Lane(0, registers), {"op": np.full(bits.size, LaneOp["V_EXP_WIN"]), "a": bits, "level": level}, registers)[
-        "function_result"
-    ]
+    lane = Lane(0, registers)
+    # The level of a row comes later than its elements.
+    ops = np.full(bits.size + lane.level_later, LaneOp["V_EXP_WIN"])
+    pad = np.zeros(lane.level_later, level.dtype)
+    ports = {"op": ops, "a": np.concatenate([bits, pad.astype(bits.dtype)]), "level": np.concatenate([pad, level])}
+    found = stream(lane, ports, registers)["function_result"][: bits.size]
     check(found, expected, bits, level)
 
 
@@ -90,19 +113,14 @@ def test_what_is_below_a_key_is_cut() -> None:
     check(found, expected, bits, keys)
 
 
-def test_operations_follow_each_other_every_cycle() -> None:
-    random = np.random.default_rng(7)
+def test_a_lane_of_all_operations_computes_each() -> None:
     a, b = bf16_pairs(10_000, 8)
-    names = random.choice([*BINARY, *UNARY], a.size)
-    ops = np.array([LaneOp[name] for name in names])
-    outputs = {
-        2: stream(Lane(2, 5), {"op": ops, "a": a, "b": b}, 2)["result"],
-        5: stream(Lane(2, 5), {"op": ops, "a": a, "b": b}, 5)["function_result"],
-    }
     for name, operation in BINARY.items():
-        check(outputs[2][names == name], bf16.to_bits(operation(bf16.from_bits(a), bf16.from_bits(b)))[names == name])
+        found = stream(Lane(2, 5), {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, 2)["result"]
+        check(found, bf16.to_bits(operation(bf16.from_bits(a), bf16.from_bits(b))), a, b)
     for name, function in UNARY.items():
-        check(outputs[5][names == name], function(a)[names == name])
+        found = stream(Lane(2, 5), {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, 5)["function_result"]
+        check(found, function(a), a)
 
 
 def test_an_unknown_operation_is_refused() -> None:

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from unmask.rtl.weigher import Weigher
+from unmask.rtl.scaled_noise import Scale
 
 
 class Multiplier(wiring.Component):
@@ -38,17 +38,18 @@ class Twins(wiring.Component):
         return m
 
 
-class Weighers(wiring.Component):
-    """Two units of lanes: their significands side by side."""
+class Scales(wiring.Component):
+    """Two units of lanes: their results side by side."""
 
     def __init__(self) -> None:
-        super().__init__({"a": In(16), "b": In(16), "significands": Out(16)})
+        super().__init__({"a": In(16), "b": In(16), "temperature": In(16), "scaled": Out(32)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.weigher_0 = one = Weigher(1)
-        m.submodules.weigher_1 = other = Weigher(1)
-        m.d.comb += [one.value.eq(self.a), other.value.eq(self.b), self.significands.eq(Cat(one.significand, other.significand))]
+        m.submodules.scale_0 = one = Scale(1)
+        m.submodules.scale_1 = other = Scale(1)
+        m.d.comb += [unit.temperature.eq(self.temperature) for unit in (one, other)]
+        m.d.comb += [one.noise.eq(self.a), other.noise.eq(self.b), self.scaled.eq(Cat(one.scaled, other.scaled))]
         return m
 
 

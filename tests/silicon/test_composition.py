@@ -68,14 +68,14 @@ def test_a_datapath_is_the_sum_of_its_parts_with_and_without_noise() -> None:
     library = cast(Library, type("Kit", (), {"name": "kit"}))
 
     def part(unit: str, vlen: int) -> Measurement:
-        areas = {"lane": 400, "weigher": 200, "gumbel": 900, "score": 150, "words": 100 + 50 * (vlen // 2 + 1)}
+        areas = {"lane": 400, "gumbel": 900, "scale": 150, "words": 100 + 50 * (vlen // 2 + 1)}
         area = areas.get(unit, tree(vlen))
         return Measurement(unit, vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, -5, "", area / 100, 0, 0, 0, "a run", 0, 0, [], [])
 
     found = datapath(library, 1000, Path(), synthesized=(8, 16, 32), composed=(64, 2048), measured=part)
     area = {(row.vlen, row.noise): row.area_mm2 * 1e6 for row in found.rows}
     for vlen in (8, 32, 64):
-        assert area[vlen, False] == pytest.approx(600 * vlen + 2 * tree(vlen))
+        assert area[vlen, False] == pytest.approx(400 * vlen + 2 * tree(vlen))
         assert area[vlen, True] - area[vlen, False] == pytest.approx(1050 * vlen + 100 + 50 * (vlen // 2 + 1))
     assert abs(found.area_error) < 0.01
     assert {row.wns_ps for row in found.rows} == {-5}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.silicon.designs import Multiplier, Rows, Twins, Weighers
+from tests.silicon.designs import Multiplier, Rows, Scales, Twins
 
 from unmask.errors import UnmaskError
 from unmask.rtl.speed import machine_of
@@ -40,12 +40,12 @@ def test_equal_modules_are_one_block() -> None:
 
 
 def test_units_of_lanes_are_converted_once_and_do_what_they_did(osu018: Library, cache: Path) -> None:
-    design = Design(Weighers(), "weighers")
-    assert design.instances["weigher"] == 2
-    netlist = synthesize(Weighers(), "weighers", osu018, 10_000, cache)
+    design = Design(Scales(), "scales")
+    assert design.instances["scale"] == 2
+    netlist = synthesize(Scales(), "scales", osu018, 10_000, cache)
     gates = Gates(netlist)
     stimulus = random_inputs(gates, 100, reset=RESET)
-    expected = rtl_outputs(Weighers(), gates.inputs, gates.outputs, stimulus[RESET:])
+    expected = rtl_outputs(Scales(), gates.inputs, gates.outputs, stimulus[RESET:])
     assert np.array_equal(gates.run(stimulus)[0][RESET:], expected)
 
 

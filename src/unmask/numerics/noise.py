@@ -13,7 +13,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from unmask.errors import UnmaskError
-from unmask.numerics import accumulator
+from unmask.numerics import accumulator, bf16
 from unmask.numerics._arrays import Bool, Float32, Int64, Uint32
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -208,6 +208,16 @@ def gumbel(bits: Uint32) -> Float32:
 def gumbel_fp32(bits: Uint32) -> Float32:
     """Standard Gumbel noise by `WIDE` rounded to FP32, float32. The error is below 3e-5."""
     return accumulator.to_fp32(WIDE.noise(*WIDE.fields(bits)), WIDE.fraction)
+
+
+def noisy(x: Float32, seed: int, step: int, positions: Int64, tokens: Int64, temperature: float) -> Float32:
+    """x + temperature * Gumbel noise of (position, token), product and sum rounded to BF16; at temperature 0 nothing is drawn, and 0 added.
+
+    x: bf16-valued float32 [r, c]. temperature: a BF16 number. The others and errors as for `uniform_bits`.
+    """
+    if temperature == 0:
+        return bf16.add(x, np.zeros((), np.float32))
+    return bf16.add(x, bf16.multiply(gumbel(uniform_bits(seed, step, positions, tokens)), np.array(temperature, np.float32)))
 
 
 def uniform(bits: Uint32) -> Float32:

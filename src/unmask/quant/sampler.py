@@ -91,8 +91,7 @@ class MachineSampler:
         return tokens, functions.exp(exponent[row, tokens]) * inverse
 
     def _noisy(self, scores: F32, sampling: Sampling, temperature: float) -> F32:
-        bits = noise.uniform_bits(self._seed, sampling.step, sampling.positions.numpy(), np.arange(scores.shape[1]))
-        return bf16.add(scores, bf16.multiply(noise.gumbel(bits), np.array(temperature, np.float32)))
+        return noise.noisy(scores, self._seed, sampling.step, sampling.positions.numpy(), np.arange(scores.shape[1]), temperature)
 
     def _uniform(self, sampling: Sampling) -> F32:
         return noise.uniform(noise.position_bits(self._seed, sampling.step, sampling.positions.numpy()))

@@ -40,6 +40,12 @@ def select(m: Module, condition: Value, parts: _Parts, other: _Parts) -> _Parts:
     return type(parts)(*(wire(m, Mux(condition, one, two), name) for one, two, name in pairs))
 
 
+def where(m: Module, condition: Value, parts: _Parts) -> _Parts:
+    """The same parts, or all bits clear."""
+    own = [(getattr(parts, field.name), field.name) for field in fields(parts)]
+    return type(parts)(*(wire(m, value & condition.replicate(len(value)), name) for value, name in own))
+
+
 @dataclass(frozen=True)
 class Number:
     """A pattern taken apart: a finite value is +-significand * 2^(exponent - BIAS), the significand having one bit before its point.

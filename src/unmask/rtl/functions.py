@@ -166,8 +166,7 @@ def reciprocal(m: Module, significand: Value, field: Value) -> tuple[Value, Valu
     return wire(m, Cat(kept[:7], kept[7] | carried)), wire(m, exponent + carried)
 
 
-def power_of_two_field(bits: Value) -> Value:
+def power_of_two_field(number: floating.Number) -> Value:
     """The exponent field of `unmask.numerics.functions.power_of_two_bits`."""
-    field = bits[7:15]
-    usual = Mux(field == 0, 1, Mux(field == 254, 253, field))
-    return Mux(~bits[:15].any() | field.all(), BIAS, usual)[:8]
+    usual = Mux(number.exponent == 254, 253, number.exponent)
+    return Mux(number.zero | number.nan | number.infinity, BIAS, usual)[:8]

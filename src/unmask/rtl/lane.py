@@ -12,9 +12,10 @@ from unmask.errors import UnmaskError
 from unmask.numerics.bf16 import INFINITY_BITS, SIGN_BIT
 from unmask.rtl import bf16, floating, functions
 from unmask.rtl.pipeline import Pipeline
-from unmask.rtl.road import LONG, OP_BITS, SHORT, LaneOp, Road, chosen
+from unmask.rtl.road import LONG, NOISY, OP_BITS, OPERATIONS, SHORT, LaneOp, Road, chosen
+from unmask.rtl.window import EXPONENT_BITS
 
-__all__ = ["LONG", "SHORT", "SHORT_PLACES", "Lane", "LaneOp"]
+__all__ = ["LONG", "NOISY", "OPERATIONS", "SHORT", "SHORT_PLACES", "Lane", "LaneOp"]
 
 
 KEY_BITS = 16
@@ -32,12 +33,19 @@ class Lane(wiring.Component):
     """A BF16 lane that takes an operation per cycle.
 
     Ports:
-        op: a `LaneOp`. a, b: the operands' patterns; b is the factor or the constant where an instruction has one per row or one at all.
-        level: the window's level of the row for V_EXP_WIN, signed; `functions.NO_LEVEL` where there is none.
+        op: a `LaneOp`, constant while results are under way.
+        a, b: the operands' patterns; b is the factor or the constant where an instruction has one per row or one at all.
+        level: the window's level of the row for V_EXP_WIN, signed, `level_later` cycles after a; `functions.NO_LEVEL` without one.
         key: V_CUT's key of the row, at least 0 and at most 0xFFFF (nearest to the word's value).
-        result: of one of `SHORT`, `short` cycles later. function_result: of one of `LONG`, `function` cycles later.
+        result: of one of `SHORT`, or a + b of one of `NOISY`, `short` cycles later.
+        function_result: of one of `LONG`, `function` cycles later.
+        significand, exponent, invalid: of V_SAMPLE, `weight` cycles later, the weight of a as `functions.weight` has it, and whether a is
+            NaN or plus infinity, which no window sum can hold.
 
     At `SHORT_PLACES` and `function_places` registers it is made for 1 GHz in ASAP7.
+
+    Attributes:
+        level_later, weight: see above.
 
     Args:
         short, function: registers from the inputs to either result.
@@ -49,9 +57,12 @@ class Lane(wiring.Component):
 
     def __init__(self, short: int, function: int, operations: Collection[str] = SHORT + LONG) -> None:
         for name in operations:
-            if name not in SHORT + LONG:
-                raise UnmaskError(f"operation {name}: expected some of {', '.join(SHORT + LONG)}")
+            if name not in SHORT + LONG + NOISY:
+                raise UnmaskError(f"operation {name}: expected some of {', '.join(SHORT + LONG + NOISY)}")
         self._short, self._function, self._operations = short, function, frozenset(operations)
+        self._weighs = "V_SAMPLE" in self._operations
+        self.weight = Road.weight_registers(operations, function) if self._weighs else 0
+        self.level_later = Road.level_registers(operations, function) if "V_EXP_WIN" in self._operations else 0
         super().__init__(
             {
                 "op": In(OP_BITS),
@@ -61,6 +72,9 @@ class Lane(wiring.Component):
                 "key": In(KEY_BITS),
                 "result": Out(16),
                 "function_result": Out(16),
+                "significand": Out(8),
+                "exponent": Out(signed(EXPONENT_BITS)),
+                "invalid": Out(1),
             }
         )
 
@@ -71,10 +85,17 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        if self._operations & frozenset(SHORT):
+        if self._operations & frozenset(SHORT + NOISY):
             m.d.comb += self.result.eq(self._short_result(m))
-        if self._operations & frozenset(LONG):
-            m.d.comb += self.function_result.eq(Road(m, self._operations, self._function).result(self.op, self.a, self.level))
+        if self._operations & frozenset(LONG) or self._weighs:
+            road = Road(m, self._operations, self._function)
+            m.d.comb += self.function_result.eq(road.result(self.op, self.a, self.level))
+            if self._weighs:
+                m.d.comb += [
+                    self.significand.eq(road.weight.significand),
+                    self.exponent.eq(road.weight.exponent),
+                    self.invalid.eq(road.invalid),
+                ]
         return m
 
     def _short_result(self, m: Module) -> Value:

@@ -7,6 +7,7 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.utils import ceil_log2
 
+from unmask.errors import UnmaskError
 from unmask.isa.row import Cost
 from unmask.numerics import bf16
 from unmask.numerics.window import BIN_BITS
@@ -14,12 +15,10 @@ from unmask.rtl.bf16 import ordered
 from unmask.rtl.bits import wire
 from unmask.rtl.control import COLUMNS, Control
 from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
-from unmask.rtl.lane import key_of
+from unmask.rtl.lane import Lane, key_of
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.sampler_rows import ROW_PLACES, RowOp, RowState
-from unmask.rtl.scores import Scores
-from unmask.rtl.weigher import Weigher
 from unmask.rtl.window import Sum, WindowTree
 from unmask.rtl.word_ports import FLOAT_WRITES, INTEGER_WRITE, WordPorts
 
@@ -39,13 +38,16 @@ class Reducer:
         read_registers: cycles from a row's number, one after `RowState.row_ahead`, to what was read.
     """
 
-    def __init__(self, m: Module, control: Control, words: WordPorts, ports: Any, scores: Scores, leads: dict[Cost, int]) -> None:
+    def __init__(self, m: Module, control: Control, words: WordPorts, ports: Any, lanes: list[Lane], leads: dict[Cost, int]) -> None:
         """Build trees and rows, and write their results.
 
         Args:
             ports: the engine: has the ports of the memories.
-            scores: the noisy logits.
+            lanes: have the noisy logits and the weights.
             leads: cycles from a step to the address of its operands, by cost class.
+
+        Raises:
+            UnmaskError: the weights are later than the rows can wait.
         """
         self._m, self._control, self._words, self._ports = m, control, words, ports
         vlen, latency = control.machine.vector.vlen, control.latency
@@ -60,8 +62,10 @@ class Reducer:
 
         # The score comes `adding` cycles after the logit. Its weight may take a few more, as far as the sampler's latency allows.
         self._score = noise - 1
-        adding = self._score - self._operand[Cost.SAMPLE]
-        weighing = min(WEIGHT_PLACES, adding + reduce - 1 - budget)
+        adding, weighing = self._score - self._operand[Cost.SAMPLE], lanes[0].weight
+        if weighing > adding + self._operand[Cost.REDUCE]:
+            name, most = control.machine.name, adding + self._operand[Cost.REDUCE]
+            raise UnmaskError(f"machine {name}: weights of logits take {weighing} cycles: expected at most {most}; lower function_latency")
         late, early = max(0, weighing - adding), max(0, adding - weighing)
         self._row = {Cost.REDUCE: self._operand[Cost.REDUCE] + tree, Cost.SAMPLE: self._score + tree + late}
 
@@ -70,8 +74,8 @@ class Reducer:
         m.submodules.max_tree = maxima = MaxTree(vlen, tree)
         m.submodules.window_tree = sums = WindowTree(vlen, tree)
         self._samples = control.of(Cost.SAMPLE)
-        self._maxima(maxima, scores, adding)
-        self._sums(sums, weighing)
+        self._maxima(maxima, lanes, adding)
+        self._sums(sums, lanes, weighing)
         found = delay(m, Cat(maxima.score, maxima.companion, maxima.lane), late, "found")
         apart = Cat(maxima.score, maxima.companion, maxima.lane)
         winner = Mux(self._samples, found, apart)
@@ -85,7 +89,7 @@ class Reducer:
         vlen = self._control.machine.vector.vlen
         return Mux(valid, ((Const(1, vlen + 1) << now.count) - 1)[:vlen], 0)
 
-    def _maxima(self, tree: MaxTree, scores: Scores, adding: int) -> None:
+    def _maxima(self, tree: MaxTree, lanes: list[Lane], adding: int) -> None:
         m, ports = self._m, self._ports
         mask = Mux(self._samples, self._mask(self._score), self._mask(self._operand[Cost.REDUCE]))
         m.d.comb += tree.mask.eq(mask)
@@ -93,11 +97,11 @@ class Reducer:
             logit = Value.cast(ports.a.data[lane])
             beside = Value.cast(ports.b.data[lane])
             m.d.comb += [
-                tree.scores[lane].eq(Mux(self._samples, Value.cast(scores.scores[lane]), logit)),
+                tree.scores[lane].eq(Mux(self._samples, lanes[lane].result, logit)),
                 tree.companions[lane].eq(Mux(self._samples, delay(m, logit, adding, f"logit_{lane}"), beside)),
             ]
 
-    def _sums(self, tree: WindowTree, weighing: int) -> None:
+    def _sums(self, tree: WindowTree, lanes: list[Lane], weighing: int) -> None:
         m, ports, control = self._m, self._ports, self._control
         at = self._operand
         mask = Mux(self._samples, self._mask(at[Cost.SAMPLE] + weighing), self._mask(at[Cost.REDUCE]) & self._above())
@@ -105,14 +109,12 @@ class Reducer:
         m.d.comb += [tree.mask.eq(mask), tree.kind.eq(kind)]
         for lane in range(len(tree.mask)):
             logit = Value.cast(ports.a.data[lane])
-            weigher = m.submodules[f"weigher_{lane}"] = Weigher(weighing)
             # Of a sampler's logit the tree needs no more than its weight, and whether it has none.
-            weighed = Mux(weigher.invalid, bf16.NAN_BITS, 0)
+            weighed = Mux(lanes[lane].invalid, bf16.NAN_BITS, 0)
             m.d.comb += [
-                weigher.value.eq(logit),
                 tree.values[lane].eq(Mux(self._samples, weighed, logit)),
-                tree.significands[lane].eq(weigher.significand),
-                tree.exponents[lane].eq(weigher.exponent),
+                tree.significands[lane].eq(lanes[lane].significand),
+                tree.exponents[lane].eq(lanes[lane].exponent),
             ]
 
     def _above(self) -> Value:

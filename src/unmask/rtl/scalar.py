@@ -36,8 +36,9 @@ class ScalarUnit(wiring.Component):
     """FP32 words, an operation per cycle; NaN results are 0x7FC00000.
 
     Ports:
-        op: a `ScalarOp`. a, b: operands, FP32 patterns; of F_FROM_INT the integer a; of V_SAMPLE_END the picked value and the row's window
-            sum, NaN if the row met a NaN or an infinity.
+        op: a `ScalarOp`, constant while results are under way.
+        a, b: operands, FP32 patterns; of F_FROM_INT the integer a; of V_SAMPLE_END the picked value and the row's window sum, NaN if the
+            row met a NaN or an infinity.
         immediate: the constant of F_FILL, F_ADD_I, F_MUL_I. random: the 32 random bits of F_UNIFORM and F_GUMBEL.
         level: of the row's window for F_EXP_WIN and V_SAMPLE_END, signed; `functions.NO_LEVEL` where there is none.
         result: of one of `SHORT`, `short` cycles later; of F_LT and I_SET_BIT_GT 1 or 0, whether a < b or a > b.
@@ -109,17 +110,16 @@ class ScalarUnit(wiring.Component):
     def _function_result(self, m: Module) -> Value:
         last = self._function * _PRODUCT_PLACES // FUNCTION_PLACES if self._built("V_SAMPLE_END") else 0
         first = self._function - last
-        op = delay(m, self.op, first, "op")
         weight = self._exponential(m, first) if self._built(*_EXPONENTIALS) else Const(0, 32)
         inverse = self._inverse(m, first) if self._built("F_RECIP", "V_SAMPLE_END") else Const(0, 32)
         result: Value = Const(0, 32)
         own = {("F_EXP", "F_EXP_WIN"): weight, ("F_RECIP",): inverse, **self._functions(m, first)}
         for names, value in own.items():
-            result = wire(m, Mux(self._chosen(op, *names), value, result)[:32])
+            result = wire(m, Mux(self._chosen(self.op, *names), value, result)[:32])
         if not self._built("V_SAMPLE_END"):
             return result
         p = Pipeline(m, _PRODUCT_PLACES, last, "confidence")
-        ends = wire(m, self._chosen(op, "V_SAMPLE_END"))
+        ends = wire(m, self._chosen(self.op, "V_SAMPLE_END"))
         ends, result, weight, inverse = p.cut(ends, result, weight, inverse)
         terms = floating.multiply_terms(m, weight, inverse)
         product, ends, result = floating.rounded(p, terms, fp32.FRACTION, ends, result)
@@ -152,14 +152,16 @@ class ScalarUnit(wiring.Component):
     def _exponential(self, m: Module, registers: int) -> Value:
         """e^a rounded to BF16, or its weight at the window's level, as an FP32 pattern."""
         built = [name for name in _EXPONENTIALS if self._built(name)]
-        op: Value = Const(0, OP_BITS)
+        op: Value = Const(0, len(LaneOp))
         for name in built:
-            op = Mux(self.op == ScalarOp[name], LaneOp[_EXPONENTIALS[name]], op)
+            op = Mux(self.op == ScalarOp[name], int(LaneOp[_EXPONENTIALS[name]]), op)
         # What is no BF16 value, as F_EXP_WIN expects it, is cut off.
         cut = wire(m, Mux(floating.is_nan(m, self.a), NAN_BITS, self.a[16:]))
         x = wire(m, Mux(self._chosen(self.op, "F_EXP"), bf16.round_fp32(m, self.a), cut)[:16])
-        road = Road(m, frozenset(_EXPONENTIALS[name] for name in built), registers)
-        return wire(m, fp32.from_bf16(road.result(wire(m, op), x, self.level)))
+        operations = frozenset(_EXPONENTIALS[name] for name in built)
+        road = Road(m, operations, registers)
+        level = delay(m, self.level, Road.level_registers(operations, registers), "level")
+        return wire(m, fp32.from_bf16(road.result(wire(m, op), x, level)))
 
     def _inverse(self, m: Module, registers: int) -> Value:
         """1 / a, or for V_SAMPLE_END the reciprocal of the window sum."""

@@ -9,7 +9,7 @@ from unmask.rtl.functions import WEIGHT_PLACES
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.road import Road
 from unmask.rtl.sampler_rows import ROW_PLACES
-from unmask.rtl.scores import Scores
+from unmask.rtl.scaled_noise import ScaledNoise
 from unmask.rtl.threefry import THREEFRY_PLACES
 from unmask.rtl.window import WindowTree
 
@@ -29,15 +29,17 @@ def machine_of(name: str, vlen: int | None = None) -> Machine:
         raise UnmaskError(f"vlen {vlen}: expected a power of two from {LEAST} to {MOST}")
     vector = machine.vector
     tree = max(MaxTree.places(vlen), WindowTree.places(vlen))
+    # A cycle to read and one to write, the row's word before the row, and the datapath.
+    latency = 2 + 1 + bf16.PLACES + 1
     wide = vector.model_copy(
         update={
             "vlen": vlen,
             "granule": min(vector.granule, vlen),
             "integer_lanes": min(32, vlen),
-            # A cycle to read and one to write, the row's word before the row, and the datapath.
-            "latency": 2 + 1 + bf16.PLACES + 1,
+            "latency": latency,
             "function_latency": 2 + WEIGHT_PLACES + Road.places(("V_EXP", "V_EXP_WIN")) + 1,
-            "noise_latency": 2 + Scores.PLACES,
+            # Noise waits for no word of a row.
+            "noise_latency": ScaledNoise.PLACES + latency - 1,
             "reduce_latency": 2 + WEIGHT_PLACES + tree + ROW_PLACES,
             "scalar_latency": 2 + scalar.SHORT_PLACES,
             "scalar_function_latency": 2 + THREEFRY_PLACES + scalar.FUNCTION_PLACES,

@@ -28,7 +28,7 @@ from unmask.rtl.integer import IntegerUnit
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reducer import Reducer
 from unmask.rtl.scalars import Scalars
-from unmask.rtl.scores import Scores
+from unmask.rtl.scaled_noise import ScaledNoise
 from unmask.rtl.sram import SramRead, SramWrite
 from unmask.rtl.word_ports import FLOAT_READS, FLOAT_WRITES, INTEGER_READS, INTEGER_WRITE, WordPorts
 
@@ -112,16 +112,19 @@ class VectorEngine(wiring.Component):
 
         latency = control.latency
         reduces = lead(latency[Cost.REDUCE], WEIGHT_PLACES)
-        m.submodules.score_lanes = scores = Scores(self.machine.vector.vlen, latency[Cost.NOISE] - 2)
         leads = {Cost.LANES: lead(latency[Cost.LANES], 1), Cost.FUNCTION: lead(latency[Cost.FUNCTION], WEIGHT_PLACES), Cost.REDUCE: reduces}
-        leads |= dict.fromkeys((Cost.NOISE, Cost.SAMPLE), scores.lead)
+        # Noise needs no operand, so its generators start first, and the operand is read when they are done.
+        generating = latency[Cost.NOISE] - 2 - self._short(leads)
+        if generating < 0:
+            least = latency[Cost.NOISE] - generating
+            raise UnmaskError(f"machine {self.machine.name}: noise latency {latency[Cost.NOISE]}: expected at least {least} for hardware")
+        leads |= dict.fromkeys((Cost.NOISE, Cost.SAMPLE), generating)
         self._tile_reads(m, leads)
-        results = self._lanes(m, leads)
-        results[Cost.NOISE] = self._noise(m, scores)
-        self._tile_writes(m, results)
+        lanes_ = self._lanes(m, leads, self._noise(m, generating))
+        self._tile_writes(m, lanes_)
         if COLUMNS in self.names:
             Columns(m, control, self)
-        reducer = Reducer(m, control, words, self, scores, leads)
+        reducer = Reducer(m, control, words, self, lanes_, leads)
         with m.If(control.is_("V_RED_SUM_GE")):
             m.d.comb += self.b.address.eq(self._granule(control.at(reducer.compared)[1].b))
         Scalars(m, control, words, self, reducer)
@@ -140,38 +143,44 @@ class VectorEngine(wiring.Component):
                 with m.If(self._control.of(cost)):
                     m.d.comb += port.address.eq(self._granule(now[name]))
 
-    def _lanes(self, m: Module, leads: dict[Cost, int]) -> dict[Cost, list[Value]]:
-        """The lanes' results, by cost class."""
-        control, latency = self._control, self._control.latency
-        short, function = (latency[cost] - 2 - leads[cost] for cost in (Cost.LANES, Cost.FUNCTION))
-        operations = [name for name in (*lanes.SHORT, *lanes.LONG) if name in self.names]
+    def _short(self, leads: dict[Cost, int]) -> int:
+        """Cycles through a lane's adder."""
+        return self._control.latency[Cost.LANES] - 2 - leads[Cost.LANES]
+
+    def _lanes(self, m: Module, leads: dict[Cost, int], noise: list[Value]) -> list[lanes.Lane]:
+        """The lanes, fed; noise: what is added to logits, as late as they are read."""
+        control = self._control
+        function = control.latency[Cost.FUNCTION] - 2 - leads[Cost.FUNCTION]
+        operations = [name for name in lanes.OPERATIONS if name in self.names]
         scalar = delay(m, round_fp32(m, self.float_first.data[0]), leads[Cost.LANES], "row_scalar")
         constant = control.held.get("value", Const(0, 16))
         factor, by_row = Signal(16), control.is_("V_SUB_F", "V_MUL_F")
         m.d.comb += factor.eq(Mux(by_row, scalar, constant))
-        own = control.is_("V_ADD", "V_SUB", "V_MUL")
+        own, noisy = control.is_("V_ADD", "V_SUB", "V_MUL"), control.of(Cost.NOISE, Cost.SAMPLE)
+        # Lanes stand still while none of their results is used.
+        computes = control.of(Cost.LANES, Cost.FUNCTION, Cost.NOISE, Cost.SAMPLE).replicate(16)
         key = delay(m, lanes.key_of(self.integer_first.data[0]), leads[Cost.LANES], "row_key")
-        level = self._level(m, leads[Cost.FUNCTION], "lanes")
-        results: dict[Cost, list[Value]] = {Cost.LANES: [], Cost.FUNCTION: []}
-        for index in range(self.machine.vector.vlen):
-            lane = m.submodules[f"lane_{index}"] = lanes.Lane(short, function, operations)
+        built = [lanes.Lane(self._short(leads), function, operations) for _ in range(self.machine.vector.vlen)]
+        level = delay(m, self._level(m, leads[Cost.FUNCTION], "lanes"), built[0].level_later, "lanes_level")
+        for index, lane in enumerate(built):
+            m.submodules[f"lane_{index}"] = lane
             m.d.comb += [
-                lane.op.eq(control.opcode),
-                lane.a.eq(self.a.data[index]),
-                lane.b.eq(Mux(own, self.b.data[index], factor)),
+                lane.op.eq(Cat(control.is_(name) for name in lanes.OPERATIONS)),
+                lane.a.eq(self.a.data[index] & computes),
+                lane.b.eq(Mux(noisy, noise[index], Mux(own, self.b.data[index], factor))),
                 lane.key.eq(key),
                 lane.level.eq(level),
             ]
-            results[Cost.LANES].append(lane.result)
-            results[Cost.FUNCTION].append(lane.function_result)
-        return results
+        return built
 
     def _level(self, m: Module, cycles: int, user: str) -> Value:
         """The window's level of a row, of the maximum that is read in the cycle before, so many cycles after."""
         p = Pipeline(m, WEIGHT_PLACES, cycles, f"{user}_level")
         return weight_level(m, weight(p, self.float_first.data[0][16:]))
 
-    def _noise(self, m: Module, scores: Scores) -> list[Value]:
+    def _noise(self, m: Module, registers: int) -> list[Value]:
+        """Temperature x noise of the lanes, so many cycles after their position and token."""
+        m.submodules.scaled_noise = noise = ScaledNoise(self.machine.vector.vlen, registers)
         control = self._control
         valid, now = control.at(0)
         phase = Signal.like(now.row)
@@ -181,25 +190,24 @@ class VectorEngine(wiring.Component):
             again = control.is_("V_SAMPLE") & (phase + 1 == control.held["period"])
             m.d.sync += phase.eq(Mux(again, 0, phase + 1))
         held = control.held
-        m.d.sync += [scores.position.eq(held["position"] + phase), scores.token.eq(held["token"] + now.column)]
-        m.d.comb += [
-            scores.seed.eq(held["seed"]),
-            scores.step.eq(held["step"]),
-            scores.temperature.eq(held["temperature"]),
-            Cat(scores.a).eq(Cat(self.a.data)),
-        ]
-        return [scores.scores[index] for index in range(self.machine.vector.vlen)]
+        # Generators stand still while no noise is used.
+        with m.If(control.of(Cost.NOISE, Cost.SAMPLE) & valid & held["temperature"][:15].any()):
+            m.d.sync += [noise.position.eq(held["position"] + phase), noise.token.eq(held["token"] + now.column)]
+        m.d.comb += [noise.seed.eq(held["seed"]), noise.step.eq(held["step"]), noise.temperature.eq(held["temperature"])]
+        return [Value.cast(noise.scaled[index]) for index in range(self.machine.vector.vlen)]
 
-    def _tile_writes(self, m: Module, results: dict[Cost, list[Value]]) -> None:
+    def _tile_writes(self, m: Module, built: list[lanes.Lane]) -> None:
         control, vector = self._control, self.machine.vector
-        for cost, values in results.items():
+        m.d.comb += Cat(self.dst.data).eq(Cat(lane.result for lane in built))
+        with m.If(control.of(Cost.FUNCTION)):
+            m.d.comb += Cat(self.dst.data).eq(Cat(lane.function_result for lane in built))
+        for cost in (Cost.LANES, Cost.FUNCTION, Cost.NOISE):
             valid, now = control.at(control.latency[cost] - 1)
             writes = control.of(cost)
             with m.If(writes):
                 m.d.comb += [
                     self.dst.address.eq(self._granule(now.dst)),
                     self.dst.mask.eq(Mux(valid, (Const(1, vector.vlen + 1) << now.count) - 1, 0)),
-                    Cat(self.dst.data).eq(Cat(values)),
                 ]
         # V_DROP: a word names the column of a row that becomes minus infinity.
         _, first = control.at(1)

@@ -18,11 +18,11 @@ from unmask.silicon.liberty import Library
 from unmask.silicon.measure import Measurement, measure
 from unmask.silicon.stimulus import sampling_inputs
 
-PER_LANE = ("lane", "weigher", "gumbel", "score")
+PER_LANE = ("lane", "gumbel", "scale")
 BY_WIDTH = ("max_tree", "window_tree", "words")
 LINEAR_FROM = {"words": 16}
 """Parts that are linear in the width but for what all their equal generators share: synthesized up to that width."""
-NOISE = frozenset({"gumbel", "score", "words"})
+NOISE = frozenset({"gumbel", "scale", "words"})
 """Parts that only sampling at a temperature above 0 needs."""
 
 

@@ -18,10 +18,9 @@ _CLOCK = {"clk": ClockSignal, "rst": ResetSignal}
 def _repeated() -> tuple[type[wiring.Component], ...]:
     from unmask.rtl.lane import Lane
     from unmask.rtl.noise import Gumbel
-    from unmask.rtl.scores import Score
-    from unmask.rtl.weigher import Weigher
+    from unmask.rtl.scaled_noise import Scale
 
-    return (Lane, Gumbel, Score, Weigher)
+    return (Lane, Gumbel, Scale)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.isa.table import BY_NAME
 from unmask.numerics import bf16
 from unmask.numerics.functions import weight
+from unmask.rtl.lane import LaneOp
 from unmask.rtl.window import Sum
 from unmask.silicon.gates import Bits, Gates
 from unmask.silicon.recording import Recording
@@ -17,7 +17,7 @@ CYCLES, RESET, SEED = 1024, 4, 0
 SPREAD, TEMPERATURE = 4.0, 0.8
 _LOGITS = frozenset({"a", "value", "scores", "companions"})
 _CONSTANT = {
-    "op": BY_NAME["V_SAMPLE"].opcode,
+    "op": int(LaneOp["V_SAMPLE"]),
     "kind": int(Sum.WINDOW),
     "mask": -1,
     "values": 0,

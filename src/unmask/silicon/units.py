@@ -39,10 +39,10 @@ def unit_named(name: str) -> Unit:
 
 def _lane(machine: Machine) -> wiring.Component:
     from unmask.rtl.engine import SAMPLER_INSTRUCTIONS
-    from unmask.rtl.lane import LONG, SHORT, SHORT_PLACES, Lane
+    from unmask.rtl.lane import OPERATIONS, SHORT_PLACES, Lane
     from unmask.rtl.road import Road
 
-    operations = [name for name in (*SHORT, *LONG) if name in SAMPLER_INSTRUCTIONS]
+    operations = [name for name in OPERATIONS if name in SAMPLER_INSTRUCTIONS]
     return Lane(SHORT_PLACES, Road.places(operations), operations)
 
 
@@ -64,10 +64,10 @@ def _integer(machine: Machine) -> wiring.Component:
     return IntegerUnit(machine.vector.integer_lanes, machine.vector.latency - 2)
 
 
-def _scores(machine: Machine) -> wiring.Component:
-    from unmask.rtl.scores import Scores
+def _noise(machine: Machine) -> wiring.Component:
+    from unmask.rtl.scaled_noise import ScaledNoise
 
-    return Scores(machine.vector.vlen, machine.vector.noise_latency - 2)
+    return ScaledNoise(machine.vector.vlen, ScaledNoise.PLACES)
 
 
 def _words(machine: Machine) -> wiring.Component:
@@ -82,18 +82,11 @@ def _gumbel(machine: Machine) -> wiring.Component:
     return Gumbel(GUMBEL_PLACES)
 
 
-def _score(machine: Machine) -> wiring.Component:
+def _scale(machine: Machine) -> wiring.Component:
     from unmask.rtl import bf16
-    from unmask.rtl.scores import Score
+    from unmask.rtl.scaled_noise import Scale
 
-    return Score(bf16.PLACES, bf16.PLACES)
-
-
-def _weigher(machine: Machine) -> wiring.Component:
-    from unmask.rtl.functions import WEIGHT_PLACES
-    from unmask.rtl.weigher import Weigher
-
-    return Weigher(WEIGHT_PLACES)
+    return Scale(bf16.PLACES)
 
 
 def _part(name: str) -> Callable[[Machine], wiring.Component]:
@@ -124,11 +117,10 @@ UNITS = {
     "lane": Unit(_lane, _one),
     "max_tree": Unit(_max_tree, _vlen),
     "window_tree": Unit(_window_tree, _vlen),
-    "weigher": Unit(_weigher, _one),
     "words": Unit(_words, _vlen),
     "gumbel": Unit(_gumbel, _one),
-    "score": Unit(_score, _one),
-    "scores": Unit(_scores, _vlen, flat=False),
+    "scale": Unit(_scale, _one),
+    "noise": Unit(_noise, _vlen, flat=False),
     "integer_unit": Unit(_integer, _vlen),
     "sequencer": Unit(_part("sequencer"), _vlen),
     "vector": Unit(_part("vector"), _vlen, flat=False),

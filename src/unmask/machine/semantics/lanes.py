@@ -59,8 +59,8 @@ def _v_silu(s: State, dst: int, a: int, rows: int, cols: int, dst_stride: int, a
 
 def noisy(x: F32, seed: int, step: int, positions: NDArray[np.int64], token: int, temperature: int) -> F32:
     """x + temperature * Gumbel noise, [rows, cols]: of each row's position, and tokens that count columns; the temperature is BF16 bits."""
-    bits = noise.uniform_bits(seed % 2**32, step % 2**32, positions, token + np.arange(x.shape[1]))
-    return bf16.add(x, bf16.multiply(noise.gumbel(bits), bf16.from_bits(np.array(temperature % 2**16, np.uint16))))
+    tokens, factor = token + np.arange(x.shape[1]), float(bf16.from_bits(np.array(temperature % 2**16, np.uint16)))
+    return noise.noisy(x, seed % 2**32, step % 2**32, positions, tokens, factor)
 
 
 @effect("V_GUMBEL")
