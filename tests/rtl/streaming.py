@@ -72,10 +72,14 @@ class Simulation:
         return results
 
 
-def stream(unit: wiring.Component, inputs: Vectors, latency: int) -> Vectors:
-    """Outputs [n] of a unit for `inputs` [n], one vector per cycle from reset, each output taken `latency` cycles after its inputs."""
+def stream(unit: wiring.Component | Simulation, inputs: Vectors, latency: int) -> Vectors:
+    """Outputs [n] of a unit for `inputs` [n], one vector per cycle, each output taken `latency` cycles after its inputs.
+
+    A unit starts from reset, a simulation of one from where it is.
+    """
+    simulation = unit if isinstance(unit, Simulation) else Simulation(unit)
     count = max(len(values) for values in inputs.values())
-    return {name: values[latency:] for name, values in Simulation(unit).run(inputs, count + latency).items()}
+    return {name: values[latency:] for name, values in simulation.run(inputs, count + latency).items()}
 
 
 def _word_count(width: int) -> int:

@@ -10,7 +10,7 @@ from unmask.rtl.lane import LONG, NOISY, SHORT, SHORT_PLACES, Lane, LaneOp
 from unmask.rtl.window import EXPONENT_BITS
 
 from .patterns import EVERY_BF16, bf16_pairs
-from .streaming import stream
+from .streaming import Simulation, stream
 
 UNARY = {
     "V_EXP": functions.exp_bits,
@@ -40,8 +40,9 @@ def check(found: np.ndarray, expected: np.ndarray, *inputs: np.ndarray) -> None:
 
 @pytest.mark.parametrize("registers", [0, 3, PLACES])
 def test_a_function_of_every_bf16(registers: int) -> None:
+    lane = Simulation(Lane(0, registers))
     for name, algorithm in UNARY.items():
-        found = stream(Lane(0, registers), {"op": np.full(1 << 16, LaneOp[name]), "a": EVERY_BF16}, registers)["function_result"]
+        found = stream(lane, {"op": np.full(1 << 16, LaneOp[name]), "a": EVERY_BF16}, registers)["function_result"]
         check(found, algorithm(EVERY_BF16), EVERY_BF16)
 
 
@@ -67,9 +68,10 @@ def test_noise_is_added(name: str) -> None:
 
 @pytest.mark.parametrize("operations", [("V_EXP",), ("V_EXP", "V_EXP_WIN"), ("V_RECIP",), ("V_XEXP", "V_POW2")])
 def test_a_lane_of_some_functions_computes_them_alike(operations: tuple[str, ...]) -> None:
-    lane = Lane(1, Lane(0, 0, operations).function_places, operations)
+    places = Lane(0, 0, operations).function_places
+    lane = Simulation(Lane(1, places, operations))
     for name in set(operations) & UNARY.keys():
-        found = stream(lane, {"op": np.full(1 << 16, LaneOp[name]), "a": EVERY_BF16}, lane.function_places)["function_result"]
+        found = stream(lane, {"op": np.full(1 << 16, LaneOp[name]), "a": EVERY_BF16}, places)["function_result"]
         check(found, UNARY[name](EVERY_BF16), EVERY_BF16)
 
 
@@ -95,7 +97,7 @@ def test_a_weight_is_scaled_to_its_row(registers: int) -> None:
 
 @pytest.mark.parametrize("registers", [0, 1, SHORT_PLACES])
 def test_an_operation_of_two_operands(registers: int) -> None:
-    lane = Lane(registers, 0, SHORT)
+    lane = Simulation(Lane(registers, 0, SHORT))
     for seed, (name, operation) in enumerate(BINARY.items()):
         a, b = bf16_pairs(8000, seed)
         found = stream(lane, {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, registers)["result"]
@@ -115,11 +117,12 @@ def test_what_is_below_a_key_is_cut() -> None:
 
 def test_a_lane_of_all_operations_computes_each() -> None:
     a, b = bf16_pairs(10_000, 8)
+    lane = Simulation(Lane(2, 5))
     for name, operation in BINARY.items():
-        found = stream(Lane(2, 5), {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, 2)["result"]
+        found = stream(lane, {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, 2)["result"]
         check(found, bf16.to_bits(operation(bf16.from_bits(a), bf16.from_bits(b))), a, b)
     for name, function in UNARY.items():
-        found = stream(Lane(2, 5), {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, 5)["function_result"]
+        found = stream(lane, {"op": np.full(a.size, LaneOp[name]), "a": a, "b": b}, 5)["function_result"]
         check(found, function(a), a)
 
 

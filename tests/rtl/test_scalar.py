@@ -1,5 +1,7 @@
 """The scalar unit computes what the functional reading does."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -8,16 +10,17 @@ from unmask.rtl.functions import NO_LEVEL
 from unmask.rtl.scalar import FUNCTION_PLACES, LONG, SHORT, SHORT_PLACES, ScalarOp, ScalarUnit
 
 from . import patterns
-from .streaming import Vectors, stream
+from .streaming import Simulation, Vectors, stream
 
 COUNT = 20_000
 
 
-def run(operations: tuple[str, ...], name: str, registers: int, inputs: Vectors) -> np.ndarray:
-    """Results of one of the `operations` that a unit is built for."""
+def run(operations: tuple[str, ...], registers: int) -> Callable[[str, Vectors], np.ndarray]:
+    """A unit built for some operations, as a function from the name of one and its inputs to the results."""
     short = operations[0] in SHORT
-    unit = ScalarUnit(registers, 0, operations) if short else ScalarUnit(0, registers, operations)
-    return stream(unit, {**inputs, "op": np.full(len(inputs["a"]), ScalarOp[name])}, registers)["result" if short else "function_result"]
+    unit = Simulation(ScalarUnit(registers, 0, operations) if short else ScalarUnit(0, registers, operations))
+    result = "result" if short else "function_result"
+    return lambda name, inputs: stream(unit, {**inputs, "op": np.full(len(inputs["a"]), ScalarOp[name])}, registers)[result]
 
 
 def expected_short(name: str, a: np.ndarray, b: np.ndarray, immediate: np.ndarray) -> np.ndarray:
@@ -72,8 +75,9 @@ def test_short_operations(registers: int) -> None:
     # A difference of nothing, and a comparison of equals.
     b = np.where(np.arange(COUNT) % 9 == 0, a, b)
     immediate = patterns.fp32(COUNT, seed=10 + registers)
+    unit = run(SHORT, registers)
     for name in SHORT:
-        found = run(SHORT, name, registers, {"a": a, "b": b, "immediate": immediate})
+        found = unit(name, {"a": a, "b": b, "immediate": immediate})
         np.testing.assert_array_equal(found, expected_short(name, a, b, immediate).astype(np.uint64), err_msg=name)
 
 
@@ -89,8 +93,9 @@ def test_functions(registers: int, operations: tuple[str, ...]) -> None:
     levels = window.level(patterns.as_fp32(narrow & np.uint32(0xFFFF0000))) + random.integers(-1, 4, COUNT)
     levels = np.where(levels < -(2**39), window.LOWEST, levels)
     level = np.where(levels == window.LOWEST, NO_LEVEL, levels)
+    unit = run(operations, registers)
     for name in operations:
         a = narrow if name in ("F_EXP_WIN", "V_SAMPLE_END") else anything
-        found = run(operations, name, registers, {"a": a, "b": b, "random": bits, "level": level})
+        found = unit(name, {"a": a, "b": b, "random": bits, "level": level})
         expected = patterns.to_fp32(expected_long(name, a, b, bits, levels))
         np.testing.assert_array_equal(found, expected.astype(np.uint64), err_msg=name)
