@@ -66,7 +66,7 @@ def test_noise_is_added(name: str) -> None:
     check(found, bf16.to_bits(bf16.add(bf16.from_bits(a), bf16.from_bits(b))), a, b)
 
 
-@pytest.mark.parametrize("operations", [("V_EXP",), ("V_EXP", "V_EXP_WIN"), ("V_RECIP",), ("V_XEXP", "V_POW2")])
+@pytest.mark.parametrize("operations", [("V_EXP",), ("V_EXP", "V_EXP_WIN"), ("V_EXP", "V_SAMPLE"), ("V_RECIP",), ("V_XEXP", "V_POW2")])
 def test_a_lane_of_some_functions_computes_them_alike(operations: tuple[str, ...]) -> None:
     places = Lane(0, 0, operations).function_places
     lane = Simulation(Lane(1, places, operations))
@@ -75,8 +75,8 @@ def test_a_lane_of_some_functions_computes_them_alike(operations: tuple[str, ...
         check(found, UNARY[name](EVERY_BF16), EVERY_BF16)
 
 
-@pytest.mark.parametrize("registers", [0, PLACES])
-def test_a_weight_is_scaled_to_its_row(registers: int) -> None:
+@pytest.mark.parametrize(("registers", "operations"), [(0, SHORT + LONG), (PLACES, SHORT + LONG), (4, ("V_EXP_WIN", "V_SAMPLE"))])
+def test_a_weight_is_scaled_to_its_row(registers: int, operations: tuple[str, ...]) -> None:
     random = np.random.default_rng(5)
     bits = np.tile(EVERY_BF16, 3)
     levels = window.level(bf16.from_bits(bits)) + random.integers(-1, 5, bits.size)
@@ -86,7 +86,7 @@ def test_a_weight_is_scaled_to_its_row(registers: int) -> None:
     expected = np.where(expected & 0x7FFF > 0x7F80, 0x7FC0, expected)
     level = np.where(levels == window.LOWEST, NO_LEVEL, levels)
     assert (np.abs(level) < 1 << LEVEL_BITS).all()
-    lane = Lane(0, registers)
+    lane = Lane(0, registers, operations)
     # The level of a row comes later than its elements.
     ops = np.full(bits.size + lane.level_later, LaneOp["V_EXP_WIN"])
     pad = np.zeros(lane.level_later, level.dtype)

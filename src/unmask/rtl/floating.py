@@ -43,7 +43,7 @@ def select(m: Module, condition: Value, parts: _Parts, other: _Parts) -> _Parts:
 def where(m: Module, condition: Value, parts: _Parts) -> _Parts:
     """The same parts, or all bits clear."""
     own = [(getattr(parts, field.name), field.name) for field in fields(parts)]
-    return type(parts)(*(wire(m, value & condition.replicate(len(value)), name) for value, name in own))
+    return type(parts)(*(wire(m, Mux(condition, value, 0), name) for value, name in own))
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Road:
             others = wire(m, ~self._chosen(op, "V_SAMPLE"))
             number, mantissa = floating.where(m, others, number), wire(m, mantissa & others.replicate(len(mantissa)))
             exponent, scale = (
-                wire(m, (saturated(value, bits) & others.replicate(bits)).as_signed())
+                wire(m, Mux(others, saturated(value, bits), 0))
                 for value, bits in ((exponent, functions.FIELD_BITS), (weight.exponent, functions.FIELD_BITS + 1))
             )
             weight = functions.Weight(wire(m, weight.significand & others.replicate(8)), scale)
