@@ -1,133 +1,151 @@
-"""Area and energy of a multiplier of the matrix engine and of what follows it, in a cell library, by the formats of its operands.
+"""Area and energy of the matrix engine's products in a cell library, by the formats of its operands.
 
 `python bench/mac_cost.py --liberty asap7` prints what `src/unmask/silicon/cost/costs.toml` has of the matrix engine: one line of JSON per
-pair of formats and one for the tail. A multiplier takes a code of either side per cycle, passes both on to its neighbours, adds the exact
-product of their significands to a sum of at most 32, and hands that over when a block ends. A tail shifts such sums by their scales to the
-grid of the 64-bit accumulator and adds them up. No layout, no wires, a clock without a tree.
+pair of formats and one for the tail. A product is a 32nd of the RTL's own unit, `unmask.rtl.matrix.dot.BlockDot`: 32 multipliers, the two
+elements of the right operand that each keeps (one is multiplied, one is collected meanwhile), the tree that adds them up, and the shift of
+their sum to the grid of the accumulator, with all its registers. A left block comes every cycle, a right one every 32: a block of
+normally distributed numbers passes on its way to another column in every other cycle. The registers of the right elements are
+written once in 32 cycles; `gated_fj` has their clock stopped in `--gated` of the others, which the RTL leaves to the clock gates of synthesis.
+The tail adds such a sum to those of the other blocks and to the accumulator. No layout, no wires, a clock without a tree.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value
+from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from numpy.typing import NDArray
 
 from unmask.numerics import mx
 from unmask.numerics.formats import ElementFormat
+from unmask.numerics.mx import BLOCK, SCALE_BIAS
+from unmask.rtl.matrix.dot import PLACES, WIDTH, BlockDot
+from unmask.rtl.matrix.parts import part_layout
 from unmask.silicon.gates import Gates
 from unmask.silicon.kits import library_named
 from unmask.silicon.synthesis import synthesize
 from unmask.silicon.timing import analyse
 
-BLOCK_BITS, ACCUMULATOR_BITS, SHIFT_BITS = 5, 64, 6
-CYCLES, WARM_UP, RESET = 1024, 64, 4
+CYCLES, WARM_UP, RESET = 320, 64, 4
+PAIRS = ("mxint8:mxfp4", "mxint8:mxint8", "mxint8:mxint4", "mxint4:mxint4", "mxfp8:mxfp4", "mxfp8:mxint8", "mxfp8:mxfp8", "mxfp4:mxfp4")
+Bits = NDArray[np.uint8]
 
 
-def parts(code: Value, form: ElementFormat) -> tuple[Value, Value]:
-    """Of a code: its signed significand without the exponent, and how far the exponent shifts it to the left."""
+class Sum(wiring.Component):
+    """What a block's sum meets: an adder of the tree over blocks, and one of the accumulator.
+
+    Ports:
+        value: signed. first: of a row of sums. sum: of the others and of what came before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"value": In(Shape(WIDTH, signed=True)), "first": In(1), "sum": Out(Shape(WIDTH, signed=True))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        value, first = Signal(Shape(WIDTH, signed=True)), Signal()
+        m.d.sync += [value.eq(self.value), first.eq(self.first), self.sum.eq(Mux(first, 0, self.sum) + value)]
+        return m
+
+
+def blocks_of(name: str, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Codes [CYCLES, 32] and scales [CYCLES] of normally distributed numbers."""
+    packed = mx.quantize(rng.normal(0, 1, (CYCLES, BLOCK)).astype(np.float32), name)
+    return packed.codes.astype(np.int64), packed.scales[:, 0].astype(np.int64)
+
+
+def bits_of(values: Any, width: int) -> Bits:
+    """[cycles, width], the lowest first."""
+    return ((np.asarray(values)[:, None] >> np.arange(width)) & 1).astype(np.uint8)
+
+
+def parts(codes: NDArray[np.int64], form: ElementFormat, layout: Any) -> Bits:
+    """Elements as `part_layout` has them, [cycles, 32 x bits]."""
+    shape = codes.shape
+    codes = codes.reshape(-1)
     if form.kind == "int":
-        return code.as_signed(), Const(0, 1)
-    fraction, exponent = code[: form.mantissa_bits], code[form.mantissa_bits : -1]
-    magnitude = Cat(fraction, exponent.any())
-    return Mux(code[-1], -magnitude, magnitude), Mux(exponent.any(), exponent - 1, 0)[: form.exponent_bits]
+        mantissa, shift = np.where(codes >> (form.bits - 1), codes - (1 << form.bits), codes), np.zeros_like(codes)
+    else:
+        fraction, exponent = codes & ((1 << form.mantissa_bits) - 1), (codes >> form.mantissa_bits) & ((1 << form.exponent_bits) - 1)
+        magnitude = fraction | ((exponent > 0).astype(np.int64) << form.mantissa_bits)
+        mantissa, shift = np.where(codes >> (form.bits - 1), -magnitude, magnitude), np.maximum(exponent - 1, 0)
+    low = layout["mantissa"].width
+    joined = (mantissa & ((1 << low) - 1)) | (shift << low)
+    return bits_of(joined, layout.size).reshape(shape[0], -1)
 
 
-class Multiplier(wiring.Component):
-    """A multiplier with the sum of a block, and what it passes on.
-
-    Ports:
-        a, b: codes; a_on, b_on: the same, a cycle later.
-        last: the products of this cycle are the last of their block.
-        total: of the block that ended before, signed.
-    """
-
-    def __init__(self, a: ElementFormat, b: ElementFormat) -> None:
-        self.forms = a, b
-        self.bits = a.significand_bits + b.significand_bits + BLOCK_BITS + 1
-        ports: dict[str, Any] = {"a": In(a.bits), "b": In(b.bits), "a_on": Out(a.bits), "b_on": Out(b.bits), "last": In(1)}
-        super().__init__({**ports, "total": Out(Shape(self.bits, signed=True))})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        a, b, last = Signal(self.forms[0].bits), Signal(self.forms[1].bits), Signal(2)
-        m.d.sync += [a.eq(self.a), b.eq(self.b), last.eq(Cat(self.last, last[0]))]
-        m.d.comb += [self.a_on.eq(a), self.b_on.eq(b)]
-        (x, by_a), (y, by_b) = parts(a, self.forms[0]), parts(b, self.forms[1])
-        product = Signal(Shape(self.bits, signed=True))
-        m.d.sync += product.eq((x * y) << (by_a + by_b))
-        running = Signal.like(product)
-        added = Signal.like(product)
-        m.d.comb += added.eq(running + product)
-        m.d.sync += running.eq(added)
-        with m.If(last[1]):
-            m.d.sync += [running.eq(0), self.total.eq(added)]
-        return m
+def dot_inputs(left: str, right: str, rights: tuple[str, ...], rng: np.random.Generator) -> dict[str, Bits]:
+    """A left block every cycle, a right one every 32."""
+    forms = {name: mx.FORMATS[name].element for name in (left, *rights)}
+    (codes, scales), (others, other_scales) = blocks_of(left, rng), blocks_of(right, rng)
+    beat = np.arange(CYCLES) % BLOCK
+    # On the way to the other columns.
+    others, other_scales = others[np.arange(CYCLES) // 2], other_scales[np.arange(CYCLES) // 2]
+    return {
+        "left": parts(codes, forms[left], part_layout([forms[left]])),
+        "left_scale": bits_of(scales, 8),
+        "row": parts(others, forms[right], part_layout([forms[name] for name in rights])),
+        "scale": bits_of(other_scales, 8),
+        "by_row": bits_of(beat == 8, 1),
+        "exchange": bits_of(beat == BLOCK - 1, 1),
+        "format": bits_of(np.full(CYCLES, rights.index(right)), 1),
+    }
 
 
-class Tail(wiring.Component):
-    """A sum of a block shifted to the accumulator's grid, and added.
-
-    Ports:
-        total: signed. shift: to the left; what leaves at the top is lost. first: of a row of sums.
-        sum: a cycle after the shifted one, which is a cycle after `total`.
-    """
-
-    def __init__(self, bits: int) -> None:
-        super().__init__(
-            {
-                "total": In(Shape(bits, signed=True)),
-                "shift": In(SHIFT_BITS),
-                "first": In(1),
-                "sum": Out(Shape(ACCUMULATOR_BITS, signed=True)),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        shifted = Signal(Shape(ACCUMULATOR_BITS, signed=True))
-        first = Signal()
-        m.d.sync += [shifted.eq(self.total << self.shift), first.eq(self.first), self.sum.eq(Mux(first, 0, self.sum) + shifted)]
-        return m
-
-
-def codes(form: ElementFormat, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Codes of normally distributed numbers in MX blocks."""
-    name = next(name for name, known in mx.FORMATS.items() if known.element is form)
-    return mx.quantize(rng.normal(0, 1, (1, CYCLES)).astype(np.float32), name).codes[0].astype(np.int64)
-
-
-def measured(component: wiring.Component, name: str, values: dict[str, Any], args: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """Area in um2, slack in ps, leakage in nW and energy per cycle in fJ; `idle_fj` at inputs that do not change."""
-    netlist = synthesize(component, name, library_named(args.liberty, cache), args.clock_ps, cache, flat=True)
+def measured(component: wiring.Component, name: str, inputs: dict[str, Bits], args: argparse.Namespace) -> dict[str, Any]:
+    """Area in um2, slack in ps, leakage in nW, flip-flops, and energy per cycle in fJ; `idle_fj` at inputs that do not change."""
+    netlist = synthesize(component, name, library_named(args.liberty, args.cache), args.clock_ps, args.cache, flat=True)
     gates = Gates(netlist)
 
-    def energy(busy: bool) -> Any:
-        stimulus = np.zeros((CYCLES, sum(len(port.nets) for port in gates.inputs)), np.uint8)
-        start = 0
+    def run(busy: bool) -> Any:
+        columns = []
         for port in gates.inputs:
-            width = len(port.nets)
-            given = np.arange(CYCLES) < RESET if port.name == "rst" else values[port.name] * busy
-            stimulus[:, start : start + width] = (np.asarray(given)[:, None] >> np.arange(width)) & 1
-            start += width
-        _, toggles = gates.run(stimulus, skip=WARM_UP)
-        folder = netlist.folder / ("busy" if busy else "idle")
-        return analyse(netlist, gates, args.clock_ps, folder, toggles / (CYCLES - WARM_UP - 1))
+            if port.name == "rst":
+                columns.append(bits_of(np.arange(CYCLES) < RESET, 1))
+            elif port.name in inputs and busy:
+                columns.append(inputs[port.name])
+            else:
+                columns.append(np.zeros((CYCLES, len(port.nets)), np.uint8))
+        _, toggles = gates.run(np.concatenate(columns, axis=1), skip=WARM_UP)
+        return analyse(netlist, gates, args.clock_ps, netlist.folder / ("busy" if busy else "idle"), toggles / (CYCLES - WARM_UP - 1))
 
-    busy, idle = energy(True), energy(False)
+    busy, idle = run(True), run(False)
     return {
         "name": name,
         "area_um2": netlist.area,
         "slack_ps": busy.critical.slack_ps,
         "leakage_nw": busy.power.leakage_mw * 1e6,
+        "flip_flops": sum(1 for _, kind, _ in gates.instances if gates.library.cells[kind].state),
         "dynamic_fj": (busy.power.total_mw - busy.power.leakage_mw) * args.clock_ps,
         "idle_fj": (idle.power.total_mw - idle.power.leakage_mw) * args.clock_ps,
+    }
+
+
+def product(pair: str, args: argparse.Namespace, rng: np.random.Generator) -> dict[str, Any]:
+    """Figures of one product of a pair, LEFT:RIGHT, or LEFT:RIGHT+OTHER in a unit that also takes OTHER."""
+    left, all_rights = pair.split(":")
+    rights = tuple(all_rights.split("+"))
+    forms = [mx.FORMATS[name].element for name in rights]
+    unit = BlockDot(mx.FORMATS[left].element, forms, PLACES)
+    found = measured(unit, f"dot_{pair.replace(':', '_').replace('+', '_')}", dot_inputs(left, rights[0], rights, rng), args)
+    kept = 2 * (BLOCK * part_layout(forms).size + 9)
+    clock = found["idle_fj"] / found["flip_flops"]
+    gated = found["dynamic_fj"] - args.gated * kept * clock
+    return {
+        "pair": pair,
+        "energy_fj": gated / BLOCK,
+        "ungated_fj": found["dynamic_fj"] / BLOCK,
+        "idle_fj": found["idle_fj"] / BLOCK,
+        "area_um2": found["area_um2"] / BLOCK,
+        "slack_ps": found["slack_ps"],
+        "leakage_nw_um2": found["leakage_nw"] / found["area_um2"],
+        "flip_flops": found["flip_flops"],
     }
 
 
@@ -137,23 +155,15 @@ def main() -> None:
     parser.add_argument("--liberty", default="asap7")
     parser.add_argument("--clock-ps", type=float, default=1000)
     parser.add_argument("--cache", type=Path, default=Path("build/silicon"))
-    parser.add_argument("--formats", nargs="+", default=["mxfp4", "mxint4", "mxint8", "mxfp8"])
+    parser.add_argument("--gated", type=float, default=0.9, help="of the cycles in which a register is not written, its clock stands still")
+    parser.add_argument("--pairs", nargs="*", default=list(PAIRS), metavar="LEFT:RIGHT[+OTHER]", help="the right operand is of RIGHT")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    last = (np.arange(CYCLES) % mx.BLOCK == mx.BLOCK - 1).astype(np.int64)
-    widest = 0
-    for first, second in combinations_with_replacement(args.formats, 2):
-        a, b = mx.FORMATS[first].element, mx.FORMATS[second].element
-        unit = Multiplier(a, b)
-        widest = max(widest, unit.bits)
-        values = {"a": codes(a, rng), "b": codes(b, rng), "last": last}
-        print(json.dumps(measured(unit, f"mac_{first}_{second}", values, args, args.cache)), flush=True)
-    values = {
-        "total": rng.normal(0, 2.0 ** (widest - 8), CYCLES).astype(np.int64),
-        "shift": rng.integers(8, 16, CYCLES),
-        "first": last,
-    }
-    print(json.dumps(measured(Tail(widest), "tail", values, args, args.cache)), flush=True)
+    for pair in args.pairs:
+        print(json.dumps(product(pair, args, rng)), flush=True)
+    values = rng.normal(0, 2.0**40, CYCLES).astype(np.int64)
+    inputs = {"value": bits_of(values, WIDTH), "first": bits_of(np.arange(CYCLES) % BLOCK == BLOCK - 1, 1)}
+    print(json.dumps({**measured(Sum(), "tail", inputs, args), "name": "tail"}), flush=True)
 
 
 if __name__ == "__main__":

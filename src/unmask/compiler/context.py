@@ -7,9 +7,12 @@ from typing import Any
 
 from unmask.compiler.emitter import Address, Emitter, Ring, Value, address
 from unmask.compiler.memory import Hbm, Sram, ceil_to
-from unmask.isa.table import STRIDE_UNIT, Engine
+from unmask.isa.table import BY_NAME, STRIDE_UNIT, Engine
 from unmask.machine.config import Machine
 from unmask.numerics import mx
+
+_FIELDS = {field.name: (1 << field.bits) - 1 for field in BY_NAME["V_ADD"].fields}
+_LONGEST_ROW, _LARGEST_STRIDE = _FIELDS["cols"], _FIELDS["dst_stride"]
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,17 @@ class Context:
     def binary(self, name: str, dst: Tile, a: Tile, b: Tile) -> None:
         """dst = a op b, tile by tile; `b` may be a single row."""
         b_stride = b.stride if b.rows == dst.rows else 0
-        self.e.emit(
-            name, dst=dst.at, a=a.at, b=b.at, rows=dst.rows, cols=dst.cols, dst_stride=dst.stride, a_stride=a.stride, b_stride=b_stride
-        )
+        rows, cols, stride = _rows_together(dst, a, b)
+        if stride:
+            strides = dict.fromkeys(("dst_stride", "a_stride", "b_stride"), stride)
+        else:
+            strides = {"dst_stride": dst.stride, "a_stride": a.stride, "b_stride": b_stride}
+        self.e.emit(name, dst=dst.at, a=a.at, b=b.at, rows=rows, cols=cols, **strides)
 
     def unary(self, name: str, dst: Tile, a: Tile, *, wait: tuple[int, ...] = (), **operands: Value | float) -> None:
-        """dst = op a, tile by tile."""
-        shape: dict[str, Any] = {"rows": dst.rows, "cols": dst.cols, "dst_stride": dst.stride, "a_stride": a.stride}
+        """dst = op a, tile by tile; operands but a `value` say something of each row."""
+        rows, cols, stride = (dst.rows, dst.cols, 0) if operands.keys() - {"value"} else _rows_together(dst, a)
+        shape: dict[str, Any] = {"rows": rows, "cols": cols, "dst_stride": stride or dst.stride, "a_stride": stride or a.stride}
         self.e.emit(name, dst=dst.at, a=a.at, wait=wait, **shape | operands)
 
     def reduce(
@@ -126,3 +133,17 @@ class Context:
         """One scalar per row of `a`."""
         shape = {"rows": a.rows, "cols": a.cols, "a_stride": a.stride}
         self.e.emit(name, dst=dst, a=a.at, running=int(running), wait=wait, signal=signal, **shape)
+
+
+def _rows_together(dst: Tile, *operands: Tile) -> tuple[int, int, int]:
+    """Rows, columns and stride of an element-wise instruction over tiles; where all of them lie without gaps, few long rows instead of many
+    short ones, so that no lanes idle at the end of each. Otherwise the tiles' own rows and columns, and a stride of 0.
+    """
+    if any((tile.rows, tile.stride * STRIDE_UNIT) != (dst.rows, dst.cols) for tile in (dst, *operands)):
+        return dst.rows, dst.cols, 0
+    for rows in range(1, dst.rows):
+        cols = dst.rows // rows * dst.cols
+        stride = dst.stride if rows == 1 else cols // STRIDE_UNIT
+        if not dst.rows % rows and cols <= _LONGEST_ROW and stride <= _LARGEST_STRIDE:
+            return rows, cols, stride
+    return dst.rows, dst.cols, 0

@@ -62,6 +62,7 @@ class Emitter:
         self._pending: dict[Engine, list[int]] = {engine: [] for engine in Engine}
         self._semaphores = _PAIR_SEMAPHORES
         self._idle: dict[tuple[Engine, Engine, tuple[int, ...]], list[tuple[int, ...]]] = {}
+        self._idle_handoffs: dict[tuple[Engine, Engine], list[int]] = {}
 
     # Instructions
 
@@ -239,10 +240,38 @@ class Emitter:
         """Give semaphores back."""
         self._idle.setdefault((producer, consumer, credits), []).append(semaphores)
 
+    @contextmanager
+    def handoff(self, before: Engine, after: Engine) -> Iterator[Handoff]:
+        """A count of its own from one engine to another; inside, it must be taken as often as it is given."""
+        idle = self._idle_handoffs.get((before, after))
+        if not idle:
+            self._semaphores += 1
+        semaphore = idle.pop() if idle else self._semaphores - 1
+        yield Handoff(self, before, after, semaphore)
+        self._idle_handoffs.setdefault((before, after), []).append(semaphore)
+
     def halt(self) -> None:
         """End the program."""
         self._cut()
         self._append(Op("HALT"), Engine.SEQUENCER)
+
+
+@dataclass(frozen=True)
+class Handoff:
+    """What one engine is done with, counted; unlike `Emitter.order`, where an engine gives and where another takes may be far apart."""
+
+    emitter: Emitter
+    before: Engine
+    after: Engine
+    semaphore: int
+
+    def give(self) -> None:
+        """Once `before` has ended what it was given so far."""
+        self.emitter.sync(self.before, signal=(self.semaphore,))
+
+    def take(self) -> None:
+        """What `after` is given from now on waits for one that was given."""
+        self.emitter.sync(self.after, wait=(self.semaphore,))
 
 
 class Ring:

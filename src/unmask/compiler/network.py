@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from unmask.compiler.kernels.rotary import TABLES
 from unmask.compiler.memory import Hbm, MxMatrix, bf16_bytes, ceil_to
 from unmask.isa.table import BF16_BYTES
 from unmask.models.family import Network, NetworkParts
@@ -35,7 +36,8 @@ class NetworkImage:
             `expert_bytes` * e.
         vectors: HBM addresses of layer 0's norm weights, by their names in `unmask.models.layers.BlockParts`, and of biases, as
             `query.bias`; BF16.
-        embedding, final_norm, cos, sin: HBM addresses of BF16 tables; cos and sin are [positions, head_dim / 2].
+        embedding, final_norm, rotary: HBM addresses of BF16 tables; `rotary` is [positions, TABLES * head_dim], by
+            `unmask.compiler.kernels.rotary`.
         head: the LM head.
     """
 
@@ -46,8 +48,7 @@ class NetworkImage:
     expert_bytes: int
     embedding: int
     final_norm: int
-    cos: int
-    sin: int
+    rotary: int
     head: MxMatrix
 
 
@@ -118,7 +119,6 @@ def place_network(
     shape: Architecture = model if isinstance(model, Architecture) else model.config.architecture
     router = weights if kv is None else mx.wider(weights, kv)
     layout, row_bytes = _LayerLayout.of(shape, weights, router), shape.width * BF16_BYTES
-    angle_bytes = positions * shape.head_dim // 2 * BF16_BYTES
     base = hbm.reserve("layers", shape.layers * layout.size)
 
     def matrix(name: str, rows: int, cols: int) -> MxMatrix:
@@ -133,8 +133,7 @@ def place_network(
         expert_bytes=layout.expert_bytes,
         embedding=hbm.reserve("embedding", shape.embedding_rows * row_bytes),
         final_norm=hbm.reserve("final_norm", row_bytes),
-        cos=hbm.reserve("cos", angle_bytes),
-        sin=hbm.reserve("sin", angle_bytes),
+        rotary=hbm.reserve("rotary", positions * TABLES * shape.head_dim * BF16_BYTES),
         head=_reserve_head(hbm, shape, weights),
     )
     if not isinstance(model, Architecture):
@@ -165,8 +164,8 @@ def _fill(
     hbm.fill("layers", layers)
     hbm.fill("embedding", bf16_bytes(_array(parts.embedding.weight)))
     hbm.fill("final_norm", bf16_bytes(_array(parts.final_norm.weight)))
-    for name, table in zip(("cos", "sin"), rotary_tables(positions, shape.head_dim, shape.rope_theta), strict=True):
-        hbm.fill(name, bf16_bytes(np.ascontiguousarray(_array(table)[:, : shape.head_dim // 2])))
+    cos, sin = (_array(table)[:, : shape.head_dim // 2] for table in rotary_tables(positions, shape.head_dim, shape.rope_theta))
+    hbm.fill("rotary", bf16_bytes(np.concatenate([cos, cos, -sin, 0 * sin, 0 * sin, sin], axis=1)))
     elements, scales = _pack(parts.head[: shape.vocab_size], form)
     hbm.fill("head.elements", elements)
     hbm.fill("head.scales", scales)

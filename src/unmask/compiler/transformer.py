@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from unmask.compiler.context import Context, Tile, Tiling
 from unmask.compiler.emitter import Address, Var
-from unmask.compiler.kernels.attention import KvCache, attend, store_heads
+from unmask.compiler.kernels.attention import KvCache, attend
 from unmask.compiler.kernels.experts import add_mixture
-from unmask.compiler.kernels.feed_forward import feed_forward
+from unmask.compiler.kernels.feed_forward import feed_forward, most_room
 from unmask.compiler.kernels.linear import product
-from unmask.compiler.kernels.norm import head_norm, rms_norm
-from unmask.compiler.kernels.rotary import rotate
-from unmask.compiler.kernels.smoothing import KvSmoothing, Operand, SmoothingBuffers, Strides
+from unmask.compiler.kernels.norm import rms_norm
+from unmask.compiler.kernels.projection import Place, Projection
+from unmask.compiler.kernels.rotary import TABLES, Rotary
+from unmask.compiler.kernels.smoothing import KvSmoothing, SmoothingBuffers, Strides
+from unmask.compiler.memory import ceil_to
 from unmask.compiler.network import NetworkImage
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine
 
@@ -65,6 +67,17 @@ class StreamBuffers:
     smoothing: SmoothingBuffers | None = None
 
 
+@dataclass(frozen=True)
+class _Resident:
+    """What stays in the vector SRAM from layer to layer where one tile holds all rows that are fed: the residual stream, queries, and
+    the rotary tables.
+    """
+
+    stream: Tile
+    queries: Tile
+    rotary: Rotary
+
+
 class Transformer:
     """Emits the layers of one step."""
 
@@ -77,7 +90,7 @@ class Transformer:
         self.c, self.network, self.shape = c, network, network.architecture
         self.feed, self.tiling, self.at, self.first = feed, tiling, at, first
         self.row_bytes = self.shape.width * BF16_BYTES
-        self.angle_bytes = self.shape.head_dim // 2 * BF16_BYTES
+        self.angle_bytes = TABLES * self.shape.head_dim * BF16_BYTES
         self.smoothing: KvSmoothing | None = None
         if at.smoothing is not None:
             warm = feed.rows == feed.positions
@@ -86,20 +99,46 @@ class Transformer:
     def build(self) -> None:
         """Emit embedding and layers; the stream is left in HBM."""
         c = self.c
-        with c.e.phase("embedding"):
-            self._embed()
-        layer, kv = c.e.var(0), c.e.var(0)
-        strides = {layer: self.network.layer_bytes, kv: self.at.cache.layer_bytes}
-        if self.smoothing is not None:
-            strides[self.smoothing.layer] = self.smoothing.at.layer_bytes
-        with c.e.loop(self.shape.layers, strides):
-            with c.e.phase("attention"):
-                self._keys_and_values(layer, kv)
-            self._attention_and_feed_forward(layer, kv)
-            if self.shape.experts:
+        with c.vector.scope():
+            with c.e.phase("embedding"):
+                self._resident = self._reside() if self._fits() else None
+                self._embed()
+            layer, kv = c.e.var(0), c.e.var(0)
+            strides = {layer: self.network.layer_bytes, kv: self.at.cache.layer_bytes}
+            if self.smoothing is not None:
+                strides[self.smoothing.layer] = self.smoothing.at.layer_bytes
+            with c.e.loop(self.shape.layers, strides):
+                with c.e.phase("attention"):
+                    self._keys_and_values(layer, kv)
+                self._attention_and_feed_forward(layer, kv)
+                if self.shape.experts:
+                    with c.e.phase("feed-forward"):
+                        add_mixture(c, self.network, layer, self.at.x, self.feed.sequences * self.feed.rows)
+            c.e.release(*strides)
+            if self._resident is not None:
                 with c.e.phase("feed-forward"):
-                    add_mixture(c, self.network, layer, self.at.x, self.feed.sequences * self.feed.rows)
-        c.e.release(*strides)
+                    c.store(self._resident.stream, self.at.x, self.row_bytes)
+
+    def _fits(self) -> bool:
+        """Whether one tile holds all rows, and leaves room for what a layer needs beside it."""
+        c, shape, height = self.c, self.shape, self.tiling.height
+        if shape.experts or height < self.feed.sequences * self.feed.rows:
+            return False
+        width = ceil_to(shape.width + shape.head_dim, STRIDE_UNIT)
+        layer = max(3 * height * width, most_room(c, height, self.network.matrices["gate"]))
+        return 2 * height * width + layer <= c.vector.free - c.vector.free // Rotary.SHARE
+
+    def _reside(self) -> _Resident:
+        c, shape, height = self.c, self.shape, self.tiling.height
+        rotary = self._rotary(self.feed.rows)
+        stream = c.tile(height, shape.width, "the residual stream")
+        angle = c.e.multiply_add(self.first, self.angle_bytes, self.network.rotary)
+        rotary.load(angle)
+        c.e.release(angle)
+        return _Resident(stream, rotary.tile(height, shape.width, "queries"), rotary)
+
+    def _rotary(self, rows: int) -> Rotary:
+        return Rotary(self.c, rows, self.shape.head_dim, self.shape.width // self.shape.head_dim)
 
     def _each_tile(self, strides: Mapping[Var, tuple[int, int]], body: Callable[[int, int], None]) -> None:
         """`body(sequences, rows)` for every tile; a variable's strides are those from row to row and from sequence to sequence."""
@@ -116,6 +155,15 @@ class Transformer:
         """Strides of an address in the residual stream."""
         return self.row_bytes, self.feed.rows * self.row_bytes
 
+    def _stream_tile(self, x: Var, height: int) -> Tile:
+        """Rows of the residual stream in the vector SRAM."""
+        if self._resident is not None:
+            return self._resident.stream
+        stream = self.c.tile(height, self.shape.width, "a tile of activations")
+        self.c.e.order(Engine.STORE, Engine.LOAD)
+        self.c.load(stream, x, self.row_bytes)
+        return stream
+
     def _embed(self) -> None:
         c, positions = self.c, self.feed.positions
         x, ids = c.e.var(self.at.x), c.e.multiply_add(self.first, INT32_BYTES, self.at.canvas)
@@ -128,7 +176,8 @@ class Transformer:
                 c.e.emit("L_INT", dst=word, src=ids, count=rows)
             c.e.order(Engine.LOAD, Engine.LOAD)
             with c.vector.scope():
-                tile = c.tile(sequences * rows, self.shape.width, "a tile of embeddings")
+                kept = self._resident and self._resident.stream
+                tile = kept or c.tile(sequences * rows, self.shape.width, "a tile of embeddings")
                 c.e.emit(
                     "L_GATHER",
                     dst=tile.at,
@@ -141,7 +190,8 @@ class Transformer:
                     limit=self.shape.embedding_rows,
                 )
                 c.e.order(Engine.LOAD, Engine.VECTOR)
-                c.store(tile, x, self.row_bytes)
+                if kept is None:
+                    c.store(tile, x, self.row_bytes)
             c.e.release(word)
 
         self._each_tile({x: self._stream(), ids: (INT32_BYTES, positions * INT32_BYTES)}, body)
@@ -154,53 +204,29 @@ class Transformer:
         return tile
 
     def _keys_and_values(self, layer: Var, kv: Var) -> None:
-        """Norm, projections and rotary embedding of every row; queries, keys and values go to HBM."""
-        c, shape, cache, matrices = self.c, self.shape, self.at.cache, self.network.matrices
-        kv_width, half = shape.kv_heads * shape.head_dim, shape.head_dim // 2
-        x, angle = c.e.var(self.at.x), c.e.multiply_add(self.first, self.angle_bytes, 0)
+        """Norm, projections and rotary embedding of every row; keys and values go to HBM, and queries unless they stay."""
+        c, shape, cache = self.c, self.shape, self.at.cache
+        x, angle = c.e.var(self.at.x), c.e.multiply_add(self.first, self.angle_bytes, self.network.rotary)
         elements = c.e.multiply_add(self.first, cache.keys.row_bytes, 0)
         scales = c.e.multiply_add(self.first, cache.keys.blocks, 0)
         c.e.add(elements, kv)
         c.e.add(scales, kv)
         with c.vector.scope():
-            weight = self._vector("attention_norm", layer, shape.width)
-            norms = {name: self._vector(f"{name}_norm", layer, shape.head_dim) for name in ("query", "key") if shape.qk_norm}
-            widths = {"query": shape.width, "key": kv_width, "value": kv_width}
-            biases = {
-                name: self._vector(f"{name}.bias", layer, width) for name, width in widths.items() if f"{name}.bias" in self.network.vectors
-            }
+            lengths = Projection.vectors(shape)
+            vectors = {name: self._vector(name, layer, length) for name, length in lengths.items() if name in self.network.vectors}
+            project = Projection(c, self.network, layer, vectors, cache, self.smoothing)
 
             def body(sequences: int, rows: int) -> None:
                 with c.vector.scope():
-                    height = sequences * rows
-                    stream, normed = (c.tile(height, shape.width, "a tile of activations") for _ in range(2))
-                    cos, sin = (c.tile(rows, half, "rotary tables") for _ in range(2))
-                    projected = c.tile(height, max(shape.width, kv_width), "a projection")
-                    c.e.order(Engine.STORE, Engine.LOAD)
-                    c.load(stream, x, self.row_bytes)
-                    c.load(cos, Address(angle, self.network.cos), self.angle_bytes)
-                    c.load(sin, Address(angle, self.network.sin), self.angle_bytes)
-                    rms_norm(c, normed, stream, weight, shape.norm_eps)
-
-                    def project(name: str) -> Tile:
-                        result = Tile(projected.at, height, widths[name], projected.stride)
-                        product(c, result, normed, matrices[name], layer)
-                        if name in biases:
-                            c.binary("V_ADD", result, result, biases[name])
-                        if name in norms:
-                            head_norm(c, result, norms[name], shape.norm_eps)
-                        return result
-
-                    queries = project("query")
-                    self._rotate(queries, sequences, cos, sin)
+                    stream, kept = self._stream_tile(x, sequences * rows), self._resident
+                    place = Place(sequences, Address(elements, 0), Address(scales, 0))
+                    if kept is not None:
+                        project.emit(stream, kept.rotary, place, kept.queries)
+                        return
+                    rotary = self._rotary(rows)
+                    rotary.load(angle)
+                    queries = project.emit(stream, rotary, place)
                     c.store(queries, Address(x, self.at.queries - self.at.x), self.row_bytes)
-                    keys = project("key")
-                    self._rotate(keys, sequences, cos, sin)
-                    place = Address(elements, cache.keys.elements), Address(scales, cache.keys.scales)
-                    self._store(Operand.KEYS, keys, sequences, *place)
-                    values = project("value")
-                    place = Address(elements, cache.values.elements), Address(scales, cache.values.scales)
-                    self._store(Operand.VALUES, values, sequences, *place)
 
             strides = {
                 x: self._stream(),
@@ -214,24 +240,6 @@ class Transformer:
             with storing as more:
                 self._each_tile(strides | more, body)
         c.e.release(x, angle, elements, scales)
-
-    def _rotate(self, x: Tile, sequences: int, cos: Tile, sin: Tile) -> None:
-        c = self.c
-        start = c.e.var(x.at)
-        with c.e.loop(sequences, {start: cos.rows * x.stride * STRIDE_UNIT}):
-            rotate(c, Tile(Address(start, 0), cos.rows, x.cols, x.stride), cos, sin, self.shape.head_dim)
-        c.e.release(start)
-
-    def _store(self, operand: Operand, x: Tile, sequences: int, elements: Address, scales: Address) -> None:
-        """Rows of K or V to the cache."""
-        if self.smoothing is not None:
-            self.smoothing.store(operand, x, sequences, elements, scales)
-            return
-        c, cache, rows = self.c, self.at.cache, x.rows // sequences
-        source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
-        with c.e.loop(sequences, {source: rows * x.stride * STRIDE_UNIT, e: cache.sequence_bytes, s: cache.sequence_blocks}):
-            store_heads(c, cache, Tile(Address(source, 0), rows, x.cols, x.stride), Address(e, 0), Address(s, 0))
-        c.e.release(source, e, s)
 
     def _attention_and_feed_forward(self, layer: Var, kv: Var) -> None:
         """Of every row, but for the feed-forward of a network that has experts."""
@@ -251,22 +259,21 @@ class Transformer:
 
             def body(sequences: int, rows: int) -> None:
                 with c.vector.scope():
-                    height = sequences * rows
-                    stream, other = (c.tile(height, shape.width, "a tile of activations") for _ in range(2))
-                    with c.e.phase("attention"), c.vector.scope():
-                        c.e.order(Engine.STORE, Engine.LOAD)
-                        queries = c.tile(height, shape.width, "a tile of queries")
-                        c.load(queries, Address(x, self.at.queries - self.at.x), self.row_bytes)
-                        c.load(stream, x, self.row_bytes)
-                        self._attend(other, queries, sequences, elements, scales, hidden)
-                        product(c, queries, other, matrices["output"], layer)
+                    with c.e.phase("attention"):
+                        stream, queries = self._stream_tile(x, sequences * rows), self._queries(x, sequences * rows)
+                        with c.vector.scope():
+                            c.e.order(Engine.STORE, Engine.LOAD)
+                            mixed = c.tile(queries.rows, queries.cols, "mixed values")
+                            self._attend(mixed, queries, sequences, elements, scales, hidden)
+                            product(c, queries, mixed, matrices["output"], layer)
                         c.binary("V_ADD", stream, stream, queries)
                     with c.e.phase("feed-forward"):
                         if weight is not None:
-                            rms_norm(c, other, stream, weight, shape.norm_eps)
-                            feed_forward(c, other, other, matrices["gate"], matrices["up"], matrices["down"], layer)
-                            c.binary("V_ADD", stream, stream, other)
-                        c.store(stream, x, self.row_bytes)
+                            rms_norm(c, queries, stream, weight, shape.norm_eps)
+                            feed_forward(c, queries, queries, matrices["gate"], matrices["up"], matrices["down"], layer)
+                            c.binary("V_ADD", stream, stream, queries)
+                        if self._resident is None:
+                            c.store(stream, x, self.row_bytes)
 
             reading: AbstractContextManager[Strides] = nullcontext({}) if self.smoothing is None else self.smoothing.reading()
             with reading as more:
@@ -275,23 +282,28 @@ class Transformer:
         if hidden is not None:
             c.e.release(hidden)
 
+    def _queries(self, x: Var, height: int) -> Tile:
+        if self._resident is not None:
+            return self._resident.queries
+        queries = self.c.tile(height, self.shape.width, "a tile of queries")
+        self.c.load(queries, Address(x, self.at.queries - self.at.x), self.row_bytes)
+        return queries
+
     def _attend(self, context: Tile, queries: Tile, sequences: int, elements: Var, scales: Var, hidden: Var | None) -> None:
-        c, cache, rows = self.c, self.at.cache, queries.rows // sequences
+        c, cache, rows, unseen = self.c, self.at.cache, queries.rows // sequences, self.at.unseen
         q, out = c.e.var(queries.at), c.e.var(context.at)
-        tile_bytes = rows * queries.stride * STRIDE_UNIT
-        steps: dict[Var, int] = {q: tile_bytes, out: tile_bytes, elements: cache.sequence_bytes, scales: cache.sequence_blocks}
+        asked, mixed = (Tile(Address(at, 0), rows, x.cols, x.stride) for at, x in ((q, queries), (out, context)))
+        of_sequence = {at: rows * x.stride * STRIDE_UNIT for at, x in ((q, asked), (out, mixed))}
         if self.smoothing is not None:
-            steps |= self.smoothing.to_next_sequence
-        with c.vector.scope():
-            bias: Tile | None = None
-            if hidden is not None and self.at.unseen is not None:
-                bias = c.tile(rows if self.at.unseen.causal else 1, self.feed.positions, "what a tile of queries must not see")
-                steps[hidden] = self.at.unseen.row_bytes
-            with c.e.loop(sequences, steps):
-                if bias is not None and hidden is not None and self.at.unseen is not None:
-                    c.load(bias, hidden, self.at.unseen.row_bytes)
-                asked, mixed = (Tile(Address(at, 0), rows, x.cols, x.stride) for at, x in ((q, queries), (out, context)))
-                smoothed = nullcontext() if self.smoothing is None else self.smoothing.around_attention(asked, mixed)
-                with smoothed:
-                    attend(c, out, q, asked, cache, elements, scales, bias)
+            self.smoothing.multiply_queries(asked, sequences, {q: of_sequence[q]})
+        if hidden is None or unseen is None:
+            attend(c, mixed, asked, sequences, cache, elements, scales, None)
+        else:
+            steps = {**of_sequence, elements: cache.sequence_bytes, scales: cache.sequence_blocks, hidden: unseen.row_bytes}
+            with c.vector.scope(), c.e.loop(sequences, steps):
+                bias = c.tile(rows if unseen.causal else 1, self.feed.positions, "what a tile of queries must not see")
+                c.load(bias, hidden, unseen.row_bytes)
+                attend(c, mixed, asked, 1, cache, elements, scales, bias)
+        if self.smoothing is not None:
+            self.smoothing.multiply_mixture(mixed, sequences, {out: of_sequence[out]})
         c.e.release(q, out)

@@ -1,4 +1,4 @@
-"""Bidirectional attention of a tile of queries over all positions, head by head."""
+"""Bidirectional attention of tiles of queries over all positions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmask.compiler.context import Context, Tile
-from unmask.compiler.emitter import Address, Var
-from unmask.compiler.kernels.linear import columns_of, transposed_product
-from unmask.compiler.memory import MxMatrix
-from unmask.isa.table import Engine
+from unmask.compiler.emitter import Address, Handoff, Value, Var, address
+from unmask.compiler.kernels.linear import columns_of, load_tile, multiply_by, transposed_product
+from unmask.compiler.memory import MxMatrix, ceil_to
+from unmask.isa.table import BY_NAME, STRIDE_UNIT, Engine
 from unmask.numerics import functions
+
+_LONGEST_LOAD = (1 << next(field.bits for field in BY_NAME["L_MAT"].fields if field.name == "rows")) - 1
+_UNITS = 4
+"""So many units are enough for what the array and the vector engine do not share, the first scores and the last mixture, to be little."""
 
 
 @dataclass(frozen=True)
@@ -50,54 +54,243 @@ class KvCache:
 
 
 def store_heads(c: Context, cache: KvCache, x: Tile, elements: Address, scales: Address) -> None:
-    """Pack the rows of `x` [rows, heads * head_dim] to the rows of the cache's first head that start at the given addresses, and so on."""
+    """Pack the rows of `x` [rows, heads * head_dim] to the rows of the cache's first head that start at the given addresses, and so on.
+    Whoever writes to `x` again has to wait for the store engine.
+    """
     c.e.order(Engine.VECTOR, Engine.STORE)
     source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
     with c.e.loop(cache.heads, {source: cache.head_dim, e: cache.head_bytes, s: cache.head_blocks}):
         shape: dict[str, Any] = {"rows": x.rows, "cols": cache.head_dim, "src_stride": x.stride, "dst_stride": cache.keys.blocks}
         c.e.emit("ST_MX", src=source, dst=e, scales=s, format=1, **shape)
-    c.e.order(Engine.STORE, Engine.VECTOR)
     c.e.release(source, e, s)
 
 
-def attend(c: Context, context: Var, queries: Var, shape: Tile, cache: KvCache, elements: Var, scales: Var, unseen: Tile | None) -> None:
-    """context [rows, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v over one sequence's rows of the cache.
+@dataclass(frozen=True)
+class _Unit:
+    """What goes through scores, softmax and mixture at once: all rows of some heads of a sequence.
 
-    Exponentials stay unnormalised until after the product with V; each row is then scaled by the reciprocal of its sum.
+    Attributes:
+        heads: of K and V.
+        group: heads of queries, of those that share one of K and V.
+        rows: of every head.
+        whole: a slot of the ring holds the keys of all heads.
+        overlap: the array works on one unit while the vector engine works on another.
+    """
+
+    heads: int
+    group: int
+    rows: int
+    whole: bool
+    overlap: bool
+
+    @property
+    def queries(self) -> int:
+        """Heads of queries."""
+        return self.heads * self.group
+
+    @property
+    def height(self) -> int:
+        """Rows of scores."""
+        return self.queries * self.rows
+
+
+def _unit(c: Context, cache: KvCache, rows: int, group: int, sequences: int) -> _Unit:
+    """The largest unit that fits the memories, as long as there are enough of them to overlap."""
+    width, most = ceil_to(cache.positions, STRIDE_UNIT), c.machine.vector.accumulators
+    for heads in range(cache.heads, 0, -1):
+        keys = heads * cache.positions
+        unit = _Unit(heads, group, rows, keys * cache.keys.blocks <= c.ring.size and keys <= _LONGEST_LOAD, True)
+        units = sequences if heads == cache.heads else cache.heads // heads
+        fits = 2 * unit.height * width <= c.vector.free and 3 * unit.height <= c.floats.free and unit.height <= most
+        if unit.whole and fits and cache.heads % heads == 0 and (units >= _UNITS or heads == 1):
+            return unit
+    return _Unit(1, 1, rows, cache.positions * cache.keys.blocks <= c.ring.size, False)
+
+
+def attend(
+    c: Context, context: Tile, queries: Tile, sequences: int, cache: KvCache, elements: Var, scales: Var, unseen: Tile | None
+) -> None:
+    """context [rows, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v over the rows of the cache, of one sequence after the other.
+
+    Exponentials stay unnormalised until after the product with V; each row is then scaled by the reciprocal of its sum. Where memories
+    allow, the array computes scores of some heads and mixes V for others while the vector engine works on theirs.
 
     Args:
-        context, queries: registers with the vector SRAM addresses of two tiles, both of the `shape` of one; on return as they were.
+        context, queries: the rows of one sequence, at what a register of their own says; those of the next sequence follow.
         elements, scales: registers with what to add to the addresses of `cache.keys` and `cache.values` to come to the layer and the
-            sequence; on return as they were.
+            first sequence; on return as they were.
         unseen: [rows or 1, positions], -inf where a key must not be seen, else 0; None if all are seen.
     """
-    rows, head_dim = shape.rows, cache.head_dim
-    group = shape.cols // head_dim // cache.heads
-    query, result = (Tile(Address(at, 0), rows, head_dim, shape.stride) for at in (queries, context))
-    with c.vector.scope(), c.floats.scope():
-        scores = c.tile(rows, cache.positions, f"the scores of {rows} x {cache.positions} positions")
-        top, total = c.scalars(rows, "row maxima"), c.scalars(rows, "row sums")
-        heads = {
-            elements: cache.head_bytes,
-            scales: cache.head_blocks,
-            queries: group * head_dim,
-            context: group * head_dim,
-        }
-        (k_e, k_s), (v_e, v_s) = (
-            (Address(elements, matrix.elements), Address(scales, matrix.scales)) for matrix in (cache.keys, cache.values)
-        )
+    e, group = c.e, queries.cols // cache.head_dim // cache.heads
+    unit = _unit(c, cache, queries.rows, group, sequences)
+    asked, mixture = queries.at.var, context.at.var
+    assert asked is not None and mixture is not None
+    with (
+        c.vector.scope(),
+        c.floats.scope(),
+        e.handoff(Engine.MATRIX, Engine.VECTOR) as scored,
+        e.handoff(Engine.VECTOR, Engine.MATRIX) as weighed,
+        e.handoff(Engine.MATRIX, Engine.VECTOR) as mixed,
+    ):
+        at = _Attention(c, unit, cache, context, queries, elements, scales, unseen, scored, weighed, mixed)
+        e.order(Engine.VECTOR, Engine.MATRIX)
+        rows = {var: tile.rows * tile.stride * STRIDE_UNIT for var, tile in ((asked, queries), (mixture, context))}
+        rows |= {elements: cache.sequence_bytes, scales: cache.sequence_blocks}
+        if unit.heads == cache.heads and unit.overlap:
+            at.overlapped(sequences, rows)
+            return
+        columns = unit.heads * group * cache.head_dim
+        heads = {asked: columns, mixture: columns, elements: unit.heads * cache.head_bytes, scales: unit.heads * cache.head_blocks}
+        with e.loop(sequences, rows):
+            if unit.overlap:
+                at.overlapped(cache.heads // unit.heads, heads)
+                return
+            with e.loop(cache.heads, heads), e.loop(group, {asked: cache.head_dim, mixture: cache.head_dim}):
+                at.alone()
 
-        def add_up() -> None:
-            c.reduce("V_RED_SUM", total, scores)
-            c.e.emit("F_RECIP", dst=total, a=total, count=rows)
 
-        with c.e.loop(cache.heads, heads), c.e.loop(group, {queries: head_dim, context: head_dim}):
-            columns_of(c, scores, query, cache.keys, k_e, k_s, kv=True)
-            c.unary("V_MUL_I", scores, scores, value=functions.softmax_scale(head_dim))
-            if unseen is not None:
-                c.binary("V_ADD", scores, scores, unseen)
-            c.reduce("V_RED_MAX", top, scores)
-            c.unary("V_SUB_F", scores, scores, f=top)
-            c.unary("V_EXP", scores, scores)
-            transposed_product(c, result, scores, cache.values, v_e, v_s, add_up)
-            c.unary("V_MUL_F", result, result, f=total)
+class _Attention:
+    """Emits the parts of a unit; addresses of the first one are in registers, those of others a number of strides further."""
+
+    def __init__(
+        self,
+        c: Context,
+        unit: _Unit,
+        cache: KvCache,
+        context: Tile,
+        queries: Tile,
+        elements: Var,
+        scales: Var,
+        unseen: Tile | None,
+        scored: Handoff,
+        weighed: Handoff,
+        mixed: Handoff,
+    ) -> None:
+        self.c, self.unit, self.cache, self.unseen = c, unit, cache, unseen
+        self.context, self.queries, self.elements, self.scales = context, queries, elements, scales
+        self.scored, self.weighed, self.mixed = scored, weighed, mixed
+        self._strides: dict[Var, int] = {}
+        count = 1 + unit.overlap
+        self._top = c.scalars(unit.height, "row maxima")
+        self._totals = [c.scalars(unit.height, "row sums") for _ in range(count)]
+        self._scores = [c.tile(unit.height, cache.positions, f"the scores of {unit.height} x {cache.positions} positions") for _ in range(count)]
+
+    def alone(self) -> None:
+        """One unit, one part after the other."""
+        self._score(0, 0)
+        self._weigh(0)
+        self._mix(0, 0)
+        self._scale(0, 0)
+
+    def overlapped(self, units: int, strides: dict[Var, int]) -> None:
+        """All units; while the vector engine weighs the scores of one, the array scores the next and mixes V for the one before."""
+        e = self.c.e
+        self._strides = strides
+
+        def step(now: int, slot: int) -> None:
+            self._score(now + 1, 1 - slot)
+            self._weigh(1 - slot)
+            self._mix(now, slot)
+            self._scale(now, slot)
+
+        self._score(0, 0)
+        self._weigh(0)
+        pairs, odd = divmod(units - 1, 2)
+        if pairs:
+            with e.loop(pairs, {var: 2 * stride for var, stride in strides.items()}):
+                step(0, 0)
+                step(1, 1)
+        if odd:
+            step(2 * pairs, 0)
+        self._mix(units - 1, odd)
+        self._scale(units - 1, odd)
+
+    def _place(self, place: Value, number: int) -> Address:
+        """What is there of a unit, `number` units after the one that registers say."""
+        start = address(place)
+        return start if start.var is None else start + number * self._strides.get(start.var, 0)
+
+    def _head(self, tile: Tile, number: int) -> Tile:
+        """The first head's columns of queries or mixture."""
+        return Tile(self._place(tile.at, number), self.unit.rows, self.cache.head_dim, tile.stride)
+
+    def _score(self, number: int, slot: int) -> None:
+        """Scores of a unit, unscaled."""
+        c, cache, unit, scores = self.c, self.cache, self.unit, self._scores[slot]
+        place = self._place(self.elements, number) + cache.keys.elements, self._place(self.scales, number) + cache.keys.scales
+        query = self._head(self.queries, number)
+        if not unit.whole:
+            columns_of(c, scores, query, cache.keys, *place, kv=True)
+        else:
+            head = Tile(scores.at, unit.rows, cache.positions, scores.stride)
+            self._heads(cache.keys, place, head, query, unit.rows * scores.stride * STRIDE_UNIT, cache.head_dim, transposed=False)
+        self.scored.give()
+
+    def _mix(self, number: int, slot: int) -> None:
+        """V, weighed by the exponentials of a unit."""
+        c, cache, unit, scores = self.c, self.cache, self.unit, self._scores[slot]
+        self.weighed.take()
+        place = self._place(self.elements, number) + cache.values.elements, self._place(self.scales, number) + cache.values.scales
+        result = self._head(self.context, number)
+        weights = Tile(scores.at, unit.rows, cache.positions, scores.stride)
+        if not unit.whole:
+            transposed_product(c, result, weights, cache.values, *place)
+        else:
+            self._heads(cache.values, place, result, weights, cache.head_dim, unit.rows * scores.stride * STRIDE_UNIT, transposed=True)
+        self.mixed.give()
+
+    def _heads(
+        self, b: MxMatrix, place: tuple[Address, Address], dst: Tile, a: Tile, dst_step: int, a_step: int, *, transposed: bool
+    ) -> None:
+        """dst = a b^T, or a b if `transposed`, of every head; one load brings `b` of all of them."""
+        c, e, cache, unit = self.c, self.c.e, self.cache, self.unit
+        load_tile(c, b, *place, unit.heads * cache.positions, cache.head_dim, kv=True)
+        with c.ring.consume() as (slot, full, free):
+            if unit.queries == 1:
+                multiply_by(c, dst, a, slot, dst.cols, kv=True, transposed=transposed, wait=full, signal=free)
+                return
+            e.sync(Engine.MATRIX, wait=full)
+            right, left, out = e.var(slot), e.var(a.at), e.var(dst.at)
+            heads = {right: cache.positions * b.blocks, left: unit.group * a_step, out: unit.group * dst_step}
+            with e.loop(unit.heads, heads), e.loop(unit.group, {left: a_step, out: dst_step}):
+                multiply_by(c, dst.moved(out), a.moved(left), right, dst.cols, kv=True, transposed=transposed)
+            e.sync(Engine.MATRIX, signal=free)
+            e.release(right, left, out)
+
+    def _weigh(self, slot: int) -> None:
+        """Scores to exponentials, and the reciprocals of their sums."""
+        c, unit, scores, total = self.c, self.unit, self._scores[slot], self._totals[slot]
+        self.scored.take()
+        c.unary("V_MUL_I", scores, scores, value=functions.softmax_scale(self.cache.head_dim))
+        self._hide(scores)
+        c.reduce("V_RED_MAX", self._top, scores)
+        c.unary("V_SUB_F", scores, scores, f=self._top)
+        c.unary("V_EXP", scores, scores)
+        c.reduce("V_RED_SUM", total, scores)
+        self.weighed.give()
+        c.e.emit("F_RECIP", dst=total, a=total, count=unit.height)
+
+    def _hide(self, scores: Tile) -> None:
+        """Scores of what must not be seen become minus infinity."""
+        c, unit = self.c, self.unit
+        if self.unseen is None:
+            return
+        if self.unseen.rows == 1:
+            c.binary("V_ADD", scores, scores, self.unseen)
+            return
+        start = c.e.var(scores.at)
+        with c.e.loop(unit.queries, {start: unit.rows * scores.stride * STRIDE_UNIT}):
+            head = Tile(Address(start, 0), unit.rows, scores.cols, scores.stride)
+            c.binary("V_ADD", head, head, self.unseen)
+        c.e.release(start)
+
+    def _scale(self, number: int, slot: int) -> None:
+        """The mixture of a unit times the reciprocals of its sums."""
+        c, cache, unit = self.c, self.cache, self.unit
+        self.mixed.take()
+        first = self._head(self.context, number)
+        start, total = c.e.var(first.at), c.e.var(self._totals[slot])
+        with c.e.loop(unit.queries, {start: cache.head_dim, total: unit.rows}):
+            head = first.moved(start)
+            c.unary("V_MUL_F", head, head, f=total)
+        c.e.release(start, total)

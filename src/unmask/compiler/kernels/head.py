@@ -24,7 +24,7 @@ def project_logits(c: Context, x: Tile, head: MxMatrix, logits: Logits, first_ro
     """
     with c.vector.scope():
         fit = c.vector.free // (2 * x.rows) // STRIDE_UNIT * STRIDE_UNIT
-        width = min(tile_width(c, head.rows, head.blocks), max(fit, STRIDE_UNIT))
+        width = tile_width(c, head.rows, head.blocks, fit)
         stride = -(-width // STRIDE_UNIT)
         size = x.rows * stride * STRIDE_UNIT
         ring = Ring(c.e, Engine.MATRIX, Engine.STORE, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)

@@ -150,7 +150,7 @@ class KvSmoothing:
 
     @contextmanager
     def reading(self) -> Iterator[Strides]:
-        """Around the tiles that are given to `around_attention`. Gives the register that advances with the tiles."""
+        """Around the tiles that are given to `multiply_queries`. Gives the register that advances with the tiles."""
         self._factors = self.c.e.var(self.layer)
         yield {self._factors: (0, self.at.sequence_bytes)}
         self.c.e.release(self._factors)
@@ -183,23 +183,27 @@ class KvSmoothing:
                     c.load(inverse, Address(self._factors, self.at.place(operand, inverse=True)), self.at.row_bytes)
                 c.binary("V_MUL", part, part, inverse)
             store_heads(c, cache, part, Address(e, 0), Address(s, 0))
+            c.e.order(Engine.STORE, Engine.VECTOR)
         c.e.release(source, e, s)
 
-    @contextmanager
-    def around_attention(self, queries: Tile, context: Tile) -> Iterator[None]:
-        """Multiply queries by the scales of K before, and the attention output by those of V after; both [rows, heads * head_dim] of the
-        sequence that the register of `reading` leads to.
+    def multiply_queries(self, queries: Tile, sequences: int, steps: dict[Var, int]) -> None:
+        """Multiply queries [rows, heads * head_dim] of every sequence by the scales of its K.
+
+        Args:
+            queries: of the first sequence, to which the register of `reading` leads; `steps` is what leads to those of the next one.
         """
+        self._multiply_all(Operand.KEYS, queries, sequences, steps)
+
+    def multiply_mixture(self, context: Tile, sequences: int, steps: dict[Var, int]) -> None:
+        """Multiply the attention output by the scales of V, as `multiply_queries` does."""
+        self._multiply_all(Operand.VALUES, context, sequences, steps)
+
+    def _multiply_all(self, operand: Operand, x: Tile, sequences: int, steps: dict[Var, int]) -> None:
         c = self.c
-        with c.vector.scope():
-            with c.e.phase("smoothing"):
-                both = c.tile(len(Operand), self.at.width, "scales")
-                place = self.at.place(Operand.KEYS, inverse=False)
-                c.load(both, Address(self._factors, place), self.at.place(Operand.VALUES, inverse=False) - place)
-                self._multiply(queries, _row(both, Operand.KEYS))
-            yield
-            with c.e.phase("smoothing"):
-                self._multiply(context, _row(both, Operand.VALUES))
+        with c.vector.scope(), c.e.phase("smoothing"), c.e.loop(sequences, steps | self.to_next_sequence):
+            scale = c.tile(1, self.at.width, "scales")
+            c.load(scale, Address(self._factors, self.at.place(operand, inverse=False)), self.at.row_bytes)
+            self._multiply(x, scale)
 
     def _multiply(self, x: Tile, scale: Tile) -> None:
         c, head_dim = self.c, self.cache.head_dim
@@ -255,6 +259,7 @@ class KvSmoothing:
                 c.load(tile, row, row_bytes)
                 c.binary("V_MUL", tile, tile, inverse)
                 store_heads(c, self.cache, tile, Address(e, 0), Address(s, 0))
+                c.e.order(Engine.STORE, Engine.VECTOR)
 
         c.e.tiles(self.cache.positions, height, {row: height * row_bytes, e: height * matrix.row_bytes, s: height * matrix.blocks}, chunk)
         c.e.release(row, e, s)

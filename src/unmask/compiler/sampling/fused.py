@@ -51,7 +51,7 @@ class Fused:
         with c.vector.scope(), c.integers.scope():
             words = s.words(c, x.rows)
             fit = c.vector.free // (2 * x.rows) // STRIDE_UNIT * STRIDE_UNIT
-            width = min(tile_width(c, head.rows, head.blocks), max(fit, STRIDE_UNIT))
+            width = tile_width(c, head.rows, head.blocks, fit)
             stride = -(-width // STRIDE_UNIT)
             size = x.rows * stride * STRIDE_UNIT
             ring = Ring(e, Engine.MATRIX, Engine.VECTOR, c.vector.take(2 * size, f"two tiles of logits of {x.rows} rows"), size)
