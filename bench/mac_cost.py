@@ -3,9 +3,9 @@
 `python bench/mac_cost.py --liberty asap7` prints what `src/unmask/silicon/cost/costs.toml` has of the matrix engine: one line of JSON per
 pair of formats and one for the tail. A product is a 32nd of the RTL's own unit, `unmask.rtl.matrix.dot.BlockDot`: 32 multipliers, the two
 elements of the right operand that each keeps (one is multiplied, one is collected meanwhile), the tree that adds them up, and the shift of
-their sum to the grid of the accumulator, with all its registers. A left block comes every cycle, a right one every 32: a block of
-normally distributed numbers passes on its way to another column in every other cycle. The registers of the right elements are
-written once in 32 cycles; `gated_fj` has their clock stopped in `--gated` of the others, which the RTL leaves to the clock gates of synthesis.
+their sum to the grid of the accumulator, with all its registers. A left block comes every cycle, a right one every 32; in every other
+cycle a block passes on its way to another column. The registers of the right elements are written once in 32 cycles: `energy_fj` has their clock
+stopped for the share `--gated` of the time, by clock gates that the RTL leaves to synthesis, `ungated_fj` has not.
 The tail adds such a sum to those of the other blocks and to the accumulator. No layout, no wires, a clock without a tree.
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from unmask.numerics import mx
 from unmask.numerics.formats import ElementFormat
-from unmask.numerics.mx import BLOCK, SCALE_BIAS
+from unmask.numerics.mx import BLOCK
 from unmask.rtl.matrix.dot import PLACES, WIDTH, BlockDot
 from unmask.rtl.matrix.parts import part_layout
 from unmask.silicon.gates import Gates

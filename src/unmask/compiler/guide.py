@@ -16,7 +16,8 @@ from unmask.compiler.lower import reserve_cache, reserve_logits
 from unmask.compiler.memory import Hbm, bf16_bytes
 from unmask.compiler.network import NetworkImage, place_network
 from unmask.compiler.sampling.logits import Logits
-from unmask.compiler.transformer import Feed, StreamBuffers, Transformer, Unseen
+from unmask.compiler.stream import Feed, StreamBuffers, Unseen
+from unmask.compiler.transformer import Transformer
 from unmask.decoding.piecewise import PIECE, guide_room
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program

@@ -18,7 +18,7 @@ from unmask.compiler.network import place_network
 from unmask.compiler.sampling.logits import Logits
 from unmask.compiler.sampling.streamed import SamplingProgram, check_served
 from unmask.compiler.step import PARAMETERS, StepBuffers, StepEmitter, StepKind
-from unmask.compiler.transformer import StreamBuffers, Unseen
+from unmask.compiler.stream import StreamBuffers, Unseen
 from unmask.decoding.cache.base import Moment
 from unmask.decoding.cache.registry import caches
 from unmask.decoding.compose import cache_of, opens_blocks

@@ -15,7 +15,8 @@ from unmask.compiler.sampling.fused import Fused, Segment
 from unmask.compiler.sampling.logits import Logits
 from unmask.compiler.sampling.parameters import Sampled, StepParameters
 from unmask.compiler.sampling.streamed import Sampler, SamplingProgram
-from unmask.compiler.transformer import Feed, StreamBuffers, Transformer
+from unmask.compiler.stream import Feed, StreamBuffers
+from unmask.compiler.transformer import Transformer
 from unmask.decoding.policy import Policy
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine
 

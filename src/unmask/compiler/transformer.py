@@ -8,74 +8,25 @@ from dataclasses import dataclass
 
 from unmask.compiler.context import Context, Tile, Tiling
 from unmask.compiler.emitter import Address, Var
-from unmask.compiler.kernels.attention import KvCache, attend
 from unmask.compiler.kernels.experts import add_mixture
-from unmask.compiler.kernels.feed_forward import feed_forward, most_room
-from unmask.compiler.kernels.linear import product
-from unmask.compiler.kernels.norm import rms_norm
-from unmask.compiler.kernels.projection import Place, Projection
+from unmask.compiler.kernels.projection import FreshRows, Place
 from unmask.compiler.kernels.rotary import TABLES, Rotary
-from unmask.compiler.kernels.smoothing import KvSmoothing, SmoothingBuffers, Strides
-from unmask.compiler.memory import ceil_to
+from unmask.compiler.kernels.smoothing import KvSmoothing, Strides
+from unmask.compiler.layer import Layer
 from unmask.compiler.network import NetworkImage
+from unmask.compiler.stream import Feed, StreamBuffers, Unseen
 from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine
 
 
 @dataclass(frozen=True)
-class Feed:
-    """The rows that a step feeds: `rows` consecutive ones of each of `sequences` canvases of `positions` positions."""
-
-    sequences: int
-    rows: int
-    positions: int
-
-
-@dataclass(frozen=True)
-class Unseen:
-    """What to add to attention scores, BF16 in HBM: -inf where a key must not be seen, else 0.
-
-    Attributes:
-        at: of the first row.
-        row_bytes: between rows.
-        causal: the rows belong to the fed rows, and column `positions` to the first of these; otherwise there is one row per sequence, and
-            column 0 belongs to position 0.
-    """
-
-    at: int
-    row_bytes: int
-    causal: bool
-
-
-@dataclass(frozen=True)
-class StreamBuffers:
-    """HBM addresses of what the layers read and write.
-
-    Attributes:
-        canvas: INT32 [sequences, positions].
-        x: the residual stream of the fed rows, BF16 [sequences * rows, width].
-        queries: of the same shape.
-        cache: K and V of all positions.
-        unseen: None if every position sees every other.
-        smoothing: None if K and V are packed as they are.
-    """
-
-    canvas: int
-    x: int
-    queries: int
-    cache: KvCache
-    unseen: Unseen | None
-    smoothing: SmoothingBuffers | None = None
-
-
-@dataclass(frozen=True)
 class _Resident:
-    """What stays in the vector SRAM from layer to layer where one tile holds all rows that are fed: the residual stream, queries, and
-    the rotary tables.
+    """What stays in the vector SRAM from layer to layer where one tile holds all rows that are fed: the rotary tables, the residual
+    stream, and room for queries.
     """
 
+    rotary: Rotary
     stream: Tile
     queries: Tile
-    rotary: Rotary
 
 
 class Transformer:
@@ -100,45 +51,97 @@ class Transformer:
         """Emit embedding and layers; the stream is left in HBM."""
         c = self.c
         with c.vector.scope():
+            number, kv = c.e.var(0), c.e.var(0)
+            self.layer = Layer(c, self.network, number, self.at.cache, self.smoothing)
             with c.e.phase("embedding"):
                 self._resident = self._reside() if self._fits() else None
                 self._embed()
-            layer, kv = c.e.var(0), c.e.var(0)
-            strides = {layer: self.network.layer_bytes, kv: self.at.cache.layer_bytes}
+            strides = {number: self.network.layer_bytes, kv: self.at.cache.layer_bytes}
             if self.smoothing is not None:
                 strides[self.smoothing.layer] = self.smoothing.at.layer_bytes
             with c.e.loop(self.shape.layers, strides):
-                with c.e.phase("attention"):
-                    self._keys_and_values(layer, kv)
-                self._attention_and_feed_forward(layer, kv)
-                if self.shape.experts:
-                    with c.e.phase("feed-forward"):
-                        add_mixture(c, self.network, layer, self.at.x, self.feed.sequences * self.feed.rows)
+                if self._resident is not None:
+                    self._whole_layer(self._resident, kv)
+                else:
+                    self._tiled_layer(number, kv)
             c.e.release(*strides)
             if self._resident is not None:
                 with c.e.phase("feed-forward"):
                     c.store(self._resident.stream, self.at.x, self.row_bytes)
 
     def _fits(self) -> bool:
-        """Whether one tile holds all rows, and leaves room for what a layer needs beside it."""
-        c, shape, height = self.c, self.shape, self.tiling.height
-        if shape.experts or height < self.feed.sequences * self.feed.rows:
+        """Whether one tile holds all rows, and leaves room for what a layer makes use of beside it."""
+        c, height = self.c, self.tiling.height
+        if self.shape.experts or height < self.feed.sequences * self.feed.rows:
             return False
-        width = ceil_to(shape.width + shape.head_dim, STRIDE_UNIT)
-        layer = max(3 * height * width, most_room(c, height, self.network.matrices["gate"]))
-        return 2 * height * width + layer <= c.vector.free - c.vector.free // Rotary.SHARE
+        kept = 2 * height * (self.shape.width + self.shape.head_dim + 2 * STRIDE_UNIT)
+        return kept + self.layer.room(height) <= c.vector.free - c.vector.free // Rotary.SHARE
 
     def _reside(self) -> _Resident:
         c, shape, height = self.c, self.shape, self.tiling.height
-        rotary = self._rotary(self.feed.rows)
-        stream = c.tile(height, shape.width, "the residual stream")
+        rotary = self.layer.rotary(self.feed.rows)
         angle = c.e.multiply_add(self.first, self.angle_bytes, self.network.rotary)
         rotary.load(angle)
         c.e.release(angle)
-        return _Resident(stream, rotary.tile(height, shape.width, "queries"), rotary)
+        return _Resident(rotary, c.tile(height, shape.width, "the residual stream"), rotary.tile(height, shape.width, "queries"))
 
-    def _rotary(self, rows: int) -> Rotary:
-        return Rotary(self.c, rows, self.shape.head_dim, self.shape.width // self.shape.head_dim)
+    def _whole_layer(self, kept: _Resident, kv: Var) -> None:
+        """A layer of all rows, whose stream stays where it is."""
+        c, sequences = self.c, self.feed.sequences
+        reading: AbstractContextManager[object] = nullcontext() if self.smoothing is None else self.smoothing.reading()
+        with c.vector.scope(), reading:
+            with c.e.phase("feed-forward"):
+                weight = self.layer.norm()
+            assert weight is not None
+            with c.e.phase("attention"), c.vector.scope():
+                project = self.layer.projection()
+                tiles = {**project.tiles(kept.stream.rows, kept.rotary, ("key", "value")), "query": kept.queries}
+                elements, scales = self._first_rows(kv)
+                place = Place(sequences, Address(elements, 0), Address(scales, 0))
+                with c.vector.scope():
+                    project.emit(kept.stream, kept.rotary, place, tiles)
+                fresh, unseen = None, self._unseen()
+                if self.smoothing is None and unseen is None:
+                    fresh = FreshRows(c, self.at.cache, tiles, self.feed.rows, elements, scales)
+                else:
+                    for name in ("key", "value"):
+                        project.store(name, tiles[name], place)
+                c.e.release(elements, scales)
+                elements, scales = c.e.var(kv), c.e.var(kv)
+                self.layer.attention(kept.stream, kept.queries, sequences, elements, scales, unseen, fresh)
+                c.e.release(elements, scales)
+                if fresh is not None:
+                    fresh.release()
+                if unseen is not None:
+                    c.e.release(unseen[1])
+            with c.e.phase("feed-forward"):
+                self.layer.feed_forward(kept.stream, kept.queries, weight)
+
+    def _tiled_layer(self, number: Var, kv: Var) -> None:
+        """A layer of tiles of rows, from HBM to HBM: all keys and values, then all the rest."""
+        with self.c.e.phase("attention"):
+            self._project(kv)
+        self._attend_and_feed_forward(kv)
+        if self.shape.experts:
+            with self.c.e.phase("feed-forward"):
+                add_mixture(self.c, self.network, number, self.at.x, self.feed.sequences * self.feed.rows)
+
+    def _first_rows(self, kv: Var) -> tuple[Var, Var]:
+        """Registers with what to add to the addresses of elements and scales of the cache to come to the first row that is fed."""
+        e, keys = self.c.e, self.at.cache.keys
+        elements, scales = e.multiply_add(self.first, keys.row_bytes, 0), e.multiply_add(self.first, keys.blocks, 0)
+        e.add(elements, kv)
+        e.add(scales, kv)
+        return elements, scales
+
+    def _unseen(self) -> tuple[Unseen, Var] | None:
+        """With a register with the HBM address of what the first row must not see."""
+        unseen, e = self.at.unseen, self.c.e
+        if unseen is None:
+            return None
+        if unseen.causal:
+            return unseen, e.multiply_add(self.first, -BF16_BYTES, unseen.at + self.feed.positions * BF16_BYTES)
+        return unseen, e.var(unseen.at)
 
     def _each_tile(self, strides: Mapping[Var, tuple[int, int]], body: Callable[[int, int], None]) -> None:
         """`body(sequences, rows)` for every tile; a variable's strides are those from row to row and from sequence to sequence."""
@@ -155,14 +158,12 @@ class Transformer:
         """Strides of an address in the residual stream."""
         return self.row_bytes, self.feed.rows * self.row_bytes
 
-    def _stream_tile(self, x: Var, height: int) -> Tile:
-        """Rows of the residual stream in the vector SRAM."""
-        if self._resident is not None:
-            return self._resident.stream
-        stream = self.c.tile(height, self.shape.width, "a tile of activations")
+    def _tile(self, at: Address, height: int, purpose: str) -> Tile:
+        """Rows of the width of the stream, from HBM."""
+        tile = self.c.tile(height, self.shape.width, purpose)
         self.c.e.order(Engine.STORE, Engine.LOAD)
-        self.c.load(stream, x, self.row_bytes)
-        return stream
+        self.c.load(tile, at, self.row_bytes)
+        return tile
 
     def _embed(self) -> None:
         c, positions = self.c, self.feed.positions
@@ -197,35 +198,20 @@ class Transformer:
         self._each_tile({x: self._stream(), ids: (INT32_BYTES, positions * INT32_BYTES)}, body)
         c.e.release(x, ids)
 
-    def _vector(self, name: str, layer: Var, length: int) -> Tile:
-        """A norm's weight or a bias in the vector SRAM."""
-        tile = self.c.tile(1, length, f"the vector {name}")
-        self.c.load(tile, Address(layer, self.network.vectors[name]), length * BF16_BYTES)
-        return tile
-
-    def _keys_and_values(self, layer: Var, kv: Var) -> None:
-        """Norm, projections and rotary embedding of every row; keys and values go to HBM, and queries unless they stay."""
-        c, shape, cache = self.c, self.shape, self.at.cache
+    def _project(self, kv: Var) -> None:
+        """Norm, projections and rotary embedding of every row; queries, keys and values go to HBM."""
+        c, cache = self.c, self.at.cache
         x, angle = c.e.var(self.at.x), c.e.multiply_add(self.first, self.angle_bytes, self.network.rotary)
-        elements = c.e.multiply_add(self.first, cache.keys.row_bytes, 0)
-        scales = c.e.multiply_add(self.first, cache.keys.blocks, 0)
-        c.e.add(elements, kv)
-        c.e.add(scales, kv)
+        elements, scales = self._first_rows(kv)
         with c.vector.scope():
-            lengths = Projection.vectors(shape)
-            vectors = {name: self._vector(name, layer, length) for name, length in lengths.items() if name in self.network.vectors}
-            project = Projection(c, self.network, layer, vectors, cache, self.smoothing)
+            project = self.layer.projection()
 
             def body(sequences: int, rows: int) -> None:
                 with c.vector.scope():
-                    stream, kept = self._stream_tile(x, sequences * rows), self._resident
-                    place = Place(sequences, Address(elements, 0), Address(scales, 0))
-                    if kept is not None:
-                        project.emit(stream, kept.rotary, place, kept.queries)
-                        return
-                    rotary = self._rotary(rows)
+                    stream = self._tile(Address(x, 0), sequences * rows, "a tile of activations")
+                    rotary = self.layer.rotary(rows)
                     rotary.load(angle)
-                    queries = project.emit(stream, rotary, place)
+                    queries = project.emit(stream, rotary, Place(sequences, Address(elements, 0), Address(scales, 0)))
                     c.store(queries, Address(x, self.at.queries - self.at.x), self.row_bytes)
 
             strides = {
@@ -241,69 +227,33 @@ class Transformer:
                 self._each_tile(strides | more, body)
         c.e.release(x, angle, elements, scales)
 
-    def _attention_and_feed_forward(self, layer: Var, kv: Var) -> None:
+    def _attend_and_feed_forward(self, kv: Var) -> None:
         """Of every row, but for the feed-forward of a network that has experts."""
-        c, shape, cache, matrices, unseen = self.c, self.shape, self.at.cache, self.network.matrices, self.at.unseen
+        c, cache = self.c, self.at.cache
         x, elements, scales = c.e.var(self.at.x), c.e.var(kv), c.e.var(kv)
         strides = {x: self._stream(), elements: (0, cache.sequence_bytes), scales: (0, cache.sequence_blocks)}
-        hidden: Var | None = None
-        if unseen is not None and unseen.causal:
-            hidden = c.e.multiply_add(self.first, -BF16_BYTES, unseen.at + self.feed.positions * BF16_BYTES)
-            strides[hidden] = (unseen.row_bytes, 0)
-        elif unseen is not None:
-            hidden = c.e.var(unseen.at)
-            strides[hidden] = (0, unseen.row_bytes)
+        unseen = self._unseen()
+        if unseen is not None:
+            row_bytes = unseen[0].row_bytes
+            strides[unseen[1]] = (row_bytes, 0) if unseen[0].causal else (0, row_bytes)
         with c.vector.scope():
             with c.e.phase("feed-forward"):
-                weight = None if shape.experts else self._vector("feed_forward_norm", layer, shape.width)
+                weight = self.layer.norm()
 
             def body(sequences: int, rows: int) -> None:
                 with c.vector.scope():
                     with c.e.phase("attention"):
-                        stream, queries = self._stream_tile(x, sequences * rows), self._queries(x, sequences * rows)
-                        with c.vector.scope():
-                            c.e.order(Engine.STORE, Engine.LOAD)
-                            mixed = c.tile(queries.rows, queries.cols, "mixed values")
-                            self._attend(mixed, queries, sequences, elements, scales, hidden)
-                            product(c, queries, mixed, matrices["output"], layer)
-                        c.binary("V_ADD", stream, stream, queries)
+                        stream = self._tile(Address(x, 0), sequences * rows, "a tile of activations")
+                        queries = self._tile(Address(x, self.at.queries - self.at.x), sequences * rows, "a tile of queries")
+                        self.layer.attention(stream, queries, sequences, elements, scales, unseen, None)
                     with c.e.phase("feed-forward"):
                         if weight is not None:
-                            rms_norm(c, queries, stream, weight, shape.norm_eps)
-                            feed_forward(c, queries, queries, matrices["gate"], matrices["up"], matrices["down"], layer)
-                            c.binary("V_ADD", stream, stream, queries)
-                        if self._resident is None:
-                            c.store(stream, x, self.row_bytes)
+                            self.layer.feed_forward(stream, queries, weight)
+                        c.store(stream, x, self.row_bytes)
 
             reading: AbstractContextManager[Strides] = nullcontext({}) if self.smoothing is None else self.smoothing.reading()
             with reading as more:
                 self._each_tile(strides | more, body)
         c.e.release(x, elements, scales)
-        if hidden is not None:
-            c.e.release(hidden)
-
-    def _queries(self, x: Var, height: int) -> Tile:
-        if self._resident is not None:
-            return self._resident.queries
-        queries = self.c.tile(height, self.shape.width, "a tile of queries")
-        self.c.load(queries, Address(x, self.at.queries - self.at.x), self.row_bytes)
-        return queries
-
-    def _attend(self, context: Tile, queries: Tile, sequences: int, elements: Var, scales: Var, hidden: Var | None) -> None:
-        c, cache, rows, unseen = self.c, self.at.cache, queries.rows // sequences, self.at.unseen
-        q, out = c.e.var(queries.at), c.e.var(context.at)
-        asked, mixed = (Tile(Address(at, 0), rows, x.cols, x.stride) for at, x in ((q, queries), (out, context)))
-        of_sequence = {at: rows * x.stride * STRIDE_UNIT for at, x in ((q, asked), (out, mixed))}
-        if self.smoothing is not None:
-            self.smoothing.multiply_queries(asked, sequences, {q: of_sequence[q]})
-        if hidden is None or unseen is None:
-            attend(c, mixed, asked, sequences, cache, elements, scales, None)
-        else:
-            steps = {**of_sequence, elements: cache.sequence_bytes, scales: cache.sequence_blocks, hidden: unseen.row_bytes}
-            with c.vector.scope(), c.e.loop(sequences, steps):
-                bias = c.tile(rows if unseen.causal else 1, self.feed.positions, "what a tile of queries must not see")
-                c.load(bias, hidden, unseen.row_bytes)
-                attend(c, mixed, asked, 1, cache, elements, scales, bias)
-        if self.smoothing is not None:
-            self.smoothing.multiply_mixture(mixed, sequences, {out: of_sequence[out]})
-        c.e.release(q, out)
+        if unseen is not None:
+            c.e.release(unseen[1])

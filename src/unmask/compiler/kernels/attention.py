@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Handoff, Value, Var, address
@@ -13,6 +13,8 @@ from unmask.isa.table import BY_NAME, STRIDE_UNIT, Engine
 from unmask.numerics import functions
 
 _LONGEST_LOAD = (1 << next(field.bits for field in BY_NAME["L_MAT"].fields if field.name == "rows")) - 1
+_AHEAD = 2
+"""Units before its own that a sequence's keys and values are stored."""
 _UNITS = 4
 """So many units are enough for what the array and the vector engine do not share, the first scores and the last mixture, to be little."""
 
@@ -55,9 +57,8 @@ class KvCache:
 
 def store_heads(c: Context, cache: KvCache, x: Tile, elements: Address, scales: Address) -> None:
     """Pack the rows of `x` [rows, heads * head_dim] to the rows of the cache's first head that start at the given addresses, and so on.
-    Whoever writes to `x` again has to wait for the store engine.
+    The store engine has to wait for whoever wrote `x`, and whoever writes it again for the store engine.
     """
-    c.e.order(Engine.VECTOR, Engine.STORE)
     source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
     with c.e.loop(cache.heads, {source: cache.head_dim, e: cache.head_bytes, s: cache.head_blocks}):
         shape: dict[str, Any] = {"rows": x.rows, "cols": cache.head_dim, "src_stride": x.stride, "dst_stride": cache.keys.blocks}
@@ -107,8 +108,29 @@ def _unit(c: Context, cache: KvCache, rows: int, group: int, sequences: int) -> 
     return _Unit(1, 1, rows, cache.positions * cache.keys.blocks <= c.ring.size, False)
 
 
+class Fresh(Protocol):
+    """Keys and values that are still to be stored, while attention to others goes on."""
+
+    @property
+    def strides(self) -> dict[Var, int]:
+        """From one sequence to the next, of registers of its own."""
+        ...
+
+    def store(self, sequences: int) -> None:
+        """Store those of the sequence that is so many after the one that the registers say."""
+        ...
+
+
 def attend(
-    c: Context, context: Tile, queries: Tile, sequences: int, cache: KvCache, elements: Var, scales: Var, unseen: Tile | None
+    c: Context,
+    context: Tile,
+    queries: Tile,
+    sequences: int,
+    cache: KvCache,
+    elements: Var,
+    scales: Var,
+    unseen: Tile | None = None,
+    fresh: Fresh | None = None,
 ) -> None:
     """context [rows, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v over the rows of the cache, of one sequence after the other.
 
@@ -120,25 +142,37 @@ def attend(
         elements, scales: registers with what to add to the addresses of `cache.keys` and `cache.values` to come to the layer and the
             first sequence; on return as they were.
         unseen: [rows or 1, positions], -inf where a key must not be seen, else 0; None if all are seen.
+        fresh: what of every sequence has to be in the cache before; None if it is there.
     """
     e, group = c.e, queries.cols // cache.head_dim // cache.heads
     unit = _unit(c, cache, queries.rows, group, sequences)
     asked, mixture = queries.at.var, context.at.var
-    assert asked is not None and mixture is not None
+    assert asked is not None
+    assert mixture is not None
     with (
         c.vector.scope(),
         c.floats.scope(),
         e.handoff(Engine.MATRIX, Engine.VECTOR) as scored,
         e.handoff(Engine.VECTOR, Engine.MATRIX) as weighed,
         e.handoff(Engine.MATRIX, Engine.VECTOR) as mixed,
+        e.handoff(Engine.STORE, Engine.LOAD) as stored,
     ):
         at = _Attention(c, unit, cache, context, queries, elements, scales, unseen, scored, weighed, mixed)
         e.order(Engine.VECTOR, Engine.MATRIX)
+        if fresh is not None:
+            e.order(Engine.VECTOR, Engine.STORE)
         rows = {var: tile.rows * tile.stride * STRIDE_UNIT for var, tile in ((asked, queries), (mixture, context))}
         rows |= {elements: cache.sequence_bytes, scales: cache.sequence_blocks}
         if unit.heads == cache.heads and unit.overlap:
+            if fresh is not None:
+                rows |= fresh.strides
+                at.store_ahead(fresh, stored)
             at.overlapped(sequences, rows)
             return
+        if fresh is not None:
+            with e.loop(sequences, fresh.strides):
+                fresh.store(0)
+            e.order(Engine.STORE, Engine.LOAD)
         columns = unit.heads * group * cache.head_dim
         heads = {asked: columns, mixture: columns, elements: unit.heads * cache.head_bytes, scales: unit.heads * cache.head_blocks}
         with e.loop(sequences, rows):
@@ -170,10 +204,11 @@ class _Attention:
         self.context, self.queries, self.elements, self.scales = context, queries, elements, scales
         self.scored, self.weighed, self.mixed = scored, weighed, mixed
         self._strides: dict[Var, int] = {}
+        self._fresh: tuple[Fresh, Handoff] | None = None
         count = 1 + unit.overlap
         self._top = c.scalars(unit.height, "row maxima")
         self._totals = [c.scalars(unit.height, "row sums") for _ in range(count)]
-        self._scores = [c.tile(unit.height, cache.positions, f"the scores of {unit.height} x {cache.positions} positions") for _ in range(count)]
+        self._scores = [c.tile(unit.height, cache.positions, f"{unit.height} x {cache.positions} scores") for _ in range(count)]
 
     def alone(self) -> None:
         """One unit, one part after the other."""
@@ -182,28 +217,48 @@ class _Attention:
         self._mix(0, 0)
         self._scale(0, 0)
 
+    def store_ahead(self, fresh: Fresh, stored: Handoff) -> None:
+        """Let `overlapped` store what is fresh of each unit, a sequence, two units before it is read."""
+        self._fresh = fresh, stored
+
     def overlapped(self, units: int, strides: dict[Var, int]) -> None:
         """All units; while the vector engine weighs the scores of one, the array scores the next and mixes V for the one before."""
-        e = self.c.e
         self._strides = strides
-
-        def step(now: int, slot: int) -> None:
-            self._score(now + 1, 1 - slot)
-            self._weigh(1 - slot)
-            self._mix(now, slot)
-            self._scale(now, slot)
-
+        for unit in range(min(units, _AHEAD)):
+            self._store(unit)
         self._score(0, 0)
         self._weigh(0)
-        pairs, odd = divmod(units - 1, 2)
+        storing = max(units - _AHEAD, 0)
+        self._steps(0, storing, storing=True)
+        self._steps(storing, units - 1 - storing, storing=False)
+        self._mix(units - 1, (units - 1) % 2)
+        self._scale(units - 1, (units - 1) % 2)
+
+    def _steps(self, first: int, count: int, *, storing: bool) -> None:
+        """From the unit `first` on, which is scored and weighed, each to its end, with the first half of the next one."""
+        e = self.c.e
+
+        def step(now: int) -> None:
+            if storing:
+                self._store(now + _AHEAD)
+            self._score(now + 1, (now + 1) % 2)
+            self._weigh((now + 1) % 2)
+            self._mix(now, now % 2)
+            self._scale(now, now % 2)
+
+        pairs, odd = divmod(count, 2)
         if pairs:
-            with e.loop(pairs, {var: 2 * stride for var, stride in strides.items()}):
-                step(0, 0)
-                step(1, 1)
+            with e.loop(pairs, {var: 2 * stride for var, stride in self._strides.items()}):
+                step(first)
+                step(first + 1)
         if odd:
-            step(2 * pairs, 0)
-        self._mix(units - 1, odd)
-        self._scale(units - 1, odd)
+            step(first + 2 * pairs)
+
+    def _store(self, number: int) -> None:
+        if self._fresh is not None:
+            fresh, stored = self._fresh
+            fresh.store(number)
+            stored.give()
 
     def _place(self, place: Value, number: int) -> Address:
         """What is there of a unit, `number` units after the one that registers say."""
@@ -217,6 +272,8 @@ class _Attention:
     def _score(self, number: int, slot: int) -> None:
         """Scores of a unit, unscaled."""
         c, cache, unit, scores = self.c, self.cache, self.unit, self._scores[slot]
+        if self._fresh is not None:
+            self._fresh[1].take()
         place = self._place(self.elements, number) + cache.keys.elements, self._place(self.scales, number) + cache.keys.scales
         query = self._head(self.queries, number)
         if not unit.whole:

@@ -182,6 +182,7 @@ class KvSmoothing:
                     inverse = c.tile(1, self.at.width, "scales")
                     c.load(inverse, Address(self._factors, self.at.place(operand, inverse=True)), self.at.row_bytes)
                 c.binary("V_MUL", part, part, inverse)
+            c.e.order(Engine.VECTOR, Engine.STORE)
             store_heads(c, cache, part, Address(e, 0), Address(s, 0))
             c.e.order(Engine.STORE, Engine.VECTOR)
         c.e.release(source, e, s)
@@ -258,6 +259,7 @@ class KvSmoothing:
                 tile = c.tile(rows, self.at.width, "unpacked rows of K or V")
                 c.load(tile, row, row_bytes)
                 c.binary("V_MUL", tile, tile, inverse)
+                c.e.order(Engine.VECTOR, Engine.STORE)
                 store_heads(c, self.cache, tile, Address(e, 0), Address(s, 0))
                 c.e.order(Engine.STORE, Engine.VECTOR)
 
