@@ -11,7 +11,7 @@ from unmask.compiler.emitter import Address, Var
 from unmask.compiler.kernels.experts import add_mixture
 from unmask.compiler.kernels.projection import FreshRows, Place
 from unmask.compiler.kernels.rotary import TABLES, Rotary
-from unmask.compiler.kernels.smoothing import KvSmoothing, Strides
+from unmask.compiler.kernels.smoothing import KvSmoothing, Operand, Strides
 from unmask.compiler.layer import Layer
 from unmask.compiler.network import NetworkImage
 from unmask.compiler.stream import Feed, StreamBuffers, Unseen
@@ -101,7 +101,10 @@ class Transformer:
                 with c.vector.scope():
                     project.emit(kept.stream, kept.rotary, place, tiles)
                 fresh, unseen = None, self._unseen()
-                if self.smoothing is None and unseen is None:
+                if unseen is None and (self.smoothing is None or self.smoothing.known):
+                    if self.smoothing is not None:
+                        for name, operand in (("key", Operand.KEYS), ("value", Operand.VALUES)):
+                            self.smoothing.divide(operand, tiles[name], sequences)
                     fresh = FreshRows(c, self.at.cache, tiles, self.feed.rows, elements, scales)
                 else:
                     for name in ("key", "value"):

@@ -38,12 +38,8 @@ class Subject:
     @cached_property
     def energy(self) -> Energy:
         """Of the generation: each kind of step's events as often as it runs."""
-        timings, program = self.done.timings, self.done.program
-        counts = (
-            count_events(program.entry(run.entry), self.machine, timings[run.entry].cycles, timings[run.entry].hbm_bytes) * run.count
-            for run in self.done.runs
-        )
-        return energy_of(reduce(add, counts), self.costs)
+        runs = {run.entry: run.count for run in self.done.runs}
+        return energy_of(counts_of(self.machine, [self.done.program], self.done.timings, runs), self.costs)
 
 
 @dataclass(frozen=True)

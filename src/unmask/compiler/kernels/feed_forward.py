@@ -9,8 +9,8 @@ from unmask.compiler.memory import MxMatrix, ceil_to
 from unmask.isa.table import STRIDE_UNIT, Engine
 
 _COLUMNS = 1024
-"""Of a chunk of the up projection: enough that the array seldom waits for the lanes. It is the same for every machine, so that wider lanes
-never make row tiles smaller."""
+"""Of a chunk of the up projection at least: enough that the array seldom waits for the lanes. It does not depend on them, so that wider
+lanes never make row tiles smaller."""
 
 
 def feed_forward(c: Context, dst: Tile, x: Tile, gate: MxMatrix, up: MxMatrix, down: MxMatrix, layer: Var) -> None:
@@ -74,6 +74,7 @@ def most_room(c: Context, rows: int, gate: MxMatrix) -> int:
 
 
 def _chunk_columns(c: Context, gate: MxMatrix) -> int:
-    """Columns of a chunk, in whole tiles of weights where these are narrower."""
-    tile = tile_width(c, gate.rows, gate.blocks)
-    return min(gate.rows, max(_COLUMNS // tile * tile, min(_COLUMNS, tile)))
+    """Columns of a chunk, in whole tiles of weights where these are narrower, and as many as the array's rows take together."""
+    array, tile = c.machine.matrix, tile_width(c, gate.rows, gate.blocks)
+    columns = max(_COLUMNS, ceil_to(array.blen * array.rows, STRIDE_UNIT))
+    return min(gate.rows, max(columns // tile * tile, min(columns, tile)))

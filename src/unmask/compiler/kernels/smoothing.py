@@ -160,6 +160,23 @@ class KvSmoothing:
         """What a loop over sequences must add to the register that `reading` gives."""
         return {self._factors: self.at.sequence_bytes}
 
+    @property
+    def known(self) -> bool:
+        """Whether the scales are there before K and V are."""
+        return not self._finds
+
+    def divide(self, operand: Operand, x: Tile, sequences: int) -> None:
+        """Rows [sequences * rows, width] of K or V divided by scales that are `known`."""
+        c, rows = self.c, x.rows // sequences
+        source = c.e.var(x.at)
+        with c.vector.scope(), c.e.phase("smoothing"):
+            inverse = c.tile(1, self.at.width, "scales")
+            with c.e.loop(sequences, {source: rows * x.stride * STRIDE_UNIT} | self.to_next_sequence):
+                c.load(inverse, Address(self._factors, self.at.place(operand, inverse=True)), self.at.row_bytes)
+                part = Tile(Address(source, 0), rows, x.cols, x.stride)
+                c.binary("V_MUL", part, part, inverse)
+        c.e.release(source)
+
     def store(self, operand: Operand, x: Tile, sequences: int, elements: Address, scales: Address) -> None:
         """Rows [sequences * rows, width] of K or V to the cache, at the given addresses."""
         c, cache, rows = self.c, self.cache, x.rows // sequences
