@@ -1,12 +1,13 @@
 """Area and energy of the matrix engine's products in a cell library, by the formats of its operands.
 
 `python bench/mac_cost.py --liberty asap7` prints what `src/unmask/silicon/cost/costs.toml` has of the matrix engine: one line of JSON per
-pair of formats and one for the tail. A product is a 32nd of the RTL's own unit, `unmask.rtl.matrix.dot.BlockDot`: 32 multipliers, the two
+pair of formats and one for a tail. A product is a 32nd of the RTL's own unit, `unmask.rtl.matrix.dot.BlockDot`: 32 multipliers, the two
 elements of the right operand that each keeps (one is multiplied, one is collected meanwhile), the tree that adds them up, and the shift of
 their sum to the grid of the accumulator, with all its registers. A left block comes every cycle, a right one every 32; in every other
-cycle a block passes on its way to another column. The registers of the right elements are written once in 32 cycles: `energy_fj` has their clock
-stopped for the share `--gated` of the time, by clock gates that the RTL leaves to synthesis, `ungated_fj` has not.
-The tail adds such a sum to those of the other blocks and to the accumulator. No layout, no wires, a clock without a tree.
+cycle a block passes on its way to another column. The registers of the right elements are written once in 32 cycles: `energy_fj` has
+their clock stopped for the share `--gated` of the time, by clock gates that the RTL leaves to synthesis, `ungated_fj` has not. `wire_fj` is
+that of the left element's way over the block's side, by `wires.bit_mm_fj`: every block of a column sees the same left row. The tail
+adds such a sum to those of the other blocks and to the accumulator. No layout, a clock without a tree.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from unmask.numerics.formats import ElementFormat
 from unmask.numerics.mx import BLOCK
 from unmask.rtl.matrix.dot import PLACES, WIDTH, BlockDot
 from unmask.rtl.matrix.parts import part_layout
+from unmask.silicon.cost.table import load_costs
 from unmask.silicon.gates import Gates
 from unmask.silicon.kits import library_named
 from unmask.silicon.synthesis import synthesize
@@ -137,10 +139,13 @@ def product(pair: str, args: argparse.Namespace, rng: np.random.Generator) -> di
     kept = 2 * (BLOCK * part_layout(forms).size + 9)
     clock = found["idle_fj"] / found["flip_flops"]
     gated = found["dynamic_fj"] - args.gated * kept * clock
+    costs = load_costs()
+    side = (found["area_um2"] / costs.layout.utilization) ** 0.5 / 1000
     return {
         "pair": pair,
         "energy_fj": gated / BLOCK,
         "ungated_fj": found["dynamic_fj"] / BLOCK,
+        "wire_fj": (mx.FORMATS[left].element.bits + 8 / BLOCK) * side * costs.wires.bit_mm_fj,
         "idle_fj": found["idle_fj"] / BLOCK,
         "area_um2": found["area_um2"] / BLOCK,
         "slack_ps": found["slack_ps"],

@@ -198,7 +198,14 @@ def test_wider_formats_take_more() -> None:
         machine = SMALL.with_formats(weights=weights, activations=weights)
         return prices_of(machine, COSTS)[f"matrix.mac.{weights}"]["matrix"]
 
-    assert per_product("mxfp4") < per_product("mxint8") < per_product("mxfp8")
+    assert per_product("mxfp4") < per_product("mxfp8")
+    assert per_product("mxint4") < per_product("mxint8")
+
+
+def test_a_narrow_format_beside_a_wide_one_takes_as_much() -> None:
+    mixed, narrow = (prices_of(SMALL.with_formats(weights="mxfp4", activations="mxint8", kv=kv), COSTS) for kv in ("mxint8", "mxfp4"))
+    assert mixed["matrix.mac.mxfp4"] == mixed["matrix.mac.mxint8"]
+    assert narrow["matrix.mac.mxfp4"]["matrix"] < mixed["matrix.mac.mxfp4"]["matrix"]
 
 
 def changed(tmp_path: Path, text: str) -> Path:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 
 from unmask.compiler.generation import GenerationTime
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.silicon.cost.area import area_of
 from unmask.silicon.cost.energy import Energy, energy_of
-from unmask.silicon.cost.events import count_events
 from unmask.silicon.cost.peak import peak_power_of
+from unmask.silicon.cost.runs import counts_of
 from unmask.silicon.cost.table import Costs
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 
-from unmask.machine.config import Machine
+from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.machine.memory import Dram
 from unmask.silicon.cost.area import area_of, logic_area_of
 from unmask.silicon.cost.events import Counts
@@ -73,9 +73,9 @@ def prices_of(machine: Machine, costs: Costs) -> dict[str, dict[str, float]]:
     logic = costs.layout.energy * FEMTO
     vector, matrix, dma = costs.vector.energy_fj, costs.matrix, costs.dma
     prices = {f"vector.{name}": {"vector": value * logic} for name, value in vector.model_dump().items()} | {"vector.busy": {}}
-    for form in machine.formats.stored:
-        multiplier = costs.multiplier(machine.formats.activations, form)
-        prices[f"matrix.mac.{form}"] = {"matrix": multiplier.energy_fj * logic}
+    product = max(costs.multiplier(machine.formats.activations, form).energy_fj for form in machine.formats.stored[:MATRIX_FORMATS])
+    # Multipliers that take a wide format too take as much for a narrow one, by bench/mac_cost.py --pairs mxint8:mxfp4+mxint8.
+    prices |= {f"matrix.mac.{form}": {"matrix": product * logic} for form in machine.formats.stored}
     for name in ("tail", "quantize", "round"):
         prices[f"matrix.{name}"] = {"matrix": getattr(matrix, f"{name}_fj") * logic}
     interface = interface_of(machine, costs)
