@@ -199,7 +199,7 @@ def test_plain_decoding_uses_every_instruction_of_the_transformer():
     used = {op.name for case in CASES for op in compiled(case).ops}
     unused = {row.name for row in INSTRUCTIONS} - used
     # Other policies (test_sampling.py) and smoothing (test_smoothing.py) use these.
-    of_scorers = {"V_FILL", "V_CUT", "V_RED_SUM_GE", "V_XEXP", "F_LOG", "F_GUMBEL", "F_FROM_INT", "F_LT", "I_SET_BIT_GT"}
+    of_scorers = {"V_CUT", "V_RED_SUM_GE", "V_XEXP", "F_LOG", "F_GUMBEL", "F_FROM_INT", "F_LT", "I_SET_BIT_GT"}
     of_commits = {"V_THRESHOLD_MASK", "V_BARS_MASK", "F_FILL"}
     of_formats = {"L_MX", "V_COL_ABSMAX", "V_POW2", "V_RECIP"}
     of_other_programs = {"V_SAMPLE", "V_SAMPLE_END", "V_EXP_WIN", "V_RED_SUM_WIN", "F_EXP_WIN"}  # test_streaming.py

@@ -116,7 +116,7 @@ class Context:
         b_stride = b.stride if b.rows == dst.rows else 0
         rows, cols, stride = _rows_together(dst, a, b)
         if stride:
-            strides = dict.fromkeys(("dst_stride", "a_stride", "b_stride"), stride)
+            strides: dict[str, Any] = dict.fromkeys(("dst_stride", "a_stride", "b_stride"), stride)
         else:
             strides = {"dst_stride": dst.stride, "a_stride": a.stride, "b_stride": b_stride}
         self.e.emit(name, dst=dst.at, a=a.at, b=b.at, rows=rows, cols=cols, **strides)

@@ -243,12 +243,11 @@ class Emitter:
     @contextmanager
     def handoff(self, before: Engine, after: Engine) -> Iterator[Handoff]:
         """A count of its own from one engine to another; inside, it must be taken as often as it is given."""
-        idle = self._idle_handoffs.get((before, after))
-        if not idle:
-            self._semaphores += 1
+        idle = self._idle_handoffs.setdefault((before, after), [])
+        self._semaphores += not idle
         semaphore = idle.pop() if idle else self._semaphores - 1
         yield Handoff(self, before, after, semaphore)
-        self._idle_handoffs.setdefault((before, after), []).append(semaphore)
+        idle.append(semaphore)
 
     def halt(self) -> None:
         """End the program."""
@@ -258,7 +257,7 @@ class Emitter:
 
 @dataclass(frozen=True)
 class Handoff:
-    """What one engine is done with, counted; unlike `Emitter.order`, where an engine gives and where another takes may be far apart."""
+    """What one engine is done with, counted; unlike with `Emitter.order`, where it gives may be far from where another one takes."""
 
     emitter: Emitter
     before: Engine

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Var
-from unmask.compiler.kernels.attention import Fresh, KvCache, attend
+from unmask.compiler.kernels.attention import Fresh, attend
+from unmask.compiler.kernels.cache import KvCache
 from unmask.compiler.kernels.feed_forward import feed_forward, most_room
 from unmask.compiler.kernels.linear import product
 from unmask.compiler.kernels.norm import rms_norm

@@ -10,9 +10,9 @@ import torch
 
 from unmask.compiler.assembly import Plan, assemble
 from unmask.compiler.context import Context, Tiling
-from unmask.compiler.kernels.attention import KvCache
+from unmask.compiler.kernels.cache import KvCache
 from unmask.compiler.kernels.linear import mx_blocks
-from unmask.compiler.kernels.smoothing import reserve_smoothing
+from unmask.compiler.kernels.smoothing_buffers import reserve_smoothing
 from unmask.compiler.memory import Hbm, MxMatrix, ceil_to
 from unmask.compiler.network import place_network
 from unmask.compiler.sampling.logits import Logits

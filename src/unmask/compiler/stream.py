@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unmask.compiler.kernels.attention import KvCache
-from unmask.compiler.kernels.smoothing import SmoothingBuffers
+from unmask.compiler.kernels.cache import KvCache
+from unmask.compiler.kernels.smoothing_buffers import SmoothingBuffers
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Handoff, Value, Var, address
+from unmask.compiler.kernels.cache import KvCache
 from unmask.compiler.kernels.linear import columns_of, load_tile, multiply_by, transposed_product
 from unmask.compiler.memory import MxMatrix, ceil_to
 from unmask.isa.table import BY_NAME, STRIDE_UNIT, Engine
@@ -17,53 +18,6 @@ _AHEAD = 2
 """Units before its own that a sequence's keys and values are stored."""
 _UNITS = 4
 """So many units are enough for what the array and the vector engine do not share, the first scores and the last mixture, to be little."""
-
-
-@dataclass(frozen=True)
-class KvCache:
-    """K and V in HBM, one image per layer, `layer_bytes` apart: sequence after sequence, head after head, rows of canvas positions, each of
-    MX blocks of its own along the head dimension. A head's rows lie together, so that attention streams them.
-
-    `keys` and `values` are those of layer 0 and of all sequences, [sequences * heads * positions, padded head_dim].
-    """
-
-    keys: MxMatrix
-    values: MxMatrix
-    positions: int
-    heads: int
-    head_dim: int
-    layer_bytes: int
-
-    @property
-    def head_bytes(self) -> int:
-        """Element bytes of one head's rows of a sequence, of either matrix."""
-        return self.positions * self.keys.row_bytes
-
-    @property
-    def head_blocks(self) -> int:
-        """Scale bytes of one head's rows of a sequence, of either matrix."""
-        return self.positions * self.keys.blocks
-
-    @property
-    def sequence_bytes(self) -> int:
-        """Element bytes of one sequence's rows, of either matrix."""
-        return self.heads * self.head_bytes
-
-    @property
-    def sequence_blocks(self) -> int:
-        """Scale bytes of one sequence's rows, of either matrix."""
-        return self.heads * self.head_blocks
-
-
-def store_heads(c: Context, cache: KvCache, x: Tile, elements: Address, scales: Address) -> None:
-    """Pack the rows of `x` [rows, heads * head_dim] to the rows of the cache's first head that start at the given addresses, and so on.
-    The store engine has to wait for whoever wrote `x`, and whoever writes it again for the store engine.
-    """
-    source, e, s = c.e.var(x.at), c.e.var(elements), c.e.var(scales)
-    with c.e.loop(cache.heads, {source: cache.head_dim, e: cache.head_bytes, s: cache.head_blocks}):
-        shape: dict[str, Any] = {"rows": x.rows, "cols": cache.head_dim, "src_stride": x.stride, "dst_stride": cache.keys.blocks}
-        c.e.emit("ST_MX", src=source, dst=e, scales=s, format=1, **shape)
-    c.e.release(source, e, s)
 
 
 @dataclass(frozen=True)

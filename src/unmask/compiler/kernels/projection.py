@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Value, Var
-from unmask.compiler.kernels.attention import KvCache, store_heads
+from unmask.compiler.kernels.cache import KvCache, store_heads
 from unmask.compiler.kernels.linear import columns_of
 from unmask.compiler.kernels.norm import head_norm, rms_norm
 from unmask.compiler.kernels.rotary import Rotary
