@@ -292,8 +292,8 @@ def test_every_event_of_a_busy_machine_has_a_price() -> None:
 
 
 def test_area_grows_with_lanes_and_multipliers() -> None:
-    wider = A6000.model_copy(update={"vector": A6000.vector.model_copy(update={"vlen": 4096})})
-    taller = A6000.model_copy(update={"matrix": A6000.matrix.model_copy(update={"rows": 16})})
+    wider = A6000.model_copy(update={"vector": A6000.vector.model_copy(update={"vlen": 2 * A6000.vector.vlen})})
+    taller = A6000.model_copy(update={"matrix": A6000.matrix.model_copy(update={"rows": 2 * A6000.matrix.rows})})
     before, lanes, rows = (area_of(machine, COSTS) for machine in (A6000, wider, taller))
     assert before["vector"] < lanes["vector"]
     assert before["matrix"] < rows["matrix"]
