@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -20,7 +21,15 @@ from unmask.silicon.liberty import Library
 from unmask.silicon.tools import yosys
 
 # Left to what ABC does not see of a clock period: the flip-flops' own setup and clock-to-output times.
-LOGIC_SHARE = 0.9
+LOGIC_SHARE = 0.92
+_START = "strash;&get -n;&fraig -x;&put;scorr;dc2;strash;&get -n;"
+RECIPES = {
+    "level": _START + "&st;&if -g -K 6;&dch;&nf -R 20 -F 20;&put",
+    "swift": _START + "&st;&if -g -K 6;&dch;&nf;&put",
+}
+"""Ways to map logic in ABC, the smaller result first: both rebuild it with balanced depth; many rounds of area flow cost some delay."""
+_SIZING = "buffer -c;topo;upsize -D {D};dnsize -D {D};upsize -D {D};dnsize -D {D};stime"
+_DELAY = re.compile(r"^ABC: WireLoad.*Delay =\s*([\d.]+) ps", re.MULTILINE)
 # What an output of a block drives, in input capacitances of the library's driver.
 OUTPUT_LOAD = 4.0
 
@@ -146,8 +155,8 @@ def synthesize(
 
 def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path, blocks: set[str]) -> tuple[Path, Counter[str]]:
     """(RTLIL of the block in cells, number of cells by type)."""
-    recipe = _recipe(name, library, clock_ps)
-    key = hashlib.sha256(f"{library.digest}\n{recipe}\n{source}".encode()).hexdigest()[:16]
+    scripts = [_front_end(name, library), *(_back_end(name, library, clock_ps, recipe) for recipe in RECIPES.values())]
+    key = hashlib.sha256("\n".join([library.digest, *scripts, source]).encode()).hexdigest()[:16]
     result = cache / "blocks" / f"{name}-{key}"
     if not (result / "cells.json").exists():
         result.parent.mkdir(parents=True, exist_ok=True)
@@ -157,10 +166,7 @@ def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path,
             driver = library.driver
             load = OUTPUT_LOAD * library.load_of(driver) * library.capacitance_unit / 1e-15
             (work / "constraints").write_text(f"set_driving_cell {driver.name}\nset_load {load:.4f}\n")
-            yosys(recipe, work, "map")
-            module = json.loads((work / "block.json").read_text())["modules"][name]
-            cells = Counter(cell["type"] for cell in module["cells"].values() if cell["type"] != "$scopeinfo")
-            (work / "block.json").unlink()
+            cells = _mapped(work, name, scripts, clock_ps)
             (work / "cells.json").write_text(json.dumps(cells))
             if result.exists():
                 shutil.rmtree(work)
@@ -174,19 +180,54 @@ def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path,
     return (result / "mapped.il").resolve(), Counter({cell: number for cell, number in counts.items() if cell not in blocks})
 
 
-def _recipe(name: str, library: Library, clock_ps: float) -> str:
-    registers, logic = library.registers.resolve(), library.logic.resolve()
+def _mapped(work: Path, name: str, scripts: list[str], clock_ps: float) -> Counter[str]:
+    """Map `source.il` of a folder to `mapped.il` by the first recipe that meets the clock, or else by the fastest; its cells."""
+    front, *backs = scripts
+    found: list[tuple[float, str]] = []
+    for recipe, back in zip(RECIPES, backs, strict=True):
+        log = yosys(back if found else front + back, work, f"map_{recipe}")
+        (work / "mapped.il").replace(work / f"{recipe}.il")
+        (work / "block.json").replace(work / f"{recipe}.json")
+        # Without a gate ABC says nothing.
+        delays = _DELAY.findall(log)
+        found.append((float(delays[-1]) if delays else 0.0, recipe))
+        if found[-1][0] <= clock_ps * LOGIC_SHARE:
+            break
+    else:
+        found.sort()
+        found.reverse()
+    best = found[-1][1]
+    module = json.loads((work / f"{best}.json").read_text())["modules"][name]
+    (work / f"{best}.il").replace(work / "mapped.il")
+    for _, recipe in found:
+        (work / f"{recipe}.json").unlink()
+        (work / f"{recipe}.il").unlink(missing_ok=True)
+    (work / "logic.il").unlink()
+    return Counter(cell["type"] for cell in module["cells"].values() if cell["type"] != "$scopeinfo")
+
+
+def _front_end(name: str, library: Library) -> str:
+    """From a source to gates of yosys' own and flip-flops of the library."""
     return f"""read_rtlil source.il
 {MACRO_PORTS}
 hierarchy -top {name}
 proc
 flatten
-synth -top {name} -noshare
+synth -top {name} -noshare -noabc
 splitnets
 rename -wire t:$_*DFF*_
-dfflibmap -liberty {registers}
+dfflibmap -liberty {library.registers.resolve()}
 opt
-abc -liberty {logic} -constr constraints -D {clock_ps * LOGIC_SHARE:.0f}
+write_rtlil logic.il
+design -reset
+"""
+
+
+def _back_end(name: str, library: Library, clock_ps: float, recipe: str) -> str:
+    """From there to cells."""
+    script = f"{recipe};{_SIZING}".replace("{D}", f"{clock_ps * LOGIC_SHARE:.0f}").replace(" ", ",")
+    return f"""read_rtlil logic.il
+abc -liberty {library.logic.resolve()} -constr constraints -script +{script}
 setundef -zero
 splitnets
 opt_clean -purge
