@@ -1,70 +1,109 @@
-"""What the sampling engine is run on for `unmask synth` and `unmask gatesim`: sampling steps, and random programs."""
+"""What the sampling engine is run on for `unmask synth` and `unmask gatesim`: sampling steps of the shipped model, and random programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from unmask.machine.config import Machine
-    from unmask.rtl.lockstep.generator import Case
     from unmask.silicon.gates import Gates
-    from unmask.silicon.recording import Recording
+    from unmask.silicon.recording import Recording, Run
 
 BLOCK, TEMPERATURE = 8, 0.8
-# Logits as a language model's: a normal distribution, with a spread of this many.
-SPREAD = 4.0
+MODEL, PROMPT = "sotu", "My fellow Americans, the state of our"
 
 
-def sampling_case(machine: Machine, program: Literal["four-phase", "single-pass"], temperature: float, vocabulary: int, seed: int) -> Case:
-    """The sampling of one denoising step of a block, as a program with its logits in memory."""
+@cache
+def model_logits() -> NDArray[np.float32]:
+    """BF16-valued logits of the shipped model for a block of masks after a prompt: float32 [`BLOCK`, vocabulary]."""
+    import torch
+
+    from unmask.models.checkpoint import load_model
+    from unmask.models.tokenizer import load_tokenizer
+    from unmask.numerics import bf16
+
+    model = load_model(MODEL)
+    ids = torch.tensor([[*load_tokenizer(MODEL).encode(PROMPT), *[model.config.mask_token_id] * BLOCK]])
+    with torch.no_grad():
+        logits: NDArray[np.float32] = bf16.round(model(ids)[0, -BLOCK:].to(torch.float32).numpy())
+    return logits
+
+
+def sampling_run(machine: Machine, program: Literal["four-phase", "single-pass"], temperature: float, vocabulary: int, seed: int) -> Run:
+    """The sampling of a denoising step: the first columns of the model's logits, and the tokens and the canvas that PyTorch finds."""
     import numpy as np
+    import torch
 
     from unmask.compiler.sampling.workload import Workload, sampling_program
+    from unmask.decoding.noise import TorchNoise
+    from unmask.decoding.policy import Policy
+    from unmask.decoding.sampler import Sampling
+    from unmask.machine.config import BF16
     from unmask.machine.functional import FunctionalMachine
     from unmask.numerics import bf16, mx
+    from unmask.quant.commit import machine_committer
+    from unmask.quant.streaming import StreamingSampler
     from unmask.rtl.lockstep.generator import Case
+    from unmask.silicon.recording import Run
 
-    rng = np.random.default_rng(seed)
-    work = Workload(1, BLOCK, vocabulary, temperature)
+    raw = model_logits()[:, :vocabulary]
+    work, commits = Workload(1, BLOCK, raw.shape[1], temperature), BLOCK // 2
     made = sampling_program(work, machine, program)
     npu = FunctionalMachine(made, machine)
-    logits = rng.normal(0, SPREAD, (BLOCK, vocabulary)).astype(np.float32)
-    parameters = [0, seed, 0, BLOCK // 2]
+    parameters = [0, seed, 0, commits]
     npu.write("canvas", np.full(BLOCK, -1, "<i4"))
     npu.write("parameters", np.array(parameters, "<i4"))
-    if "logits" in made.regions:
+    if machine.formats.logits == BF16:
+        seen = raw
         padded = np.zeros((BLOCK, made.regions["logits"].size // BLOCK // 2), "<u2")
-        padded[:, :vocabulary] = bf16.to_bits(bf16.round(logits))
+        padded[:, : raw.shape[1]] = bf16.to_bits(raw)
         npu.write("logits", padded)
     else:
-        blocks = made.regions["logits.scales"].size // BLOCK
-        wide = np.zeros((BLOCK, blocks * mx.BLOCK), np.float32)
-        wide[:, :vocabulary] = logits
+        wide = np.zeros((BLOCK, made.regions["logits.scales"].size // BLOCK * mx.BLOCK), np.float32)
+        wide[:, : raw.shape[1]] = raw
         packed = mx.quantize(wide, machine.formats.logits)
+        seen = bf16.round(mx.dequantize(packed))[:, : raw.shape[1]]
         npu.write("logits.elements", mx.pack(packed))
         npu.write("logits.scales", packed.scales)
     data = {name: npu.state.hbm[region.address : region.address + region.size].copy() for name, region in made.regions.items()}
-    return Case(replace(made, data=data), {BLOCK + index: value for index, value in enumerate(parameters)})
+    case = Case(replace(made, data=data), {BLOCK + index: value for index, value in enumerate(parameters)})
+
+    policy = Policy(gen_length=BLOCK, block_length=BLOCK, steps=1, temperature=temperature, exclude_mask=False)
+    sampling = Sampling(0, torch.arange(BLOCK), temperature, policy.remasking, (), (), TorchNoise(seed))
+    tokens, confidence = StreamingSampler(policy, seed=seed)(torch.from_numpy(seen)[None], sampling)
+    chosen = machine_committer(policy)(confidence, torch.tensor([commits]))[0].numpy()
+    found = tokens[0].numpy().astype(np.int32)
+    return Run(case, {"tokens": found, "canvas": np.where(chosen, found, np.int32(-1))})
 
 
-def sampling_recording(machine: Machine, cache: Path, programs: int = 0, seed: int = 0) -> Callable[[Gates], Recording]:
-    """Makes the recording of sampling steps, with and without temperature, in one pass and in four phases, and of random programs."""
+def sampling_recording(
+    machine: Machine, programs: int = 0, seed: int = 0, vocabulary: int | None = None
+) -> Callable[[Gates], Recording]:
+    """Makes the recording of sampling steps, with and without temperature, in one pass and in four phases, and of random programs.
+
+    Args:
+        programs: random ones, after a step in four phases; without them nothing but single passes.
+        vocabulary: columns of the model's logits, all by default.
+    """
 
     def recorded(gates: Gates) -> Recording:
         from unmask.rtl.lockstep.generator import generate
         from unmask.rtl.lockstep.names import instructions_of
-        from unmask.silicon.recording import record
+        from unmask.silicon.recording import Run, record
 
-        vocabulary = 16 * machine.vector.vlen
-        cases = [sampling_case(machine, "single-pass", heat, vocabulary, seed) for heat in (TEMPERATURE, 0.0)]
-        what = f"sampling of {BLOCK} positions, vocabulary {vocabulary}, in one pass at temperatures {TEMPERATURE} and 0"
+        columns = vocabulary or model_logits().shape[1]
+        runs = [sampling_run(machine, "single-pass", heat, columns, seed) for heat in (TEMPERATURE, 0.0)]
+        what = f"sampling of {BLOCK} positions, {columns} logits of the model {MODEL}, in one pass at temperatures {TEMPERATURE} and 0"
         if programs:
-            cases.append(sampling_case(machine, "four-phase", 0.0, vocabulary, seed))
-            cases += [generate(seed, number, machine, instructions_of("sampler")) for number in range(programs)]
+            runs.append(sampling_run(machine, "four-phase", 0.0, columns, seed))
+            runs += [Run(generate(seed, number, machine, instructions_of("sampler"))) for number in range(programs)]
             what += f"; in four phases; {programs} random programs"
-        return record(machine, cases, what, gates, cache)
+        return record(machine, runs, what, gates)
 
     return recorded
