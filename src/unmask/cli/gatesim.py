@@ -30,7 +30,7 @@ def gatesim(
     from unmask.silicon.kits import cache_folder, library_named
 
     cache, built = cache_folder(), machine_of(machine, vlen)
-    recorded = sampling_recording(built, programs, seed) if unit == "sampler" else None
+    recorded = sampling_recording(built, cache / "recording", programs, seed) if unit == "sampler" else None
     library = library_named(liberty, cache)
     found = compare(unit, built, library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus, recorded=recorded)
     if as_json:

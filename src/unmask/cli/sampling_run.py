@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from unmask.silicon.gates import Gates
     from unmask.silicon.recording import Recording, Run
 
-BLOCK, TEMPERATURE = 8, 0.8
+BLOCK, TEMPERATURE, VECTORS = 8, 0.8, 128
 MODEL, PROMPT = "sotu", "My fellow Americans, the state of our"
 
 
@@ -83,13 +84,14 @@ def sampling_run(machine: Machine, program: Literal["four-phase", "single-pass"]
 
 
 def sampling_recording(
-    machine: Machine, programs: int = 0, seed: int = 0, vocabulary: int | None = None
+    machine: Machine, folder: Path, programs: int = 0, seed: int = 0, vocabulary: int | None = None
 ) -> Callable[[Gates], Recording]:
     """Makes the recording of sampling steps, with and without temperature, in one pass and in four phases, and of random programs.
 
     Args:
+        folder: for the files.
         programs: random ones, after a step in four phases; without them nothing but single passes.
-        vocabulary: columns of the model's logits, all by default.
+        vocabulary: columns of the model's logits; by default as many as take `VECTORS` vectors a row, or all.
     """
 
     def recorded(gates: Gates) -> Recording:
@@ -97,13 +99,13 @@ def sampling_recording(
         from unmask.rtl.lockstep.names import instructions_of
         from unmask.silicon.recording import Run, record
 
-        columns = vocabulary or model_logits().shape[1]
+        columns = min(vocabulary or VECTORS * machine.vector.vlen, model_logits().shape[1])
         runs = [sampling_run(machine, "single-pass", heat, columns, seed) for heat in (TEMPERATURE, 0.0)]
         what = f"sampling of {BLOCK} positions, {columns} logits of the model {MODEL}, in one pass at temperatures {TEMPERATURE} and 0"
         if programs:
             runs.append(sampling_run(machine, "four-phase", 0.0, columns, seed))
             runs += [Run(generate(seed, number, machine, instructions_of("sampler"))) for number in range(programs)]
             what += f"; in four phases; {programs} random programs"
-        return record(machine, runs, what, gates)
+        return record(machine, runs, what, gates, folder)
 
     return recorded

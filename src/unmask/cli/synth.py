@@ -52,7 +52,7 @@ def synth(
 
     def at(vlen: int | None) -> Measurement:
         built = machine_of(machine, vlen)
-        recorded = sampling_recording(built) if unit == "sampler" else None
+        recorded = sampling_recording(built, cache / "recording") if unit == "sampler" else None
         return measure(unit, built, library, clock_ps, cache, recorded)
 
     if table:

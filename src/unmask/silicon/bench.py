@@ -1,4 +1,4 @@
-"""The RTL of a design as Verilog for a test bench: models of its memory macros, and a recorder of its ports and of theirs."""
+"""The RTL of a sampling engine in Icarus: models of its memory macros and of the memory behind its bus, and a recorder of ports."""
 
 from __future__ import annotations
 
@@ -9,29 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from amaranth.lib import wiring
-
 from unmask.errors import UnmaskError
+from unmask.rtl.bus import ADDRESS_BITS as MEMORY_BITS
+from unmask.rtl.host import ADDRESS_BITS, BUS_BITS, PROGRAM, Register
 from unmask.silicon.blocks import MACRO_PORTS, Design
 from unmask.silicon.gates import CLOCK, Port
 from unmask.silicon.tools import yosys
 
-TOP = "top"
+PORTS, REPORT = "ports.txt", "report.txt"
+"""Files that the bench writes: the inputs and the outputs before each clock edge, two hexadecimal numbers a line; and, of each program,
+its status, the number of the instruction that a fault belongs to, and its cycles."""
+# Beats of reads, and of writes, that the memory has yet to serve, at most.
+_UNDER_WAY = 1 << 14
 _MACRO_CELL = re.compile(r"^  cell \\(unmask_sram_\S+) (\S+)\n((?:    connect [^\n]*\n)*)  end\n", re.MULTILINE)
 
 
-def recording_bench(component: wiring.Component, inputs: Sequence[Port], outputs: Sequence[Port], file: str) -> str:
-    """Verilog of the module `top`.
-
-    Args:
-        component: whose large memories are macros.
-        inputs, outputs: ports of its netlist: `NAME`, or `INSTANCE.INSTANCE__PORT` of a macro.
-        file: that gets a line per clock edge: the inputs and the outputs before it, two hexadecimal numbers.
-
-    Raises:
-        UnmaskError: the design lacks a port of the netlist.
-    """
-    design = Design(component, TOP)
+def rtl_verilog(design: Design) -> tuple[str, dict[str, Any]]:
+    """Verilog of a design with models of its macros, and yosys' JSON of its modules."""
     kinds: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def told_apart(cell: re.Match[str]) -> str:
@@ -40,37 +34,81 @@ def recording_bench(component: wiring.Component, inputs: Sequence[Port], outputs
         name = kinds.setdefault((cell[1], ports), f"{cell[1]}_{len(kinds)}")
         return f"  cell \\{name} {cell[2]}\n{cell[3]}  end\n"
 
-    texts = [f"module \\{block.name}\n{_MACRO_CELL.sub(told_apart, block.text)}end\n" for block in design.blocks.values() if not block.macro]
+    texts = [
+        f"module \\{block.name}\n{_MACRO_CELL.sub(told_apart, block.text)}end\n" for block in design.blocks.values() if not block.macro
+    ]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "rtl.il").write_text("\n".join(texts))
-        script = f"read_rtlil rtl.il\n{MACRO_PORTS}\nhierarchy -top {TOP}\nproc\nopt_clean\nmemory_collect\n"
-        yosys(f"{script}write_json rtl.json\nwrite_verilog -noattr rtl.v\n", folder, "bench")
-        modules = json.loads((folder / "rtl.json").read_text())["modules"]
+        script = f"read_rtlil rtl.il\n{MACRO_PORTS}\nhierarchy -top {design.top}\nproc\nopt_clean\nmemory_collect\n"
+        yosys(f"{script}write_json rtl.json\nwrite_verilog -noattr rtl.v\n", folder, "rtl")
+        modules: dict[str, Any] = json.loads((folder / "rtl.json").read_text())["modules"]
         verilog = (folder / "rtl.v").read_text()
-    head, body = verilog.split(f"module {TOP}(", 1)
-    rest, end, tail = body.partition("endmodule")
-    recorder = _recorder(modules, inputs, outputs, file)
-    memories = [model(name, {port: len(of["bits"]) for port, of in modules[name]["ports"].items()}) for name in kinds.values()]
-    return "\n".join([f"{head}module {TOP}({rest}{recorder}{end}{tail}", *memories])
+    models = [model(name, {port: len(of["bits"]) for port, of in modules[name]["ports"].items()}) for name in kinds.values()]
+    return "\n".join([verilog, *models]), modules
 
 
-def _recorder(modules: dict[str, Any], inputs: Sequence[Port], outputs: Sequence[Port], file: str) -> str:
-    names = []
-    for side in (inputs, outputs):
-        names.append([_reference(modules, port.name) for port in side])
+def bench(
+    design: Design,
+    modules: dict[str, Any],
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    beat_bytes: int,
+    delays: tuple[int, int],
+    programs: Sequence[tuple[int, int, int]],
+) -> str:
+    """The module `bench`, which does what the lockstep test bench does: see `unmask.rtl.lockstep`.
+
+    Args:
+        design, modules: of `rtl_verilog`.
+        inputs, outputs: ports of its netlist: `NAME`, or `INSTANCE.INSTANCE__PORT` of a macro.
+        delays: cycles from a request to its first beat, and from the last beat of a write to its response.
+        programs: of each, words of 32 bits in `program_N.hex`, bytes of memory, in beats, in `memory_N.hex`, and the most cycles it may
+            take. What it leaves is written to `left_N.hex`.
+
+    Raises:
+        UnmaskError: the design lacks a port of the netlist.
+    """
+    sides = [[f"dut.{_reference(modules, design.top, port.name)}" for port in side] for side in (inputs, outputs)]
     # Bit 0 of a row is the first port's; the first of a Verilog concatenation is the highest.
-    given, seen = (", ".join(reversed(side)) for side in names)
-    return f"""  integer recorded_ports;
-  initial recorded_ports = $fopen("{file}", "w");
-  always @(posedge {CLOCK}) $fwrite(recorded_ports, "%h %h\\n", {{{given}}}, {{{seen}}});
-"""
+    given, seen = (", ".join(reversed(side)) for side in sides)
+    own = modules[design.top]["ports"]
+    wires = [f"  {'reg' if of['direction'] == 'input' else 'wire'} [{len(of['bits']) - 1}:0] {name};" for name, of in own.items()]
+    starts = [f"    {name} = 0;" for name, of in own.items() if of["direction"] == "input"]
+    runs = [
+        f'    run({words}, {size}, {most}, "program_{number}.hex", "memory_{number}.hex", "left_{number}.hex");'
+        for number, (words, size, most) in enumerate(programs)
+    ]
+    values = {
+        "WIRES": "\n".join(wires),
+        "CONNECTIONS": ", ".join(f".{name}({name})" for name in own),
+        "STARTS": "\n".join(starts),
+        "RUNS": "\n".join(runs),
+        "GIVEN": given,
+        "SEEN": seen,
+        "TOP": design.top,
+        "BITS": str(8 * beat_bytes - 1),
+        "BYTES": str(beat_bytes),
+        "WORDS": str(max(words for words, _, _ in programs)),
+        "BEATS": str(max(-(-size // beat_bytes) for _, size, _ in programs)),
+        "UNDER_WAY": str(_UNDER_WAY),
+        "MEMORY_BITS": str(MEMORY_BITS),
+        "ADDRESS_BITS": str(ADDRESS_BITS),
+        "BUS_BITS": str(BUS_BITS),
+        "PROGRAM": str(PROGRAM),
+        "READ_DELAY": str(delays[0]),
+        "WRITE_DELAY": str(delays[1]),
+        "PORTS": PORTS,
+        "REPORT": REPORT,
+        **{register.name: str(int(register)) for register in Register},
+    }
+    return re.sub(r"@(\w+)@", lambda match: values[match[1]], Path(__file__).with_name("bench.v").read_text())
 
 
-def _reference(modules: dict[str, Any], name: str) -> str:
-    """A port of the netlist in the words of the module `top`."""
+def _reference(modules: dict[str, Any], top: str, name: str) -> str:
+    """A port of the netlist in the words of the top module."""
     path, inside, port = name.rpartition("__")
-    module, steps = modules[TOP], path.split(".") if inside and name not in modules[TOP]["ports"] else []
+    module, steps = modules[top], path.split(".") if inside and name not in modules[top]["ports"] else []
     port = port if steps else name
     for step in steps:
         if step not in module["cells"]:
@@ -127,4 +165,6 @@ def model(kind: str, widths: dict[str, int]) -> str:
     for port in reads:
         if f"{port}_en" not in widths and f"{port}_en_through" not in widths:
             lines.append(f"  always @(*) {port}_data = words[{port}_addr];")
-    return "\n".join([*lines, "  integer row;", f"  initial for (row = 0; row < {rows}; row = row + 1) words[row] = 0;", "endmodule", ""])
+    start = ["  integer row;", "  initial begin", *(f"    {port}_data = 0;" for port in reads)]
+    start += [f"    for (row = 0; row < {rows}; row = row + 1) words[row] = 0;", "  end"]
+    return "\n".join([*lines, *start, "endmodule", ""])

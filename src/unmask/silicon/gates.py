@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
 from unmask.silicon import logic
+from unmask.silicon.blocks import Design
 from unmask.silicon.liberty import Cell, Library
 from unmask.silicon.synthesis import Netlist
 
@@ -50,6 +51,7 @@ class Gates:
     """A flat netlist, gates in an order in which each comes after those that drive it.
 
     Attributes:
+        design: the RTL of the netlist.
         ports: by name, the clock's included.
         nets: number of nets, the two constants included.
         instances: (name, cell, net by pin) of every cell.
@@ -63,6 +65,7 @@ class Gates:
             UnmaskError: a cell is no gate or flip-flop on the rising clock edge, or gates drive each other in a circle.
         """
         self.library: Library = netlist.library
+        self.design: Design = netlist.design
         module: dict[str, Any] = netlist.flat
         numbers: dict[int | str, int] = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
 

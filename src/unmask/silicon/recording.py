@@ -1,33 +1,35 @@
 """What goes in and out of the sampling engine while it runs programs: its ports, and those of its memory macros, cycle by cycle.
 
-The RTL runs in the lockstep test bench, its memories being models in place of the macros, and writes every port to a file before each
-clock edge.
+The RTL runs in Icarus, with models of the memories in place of the macros, and every port is written to a file before each clock edge.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
+from unmask.machine.cycle import time_program
+from unmask.machine.functional import FunctionalMachine
 from unmask.rtl.lockstep.generator import Case
+from unmask.silicon.bench import PORTS, REPORT, bench, rtl_verilog
 from unmask.silicon.gates import Bits, Gates, Port
+from unmask.silicon.tools import run as tool
 
 if TYPE_CHECKING:
     from unmask.isa.program import Program
 
 # A program has run away after so many times the cycles that it should take.
 _PATIENCE = 4
-_FILE = "ports.txt"
+# The status register after a run that ended in HALT.
+_DONE = 2
 
 
 @dataclass(frozen=True)
@@ -66,59 +68,71 @@ class Run:
     leaves: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
-def record(machine: Machine, runs: Sequence[Run], what: str, gates: Gates) -> Recording:
+def record(machine: Machine, runs: Sequence[Run], what: str, gates: Gates, folder: Path) -> Recording:
     """Run programs on the RTL of a machine's sampling engine.
 
     Args:
         machine: with the ideal memory.
         runs: the programs; what: in words.
         gates: the netlist whose ports are recorded.
+        folder: for the files.
 
     Raises:
-        UnmaskError: the engine can't be built or run, lacks ports of the netlist, does not do what the functional and the cycle reading
-            say, or leaves other results than PyTorch.
+        UnmaskError: the engine can't be run, lacks ports of the netlist, leaves other results than the functional reading or PyTorch, or
+            takes other cycles than the cycle reading.
     """
-    from unmask.rtl.engine import SamplingEngine
-    from unmask.rtl.lockstep.build import build, ports_header, taps_of
-    from unmask.rtl.lockstep.compare import compare
-    from unmask.rtl.lockstep.reference import expect
-    from unmask.rtl.lockstep.runner import Job, delays_of, execute, image, outcomes
-    from unmask.silicon.bench import recording_bench
+    from unmask.rtl.lockstep.runner import delays_of, image
 
-    engine = SamplingEngine(machine, trace=True, black_box=True)
-    text = recording_bench(engine, gates.inputs, gates.outputs, _FILE)
-    program = build(text, ports_header(engine.shape.beat_bytes, engine.engines, taps_of(machine, engine))).resolve()
-    cases = [run.case for run in runs]
-    expected = [expect(case.program, machine, case.parameters) for case in cases]
-    patience = [_PATIENCE * each.cycles + 10_000 for each in expected]
-    jobs = [Job(case.program.words, image(case.program), most) for case, most in zip(cases, patience, strict=True)]
-    # The bench writes to the folder that it is started in.
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        log = execute(program, jobs, delays_of(machine))
-        rows = Path(_FILE).read_text().split()
-    found = compare(expected, log, outcomes(log, len(jobs)), [True] * len(jobs))
-    if found.value_mismatches or found.cycle_mismatches:
-        raise UnmaskError(f"the RTL differs from the readings in {found.value_mismatches} values and {found.cycle_mismatches} cycles")
+    folder.mkdir(parents=True, exist_ok=True)
+    programs = [run.case.program for run in runs]
+    beat, timings, sizes = machine.hbm.beat_bytes, [], []
     for number, run in enumerate(runs):
-        _check(run.case.program, log[log["program"] == number], run.leaves)
+        words = np.ascontiguousarray(run.case.program.words, "<u8").view("<u4").reshape(-1)
+        memory = image(run.case.program)
+        _write_hex(folder / f"program_{number}.hex", words.view(np.uint8), 4)
+        _write_hex(folder / f"memory_{number}.hex", memory, beat)
+        timings.append(time_program(run.case.program, machine, parameters=run.case.parameters).cycles)
+        sizes.append((len(words), memory.size, _PATIENCE * timings[-1] + 10_000))
+    rtl, modules = rtl_verilog(gates.design)
+    text = bench(gates.design, modules, gates.inputs, gates.outputs, beat, delays_of(machine), sizes)
+    (folder / "bench.v").write_text("\n".join([rtl, text]))
+    tool("iverilog", ["-g2005", "-s", "bench", "-o", "bench.vvp", "bench.v"], folder)
+    tool("vvp", ["-n", "bench.vvp"], folder)
+    for number, (line, cycles) in enumerate(zip((folder / REPORT).read_text().splitlines(), timings, strict=True)):
+        status, pc, taken = map(int, line.split())
+        if status != _DONE or taken != cycles % 2**32:
+            raise UnmaskError(f"program {number}: status {status:#x} at {pc} after {taken} cycles, expected {_DONE:#x} after {cycles}")
+    for number, (run, program) in enumerate(zip(runs, programs, strict=True)):
+        _check(f"program {number}", program, machine, _read_hex(folder / f"left_{number}.hex", beat), run.leaves)
+    rows = (folder / PORTS).read_text().split()
     widths = [sum(len(port.nets) for port in side) for side in (gates.inputs, gates.outputs)]
     return Recording(_unpacked(rows[0::2], widths[0]), _unpacked(rows[1::2], widths[1]), what)
 
 
-def _check(program: Program, log: NDArray[Any], leaves: Mapping[str, NDArray[np.int32]]) -> None:
-    """Compare what the RTL wrote with what PyTorch leaves."""
-    from unmask.rtl.lockstep.reference import Space
-    from unmask.rtl.lockstep.runner import image
+def _check(name: str, program: Program, machine: Machine, left: NDArray[np.uint8], leaves: Mapping[str, NDArray[np.int32]]) -> None:
+    """Compare the memory that the RTL left with that of the functional reading, and with what PyTorch leaves in regions of it."""
+    reading = FunctionalMachine(program, machine)
+    reading.run(next(iter(program.entries)))
+    expected = reading.state.hbm
+    if (wrong := np.flatnonzero(left[: expected.size] != expected)).size:
+        raise UnmaskError(f"{name}: the RTL differs from the functional reading in {wrong.size} bytes of memory, the first at {wrong[0]}")
+    for region_name, theirs in leaves.items():
+        region = program.regions[region_name]
+        found = left[region.address : region.address + region.size].view("<i4")
+        if not np.array_equal(found, theirs):
+            raise UnmaskError(f"{name}: the RTL leaves {found.tolist()} in {region_name}, PyTorch {theirs.tolist()}")
 
-    memory = image(program)
-    writes = log[log["kind"] == Space.HBM]
-    # Of equal addresses numpy keeps the last.
-    memory[writes["address"].astype(np.int64)] = writes["value"].astype(np.uint8)
-    for name, expected in leaves.items():
-        region = program.regions[name]
-        found = memory[region.address : region.address + region.size].view("<i4")
-        if not np.array_equal(found, expected):
-            raise UnmaskError(f"the RTL leaves {found.tolist()} in {name}, PyTorch {expected.tolist()}")
+
+def _write_hex(path: Path, content: NDArray[np.uint8], size: int) -> None:
+    """Words of so many bytes, the lowest byte first in memory and last in the file, filled up with zeros."""
+    words = np.zeros((-(-content.size // size), size), np.uint8)
+    words.reshape(-1)[: content.size] = content
+    path.write_text("\n".join([*(row[::-1].tobytes().hex() for row in words), ""]))
+
+
+def _read_hex(path: Path, size: int) -> NDArray[np.uint8]:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("//")]
+    return np.frombuffer(bytes.fromhex("".join(lines)), np.uint8).reshape(-1, size)[:, ::-1].reshape(-1).copy()
 
 
 def _unpacked(rows: list[str], width: int) -> Bits:

@@ -69,12 +69,14 @@ class Netlist:
     Attributes:
         top: name of the module.
         library: of its cells.
+        design: the RTL that it was made of.
         blocks: its parts, children before parents.
         folder: where its files lie.
     """
 
     top: str
     library: Library
+    design: Design
     blocks: list[MappedBlock]
     folder: Path
 
@@ -150,7 +152,7 @@ def synthesize(
     key = hashlib.sha256("".join(str(block.path) for block in mapped).encode()).hexdigest()[:16]
     folder = cache / "designs" / f"{name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    return Netlist(name, library, mapped, folder)
+    return Netlist(name, library, design, mapped, folder)
 
 
 def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path, blocks: set[str]) -> tuple[Path, Counter[str]]:
