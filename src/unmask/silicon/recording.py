@@ -18,6 +18,7 @@ from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.machine.cycle import time_program
 from unmask.machine.functional import FunctionalMachine
+from unmask.machine.memory import Ideal
 from unmask.rtl.lockstep.generator import Case
 from unmask.silicon.bench import PORTS, REPORT, bench, rtl_verilog
 from unmask.silicon.gates import Bits, Gates, Port
@@ -81,14 +82,16 @@ def record(machine: Machine, runs: Sequence[Run], what: str, gates: Gates, folde
         UnmaskError: the engine can't be run, lacks ports of the netlist, leaves other results than the functional reading or PyTorch, or
             takes other cycles than the cycle reading.
     """
-    from unmask.rtl.lockstep.runner import delays_of, image
+    from unmask.rtl.lockstep.runner import delays_of
 
+    if not isinstance(machine.hbm, Ideal):
+        raise UnmaskError(f"machine {machine.name} has DRAM: a recording is of a machine with the ideal memory")
     folder.mkdir(parents=True, exist_ok=True)
     programs = [run.case.program for run in runs]
     beat, timings, sizes = machine.hbm.beat_bytes, [], []
     for number, run in enumerate(runs):
         words = np.ascontiguousarray(run.case.program.words, "<u8").view("<u4").reshape(-1)
-        memory = image(run.case.program)
+        memory = run.case.program.image()
         _write_hex(folder / f"program_{number}.hex", words.view(np.uint8), 4)
         _write_hex(folder / f"memory_{number}.hex", memory, beat)
         timings.append(time_program(run.case.program, machine, parameters=run.case.parameters).cycles)
