@@ -22,7 +22,7 @@ from unmask.silicon.tools import yosys
 
 # Left to what ABC does not see of a clock period: the flip-flops' own setup and clock-to-output times.
 LOGIC_SHARE = 0.92
-# No search for equal nodes (`&fraig`, `scorr`), with which ABC begins by default: multipliers keep it busy for minutes, and it finds nothing.
+# yosys' own recipe begins with a search for equal nodes (`&fraig`, `scorr`): multipliers keep it busy for minutes, and it finds little.
 _START = "strash;dc2;strash;&get -n;"
 RECIPES = {
     "level": _START + "&st;&if -g -K 6;&dch;&nf -R 20 -F 20;&put",
