@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from unmask.isa.encoding import format_op
 from unmask.isa.manual import manual
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,17 @@ def test_the_examples_of_the_page_on_extending_run(number):
     assert len(examples) == 4
     done = subprocess.run([sys.executable, "-c", examples[number]], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_listing_of_the_page_on_a_token_is_the_programs():
+    spec = importlib.util.spec_from_file_location("step", ROOT / "bench" / "step.py")
+    step = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(step)
+    program = {format_op(op) for op in step.program().ops}
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "token.md").read_text("utf-8"), re.DOTALL)
+    listed = [line for block in blocks for line in block.splitlines() if not line.startswith(("unmask", " "))]
+    assert len(listed) > 35
+    assert set(listed) <= program, set(listed) - program
 
 
 def test_the_example_of_the_readme_runs():

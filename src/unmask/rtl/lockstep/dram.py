@@ -14,6 +14,8 @@ from unmask.machine.dma import is_dma, transfer_of
 from unmask.machine.dram import parameters_of
 
 I64 = NDArray[np.int64]
+ANYWHERE = -1
+"""The address of a burst that may have any."""
 _ROOM = 1 << 16
 """AXI bursts of one instruction: 256 MiB of the longest."""
 
@@ -54,7 +56,7 @@ class DramServer:
             integers: the integer SRAM.
 
         Returns:
-            int64 [bursts, 3]: first byte, cycle of the request on the bus, cycle of the last beat or of the response.
+            int64 [bursts, 3]: first byte or `ANYWHERE`, cycle of the request on the bus, cycle of the last beat or of the response.
 
         Raises:
             UnmaskError: it has too many bursts to write down.
@@ -73,6 +75,9 @@ class DramServer:
             raise UnmaskError(f"instruction {pc} moves its bytes in more than {_ROOM - 1} bursts")
         served = self._memory.served[:count].copy()
         served[:, 1] = served[:, 1] // kernels.TICKS + ASKING
+        if self._rows[pc, kernels.LIMIT] > 0:
+            # Where L_GATHER reads is up to values; time does not know them, and spreads its rows.
+            served[:, 0] = ANYWHERE
         served[:, 2] = served[:, 2] // kernels.TICKS - (ENDING if write else WRITING)
         return served
 
