@@ -20,7 +20,7 @@ RECORD = np.dtype(
 START, RETIRE, STRAY, STATUS = 16, 17, 18, 20
 """Kinds of records above those of `Space`, which are writes."""
 DONE, FAULT, TIMEOUT = 1, 2, 3
-SLICE = 100_000
+SLICE = 20_000
 """Cycles between two looks at whether somebody wants the run to end."""
 
 Ask = Callable[[int, int, int, int, int, NDArray[np.int32]], NDArray[np.int64]]
@@ -139,7 +139,7 @@ class Bench:
             number: of the program, for the log.
             record: log what happens.
             timeout: cycles after which the engine is given up and a new one is made.
-            watch: called now and then with the cycles so far; what it raises ends the run.
+            watch: called now and then with the cycles so far; what it raises ends the run, and the next one finds a new engine.
 
         Raises:
             UnmaskError: the memory could not say when it serves an instruction.
@@ -152,7 +152,11 @@ class Bench:
                 error, self._error = self._error, None
                 self.reset()
                 raise UnmaskError("the memory could not answer") if error is None else error
-            watch(self._calls.bench_elapsed(self._handle))
+            try:
+                watch(self._calls.bench_elapsed(self._handle))
+            except BaseException:
+                self.reset()
+                raise
         found = np.zeros(4, np.uint64)
         self._calls.bench_end(self._handle, found.ctypes.data)
         return Outcome(*(int(value) for value in found))
