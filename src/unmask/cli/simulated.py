@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from unmask.rtl.backend import RtlMachine
     from unmask.silicon.cost.table import Costs
 
+_UNIT = "npu"
+
 
 @dataclass
 class _Hardware:
@@ -77,6 +79,7 @@ def simulated(
     from unmask.machine.functional import FunctionalMachine
     from unmask.numerics import bf16
     from unmask.quant.smoothing.static import scales_for
+    from unmask.rtl.backend import require_instructions
 
     hardware = _Hardware(_built(machine, view), view.cycles) if rtl else None
     started = time.perf_counter()
@@ -95,6 +98,10 @@ def simulated(
     programs = [program]
     if task.guide is not None:
         programs.append(compile_guide(task.guide, machine, prompt_length + task.policy.gen_length))
+
+    if hardware is not None:
+        for each in programs:
+            require_instructions(each, _UNIT)
 
     def run(executing: Callable[[Program, Machine], Executor], **options: Any) -> Simulation:
         guide = None if task.guide is None else NpuGuide(programs[-1], executing)
@@ -136,7 +143,7 @@ def _built(machine: Machine, view: CanvasView) -> Path:
     from unmask.rtl.lockstep.build import harness
 
     with view.building() as report:
-        return harness(machine, "npu", report)
+        return harness(machine, _UNIT, report)
 
 
 def _compared(task: Task, done: Simulation, scales: Any, view: CanvasView) -> dict[str, Any]:

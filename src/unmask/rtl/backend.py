@@ -20,10 +20,23 @@ from unmask.machine.state import MachineFault
 from unmask.rtl.faults import Fault
 from unmask.rtl.lockstep.bench import FAULT, TIMEOUT, Bench
 from unmask.rtl.lockstep.dram import DramServer
+from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.runner import delays_of
 
 _PATIENCE = 4
 """The engine has run away after so many times the cycles that an entry should take."""
+
+
+def require_instructions(program: Program, unit: str) -> None:
+    """Check that a unit runs all of a program's instructions.
+
+    Raises:
+        UnmaskError: names the first that it does not run, or there is no such unit.
+    """
+    known = instructions_of(unit)
+    for index, op in enumerate(program.ops):
+        if op.name not in known:
+            raise UnmaskError(f"instruction {index} of the program is {op.name}, which the unit {unit!r} of the hardware does not run")
 
 
 class Run(NamedTuple):
