@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,7 +23,8 @@ _NAMES = {"wait0": SEMAPHORE_NAME_BITS, "wait1": SEMAPHORE_NAME_BITS}
 def _one_hot(m: Module, name: Signal) -> Signal:
     """Bit per semaphore; none for NO_SEMAPHORE."""
     mask = Signal(NO_SEMAPHORE, name=f"{name.name}_mask")
-    m.d.comb += mask.eq(Const(1, NO_SEMAPHORE) << name)
+    # Compared, not shifted: a simulator that looks at a bit would shift the whole mask for it.
+    m.d.comb += mask.eq(Cat(name == index for index in range(NO_SEMAPHORE)))
     return mask
 
 
