@@ -127,6 +127,11 @@ class SamplingEngine(wiring.Component):
                     ports[f"trace_{name}_{member}"] = Out(getattr(self.sequencer, f"{name}_{member}").shape())
         super().__init__(ports)
 
+    @property
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """Where its engines are, by their names: names of submodules, from here."""
+        return {name: (name,) for name in ("load", "store", "vector")}
+
     def _traced(self) -> dict[str, dict[str, Value]]:
         """Writes to the memories, by the name of their trace."""
         memories = self.memories

@@ -44,6 +44,11 @@ class Npu(wiring.Component):
         self._shared = {name: member for name, member in engine.signature.members.items() if not name.startswith(PREFIX)}
         super().__init__(self._shared | ({name: Out(value.shape()) for name, value in self._traces().items()} if trace else {}))
 
+    @property
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """Where its engines are, by their names: names of submodules, from here."""
+        return {name: ("engine", *path) for name, path in self.engine.places.items()} | {"matrix": ("array",)}
+
     def _traces(self) -> dict[str, Value]:
         return {
             f"trace_{name}_{end}": Value.cast(getattr(self.matrix_sram.load, member))

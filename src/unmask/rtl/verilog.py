@@ -48,7 +48,12 @@ def rtlil_of(unit: Any, top: str) -> str:
 
 
 def verilog_of(unit: Any, top: str) -> str:
-    """A component as Verilog, its top module named `top`, those of its parts beginning with it.
+    """A component as Verilog, its top module named `top`, those of its parts beginning with it; raises as `verilog_from`."""
+    return verilog_from(rtlil_of(unit, top))
+
+
+def verilog_from(text: str) -> str:
+    """RTLIL as Verilog.
 
     Raises:
         UnmaskError: pyosys is not installed.
@@ -59,7 +64,7 @@ def verilog_of(unit: Any, top: str) -> str:
         raise UnmaskError("Verilog is written by pyosys, which is not installed: pip install 'unmask[rtl]'") from None
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "unit.il", Path(folder) / "unit.v"
-        source.write_text(rtlil_of(unit, top))
+        source.write_text(text)
         design = libyosys.Design()
         for command in (f"read_rtlil {source}", *_PASSES, f"write_verilog -noattr {target}"):
             libyosys.run_pass(f"tee -q {command}", design)

@@ -85,8 +85,8 @@ def taps_of(machine: Machine, engine: Any) -> list[Tap]:
     return taps
 
 
-def ports_header(machine: Machine, engines: Iterable[Engine], taps: Sequence[Tap]) -> str:
-    """`ports.h`: what the harness knows of the engine."""
+def ports_header(machine: Machine, engines: Iterable[Engine], taps: Sequence[Tap], gated: Iterable[str] = ()) -> str:
+    """`ports.h`: what the test bench knows of a design; `gated` are the engines that have a clock of their own, in lower case."""
     from unmask.rtl.host import PROGRAM, Register
 
     names = {"CLOCK": "clk", "RESET": "rst", "MEMORY_BYTES": "memory_bytes"}
@@ -108,6 +108,8 @@ def ports_header(machine: Machine, engines: Iterable[Engine], taps: Sequence[Tap
         uses.append(f"START_DMA({int(engine)}, {write}, {', '.join(_port(start + part) for part in ('', '_pc', '_memory', '_scales'))})")
     lines.append("#define START_DMAS " + " ".join(uses))
     traced = (Engine.SEQUENCER, *engines)
+    uses = [f"GATE({number}, {_port(f'{name}_clk')}, trace_{name}_start, trace_{name}_retire)" for number, name in enumerate(gated)]
+    lines += [f"#define GATE_COUNT {len(uses)}", "#define GATES " + " ".join(uses)]
     for event in ("START", "RETIRE"):
         uses = []
         for engine in traced:
@@ -159,9 +161,12 @@ def _npu(machine: Machine, unit: str) -> tuple[str, str]:
 
 
 def _described(machine: Machine, engine: Any) -> tuple[str, str]:
-    from unmask.rtl.verilog import verilog_of
+    from unmask.rtl.lockstep.gating import with_clocks
+    from unmask.rtl.verilog import rtlil_of, verilog_from
 
-    return verilog_of(engine, "top"), ports_header(machine, engine.engines, taps_of(machine, engine))
+    clocks = {f"{name}_clk": path for name, path in engine.places.items()}
+    text = with_clocks(rtlil_of(engine, "top"), "top", clocks)
+    return verilog_from(text), ports_header(machine, engine.engines, taps_of(machine, engine), engine.places)
 
 
 _UNITS: dict[str, Callable[[Machine, str], tuple[str, str]]] = {"sampler": _sampler, "vector": _sampler, "npu": _npu}

@@ -2,6 +2,7 @@
 // `ports.h`, written beside this file for each engine, names the ports and lists the taps; see unmask.rtl.lockstep.build. The functions at the
 // end are what unmask.rtl.lockstep.bench calls.
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -21,6 +22,14 @@ struct Record {
 
 enum Kind : uint16_t { START = 16, RETIRE = 17, STRAY = 18, STATUS = 20 };  // below 16: a write, by memory
 enum Status : uint64_t { DONE = 1, FAULT = 2, TIMEOUT = 3 };
+
+// An engine with a clock of its own: its instructions under way, and cycles that it is still clocked after the last.
+struct Gate {
+    int under_way = 0, left = 0;
+};
+
+// After the end of an instruction, counters of what was under way may still have to move: a few cycles, and as many again.
+constexpr int DRAIN = 16;
 
 // Of a DMA instruction that starts: its engine, its number, the cycle, its addresses of elements and scales, and the integer SRAM. The
 // memory answers with the AXI bursts that it will be asked for; their number, or -1 if it cannot.
@@ -45,7 +54,7 @@ class Bench {
         top_ = std::make_unique<Vtop>(context_.get());
         memory_.reset();
         integers_.assign(INTEGER_WORDS, 0);
-        recording_ = asking_ = false;
+        recording_ = asking_ = running_ = false;
         top_->PORT_RESET = 1;
         tick();
         tick();
@@ -59,23 +68,25 @@ class Bench {
     }
 
     void words(const uint32_t* words, uint64_t count) {
-        recording_ = asking_ = false;
+        recording_ = asking_ = running_ = false;
         for (uint64_t index = 0; index < count; ++index) write_host(PROGRAM_BASE + 4 * index, words[index]);
     }
 
     void start(uint32_t program, bool record) {
         program_ = program;
-        recording_ = asking_ = false;
+        recording_ = asking_ = running_ = false;
         write_host(REGISTER_ENTRY, 0);
         // The first instruction is executed in the cycle after the start was written.
         first_ = cycle_ + 1;
         recording_ = record;
         asking_ = ask_ != nullptr;
         failed_ = false;
+        for (auto& gate : gates_) gate = {};
         write_host(REGISTER_CONTROL, 1);
         top_->PORT_HOST_ADDRESS = REGISTER_STATUS;
         tick();
         begun_ = cycle_ - 1;
+        running_ = true;
     }
 
     // Whether the engine is still busy, after at most so many cycles; -1 if the memory could not answer.
@@ -90,7 +101,7 @@ class Bench {
 
     // How the run ended; TIMEOUT if the engine is still busy.
     void end(uint64_t* result) {
-        recording_ = false;
+        recording_ = running_ = false;
         result[1] = (status_ >> 8) & 0xff;
         result[2] = read_host(REGISTER_FAULT_PC);
         result[3] = read_host(REGISTER_CYCLES);
@@ -136,8 +147,23 @@ class Bench {
             observe();
         }
         top_->PORT_CLOCK = 1;
+#define GATE(NUMBER, CLOCK, START, RETIRE) top_->CLOCK = awake(gates_[NUMBER], top_->START, top_->RETIRE);
+        GATES
         top_->eval();
+#undef GATE
+#define GATE(NUMBER, CLOCK, START, RETIRE) top_->CLOCK = 0;
+        GATES
         ++cycle_;
+    }
+
+    // Whether an engine needs this cycle's edge: outside of a run always, else from the start of an instruction until it has come to rest.
+    bool awake(Gate& gate, bool start, bool retire) {
+        gate.under_way += start - retire;
+        if (!running_ || gate.under_way != 0 || start || retire) {
+            gate.left = DRAIN;
+            return true;
+        }
+        return gate.left != 0 && gate.left-- != 0;
     }
 
     // Tells the memory of DMA instructions that start in this cycle: the load first, as it is served first.
@@ -190,7 +216,8 @@ class Bench {
     std::vector<Record> log_;
     std::vector<int32_t> integers_;
     uint32_t program_ = 0;
-    bool recording_ = false, asking_ = false, failed_ = false;
+    bool recording_ = false, asking_ = false, failed_ = false, running_ = false;
+    std::array<Gate, GATE_COUNT> gates_{};
     uint64_t status_ = 0;
     int64_t cycle_ = 0, first_ = 0, begun_ = 0;
 };
