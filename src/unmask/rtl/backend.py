@@ -70,7 +70,7 @@ class RtlMachine:
         if not program.about.get("weights", True):
             raise UnmaskError("the program was compiled from an architecture, without weights: it can be timed, not run")
         self.program, self._machine, self._watch = program, machine, watch
-        self._dram = DramServer(machine) if isinstance(machine.hbm, Dram) else None
+        self._dram = DramServer(machine, spread=True) if isinstance(machine.hbm, Dram) else None
         self._bench = Bench(library, delays_of(machine), ask=self._dram)
         self._hbm = program.image()
         self._bench.attach(self._hbm)

@@ -26,7 +26,13 @@ class DramServer:
     Like that, it serves an instruction whole when it starts, and of two that start at once the load first.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, spread: bool = False) -> None:
+        """A memory that has not been asked for anything.
+
+        Args:
+            spread: take the rows of L_GATHER as spread over its table, like the cycle reading to which they are not given.
+        """
+        self._spread = spread
         self._machine, self._t = machine, parameters_of(machine)
         self._rows: I64 = np.zeros((0, kernels.COLUMNS), np.int64)
         self._memory = kernels.idle(self._t, _ROOM)
@@ -68,15 +74,16 @@ class DramServer:
         write = engine == Engine.STORE
         self._memory.bursts[0] = 0
         row = self._rows[pc]
-        gathered = _gathered(integers, scales, row[kernels.ROWS], row[kernels.LIMIT]) if row[kernels.LIMIT] else np.zeros(0, np.int64)
+        gathers = row[kernels.LIMIT] > 0
+        known = gathers and not self._spread
+        gathered = _gathered(integers, scales, row[kernels.ROWS], row[kernels.LIMIT]) if known else np.zeros(0, np.int64)
         kernels.transfer(self._t, self._memory, row, memory, scales, write, cycle, gathered)
         count = int(self._memory.bursts[0])
         if count == _ROOM:
             raise UnmaskError(f"instruction {pc} moves its bytes in more than {_ROOM - 1} bursts")
         served = self._memory.served[:count].copy()
         served[:, 1] = served[:, 1] // kernels.TICKS + ASKING
-        if self._rows[pc, kernels.LIMIT] > 0:
-            # Where L_GATHER reads is up to values; time does not know them, and spreads its rows.
+        if gathers and self._spread:
             served[:, 0] = ANYWHERE
         served[:, 2] = served[:, 2] // kernels.TICKS - (ENDING if write else WRITING)
         return served
