@@ -43,11 +43,16 @@ def test_the_listing_of_the_page_on_a_token_is_the_programs():
     spec = importlib.util.spec_from_file_location("step", ROOT / "bench" / "step.py")
     step = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(step)
-    program = {format_op(op) for op in step.program().ops}
+    program = {_without_numbers(format_op(op)) for op in step.program().ops}
     blocks = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "token.md").read_text("utf-8"), re.DOTALL)
     listed = [line for block in blocks for line in block.splitlines() if not line.startswith(("unmask", " "))]
     assert len(listed) > 35
-    assert set(listed) <= program, set(listed) - program
+    assert [line for line in listed if _without_numbers(line) not in program] == []
+
+
+def _without_numbers(line):
+    """An instruction without the numbers of its registers and semaphores, which the compiler chooses anew for every change."""
+    return re.sub(r"\br\d+", "r", line.split(" wait=")[0].split(" signal=")[0])
 
 
 def test_the_example_of_the_readme_runs():
