@@ -74,7 +74,7 @@ class RtlMachine:
         self._bench = Bench(library, delays_of(machine), ask=self._dram)
         self._hbm = program.image()
         self._bench.attach(self._hbm)
-        self._loaded: Program | None = None
+        self._loaded: str | None = None
         self._limits: dict[str, int] = {}
         self.runs: list[Run] = []
         self.seconds = 0.0
@@ -100,9 +100,9 @@ class RtlMachine:
             UnmaskError: there is no such entry, or the hardware does not come to an end.
         """
         part = self.program.entry(entry)
-        if self._loaded is None or entry not in self._loaded.entries:
+        if entry != self._loaded:
             self._bench.load(part.words)
-            self._loaded = part
+        self._loaded = None  # what ends a run before its time leaves a new engine
         if entry not in self._limits:
             self._limits[entry] = _PATIENCE * time_program(part, self._machine).cycles + 10_000
         if self._dram is not None:
@@ -119,6 +119,7 @@ class RtlMachine:
             raise MachineFault(f"instruction {outcome.pc} ({op.name}): fault {Fault(outcome.code).name.lower()} of the hardware")
         if outcome.status == TIMEOUT:
             raise UnmaskError(f"entry {entry}: the hardware has not come to an end after {self._limits[entry]:,} cycles")
+        self._loaded = entry
         self.runs.append(Run(entry, outcome.cycles))
 
     def close(self) -> None:

@@ -99,6 +99,7 @@ class Bench:
         self._callback = None if ask is None else _ASK(self._asked)  # kept: the library calls it
         self._handle = self._calls.bench_open(*delays, seed, self._callback)
         self._content: NDArray[np.uint8] | None = None
+        self._conditions: tuple[int, int, bool] = (0, 0, False)
 
     def close(self) -> None:
         """Give the engine's memory back."""
@@ -113,8 +114,9 @@ class Bench:
         self.close()
 
     def reset(self) -> None:
-        """A new engine, with empty memories."""
+        """A new engine, with empty memories; HBM stays behind it."""
         self._calls.bench_renew(self._handle)
+        self._attach()
 
     def load(self, words: NDArray[np.uint64]) -> None:
         """Write a program's words, uint64 [instructions, 2], to the instruction memory, from its start."""
@@ -129,8 +131,12 @@ class Bench:
             errors: a range of bytes whose beats have an error response.
             stalls: latency is random, and the memory is not always ready.
         """
-        self._content = content
-        self._calls.bench_content(self._handle, content.ctypes.data, content.size, *errors, stalls)
+        self._content, self._conditions = content, (*errors, stalls)
+        self._attach()
+
+    def _attach(self) -> None:
+        if self._content is not None:
+            self._calls.bench_content(self._handle, self._content.ctypes.data, self._content.size, *self._conditions)
 
     def run(self, number: int, *, record: bool, timeout: int, watch: Callable[[int], None] = lambda cycles: None) -> Outcome:
         """Run the program in the instruction memory from its first instruction.
@@ -159,6 +165,9 @@ class Bench:
                 raise
         found = np.zeros(4, np.uint64)
         self._calls.bench_end(self._handle, found.ctypes.data)
+        if found[0] == TIMEOUT:
+            # The engine is a new one.
+            self._attach()
         return Outcome(*(int(value) for value in found))
 
     def take_log(self) -> NDArray[Any]:
