@@ -1,7 +1,7 @@
 """Programs for the analytic reading: what the compiler emits for a step, once for all machines for which it emits the same.
 
-The instructions of a step depend on the machine's formats, on the sizes of its memories on the chip and on the width of its lanes, but not
-on how long anything takes, and on its array and its memory only where a tile is chosen. So they are emitted for a machine of which the rest
+The instructions of a step depend on the machine's formats, on the sizes of its memories on the chip, of its array and of its lanes, but not
+on how long anything takes. So they are emitted for a machine of which the rest
 is left out, and kept; what is left out, the compiler cannot depend on.
 """
 
@@ -23,19 +23,18 @@ from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, encode
 from unmask.isa.program import Program
 from unmask.machine.analytic_listing import Skeleton, skeleton_of
-from unmask.machine.config import Machine, MatrixEngine, VectorEngine
+from unmask.machine.config import Machine, VectorEngine
 from unmask.machine.memory import Ideal
 from unmask.models.layers import Architecture
 
 _SOME_MEMORY = Ideal(gib=1, bytes_per_cycle=1, latency=1, beat_bytes=1)
-_SOME_ARRAY = MatrixEngine(blen=1, mlen=1, rows=1, latency=1)
 _TIMES = {name: 1 for name in VectorEngine.model_fields if name.endswith(("latency", "interval")) or name == "integer_lanes"}
 _KEPT = 8
 """Plans: of some models, policies and machines."""
 
 
 def as_compiled_for(machine: Machine, shape: Architecture) -> Machine:
-    """The machine without what the instructions of a step do not depend on; how experts are tiled depends on its array and its memory."""
+    """The machine without what the instructions of a step do not depend on; how experts are tiled depends on its memory."""
     left_out: dict[str, Any] = {
         "description": "",
         "gpu": None,
@@ -44,7 +43,7 @@ def as_compiled_for(machine: Machine, shape: Architecture) -> Machine:
         "matrix": machine.matrix.model_copy(update={"latency": 1}),
     }
     if not shape.experts:
-        left_out |= {"clock_ghz": 1.0, "matrix": _SOME_ARRAY, "hbm": _SOME_MEMORY}
+        left_out |= {"clock_ghz": 1.0, "hbm": _SOME_MEMORY}
     return machine.model_copy(update=left_out)
 
 
