@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd
-from statistics import mean, median
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -160,13 +160,13 @@ def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
 
 
 def _apart(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
-    """A tile, on average over where its scales lie: in the banks of its elements or not, which differs from run to run."""
+    """A tile, with its scales where they mostly lie: of the places tried one is in the banks of the elements, which is seldom so in a run."""
     if not transfer.scale_size:
         return _probe(memory, transfer, place, write)
     sweep = memory[kernels.CHANNELS] * memory[kernels.INTERLEAVE] * memory[kernels.PIECES] * memory[kernels.BANKS]
     shifts = (part * sweep // _SHIFTS for part in range(_SHIFTS))
     found = [_probe(memory, transfer, place._replace(scales=place.scales + shift), write) for shift in shifts]
-    return Served(*map(mean, zip(*found, strict=True)))
+    return Served(*map(median, zip(*found, strict=True)))
 
 
 def _chunks(count: int, size: int, scales: int) -> Transfer:
