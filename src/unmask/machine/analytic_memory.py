@@ -160,7 +160,7 @@ def _stream(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bo
 
 
 def _apart(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
-    """A tile, with its scales where they mostly lie: of the places tried one is in the banks of the elements, which is seldom so in a run."""
+    """A tile, with its scales where they mostly lie: one of the places tried is in its elements' banks, which is seldom so in a run."""
     if not transfer.scale_size:
         return _probe(memory, transfer, place, write)
     sweep = memory[kernels.CHANNELS] * memory[kernels.INTERLEAVE] * memory[kernels.PIECES] * memory[kernels.BANKS]
