@@ -140,27 +140,30 @@ def harness(machine: Machine, unit: str = "sampler", report: Report = silent) ->
     stamp = cache_folder() / f"{key}.stamp"
     if stamp.exists() and (library := cache_folder() / stamp.read_text() / LIBRARY).exists():
         return library
+    # What the hardware cannot be is told before anything is said to be built.
+    engine = _UNITS[unit](machine, unit)
     report("hardware to Verilog")
-    library = build(*_UNITS[unit](machine, unit), report)
+    library = build(*_described(machine, engine), report)
     partial = stamp.with_suffix(f".{os.getpid()}")
     partial.write_text(library.parent.name)
     partial.replace(stamp)
     return library
 
 
-def _sampler(machine: Machine, unit: str) -> tuple[str, str]:
+def _sampler(machine: Machine, unit: str) -> Any:
     from unmask.rtl.engine import SamplingEngine
 
-    return _described(machine, SamplingEngine(machine, instructions=instructions_of(unit), trace=True))
+    return SamplingEngine(machine, instructions=instructions_of(unit), trace=True)
 
 
-def _npu(machine: Machine, unit: str) -> tuple[str, str]:
+def _npu(machine: Machine, unit: str) -> Any:
     from unmask.rtl.npu import Npu
 
-    return _described(machine, Npu(machine, trace=True))
+    return Npu(machine, trace=True)
 
 
 def _described(machine: Machine, engine: Any) -> tuple[str, str]:
+    """Its Verilog and its `ports.h`."""
     from unmask.rtl.lockstep.gating import with_clocks
     from unmask.rtl.verilog import rtlil_of, verilog_from
 
@@ -169,5 +172,4 @@ def _described(machine: Machine, engine: Any) -> tuple[str, str]:
     return verilog_from(text), ports_header(machine, engine.engines, taps_of(machine, engine), engine.places)
 
 
-_UNITS: dict[str, Callable[[Machine, str], tuple[str, str]]] = {"sampler": _sampler, "vector": _sampler, "npu": _npu}
-"""Per unit, its Verilog and its `ports.h`."""
+_UNITS: dict[str, Callable[[Machine, str], Any]] = {"sampler": _sampler, "vector": _sampler, "npu": _npu}
