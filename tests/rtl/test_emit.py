@@ -15,8 +15,9 @@ from unmask.rtl.emit import emit, readable, unit_named
 from unmask.rtl.faults import Fault
 from unmask.rtl.host import Register
 from unmask.rtl.reserved import RESERVED
+from unmask.rtl.semaphores import Semaphores
 from unmask.rtl.speed import machine_of
-from unmask.rtl.verilog import distinct
+from unmask.rtl.verilog import distinct, verilog_of
 
 
 def test_names_are_plain_and_different() -> None:
@@ -85,3 +86,8 @@ def test_a_unit_lints_and_its_note_is_complete(unit: str, machine: str, matrix_p
     assert ports
     for port in re.findall(r"\w+", ports[1]):
         assert f"| {port} |" in note
+
+
+def test_nothing_is_printed_where_figures_go(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "module unit" in verilog_of(Semaphores(("sequencer", "load"), 2), "unit")
+    assert capfd.readouterr().out == ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from unmask.errors import UnmaskError
 _MODULE = re.compile(r"^(?:attribute [^\n]*\n)*module (\\\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"^(\s*cell )(\\\S+)( [^\n]*)$", re.MULTILINE)
 _PASSES = ("proc", "opt_clean", "memory_collect")
+YOSYS = "import sys; from pyosys import libyosys; libyosys.run_pass('script ' + sys.argv[1], libyosys.Design())"
+"""What Python runs as a process of its own: the script of yosys that is its argument."""
 
 
 def distinct(text: str) -> str:
@@ -56,16 +61,16 @@ def verilog_from(text: str) -> str:
     """RTLIL as Verilog.
 
     Raises:
-        UnmaskError: pyosys is not installed.
+        UnmaskError: pyosys is not installed, or fails; says how.
     """
-    try:
-        from pyosys import libyosys
-    except ImportError:
-        raise UnmaskError("Verilog is written by pyosys, which is not installed: pip install 'unmask[rtl]'") from None
+    if find_spec("pyosys") is None:
+        raise UnmaskError("Verilog is written by pyosys, which is not installed: pip install 'unmask[rtl]'")
     with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "unit.il", Path(folder) / "unit.v"
+        source, target, script = (Path(folder) / name for name in ("unit.il", "unit.v", "passes.ys"))
         source.write_text(text)
-        design = libyosys.Design()
-        for command in (f"read_rtlil {source}", *_PASSES, f"write_verilog -noattr {target}"):
-            libyosys.run_pass(f"tee -q {command}", design)
+        script.write_text("\n".join((f"read_rtlil {source}", *_PASSES, f"write_verilog -noattr {target}")) + "\n")
+        # A process of its own: yosys names every pass on the standard output, where figures in JSON go.
+        done = subprocess.run([sys.executable, "-c", YOSYS, str(script)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UnmaskError(f"yosys: {' '.join((done.stderr or done.stdout).split())[-300:]}")
         return target.read_text()

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from unmask.errors import UnmaskError
+from unmask.rtl.verilog import YOSYS
 
 _PACKAGES = {"sta": "opensta", "iverilog": "iverilog", "vvp": "iverilog"}
-_YOSYS = "import sys; from pyosys import libyosys; libyosys.run_pass('script ' + sys.argv[1], libyosys.Design())"
 
 
 def missing(*programs: str) -> list[str]:
@@ -37,7 +37,7 @@ def yosys(script: str, folder: Path, name: str) -> str:
     """
     path = folder / f"{name}.ys"
     path.write_text(script)
-    log = _run([sys.executable, "-c", _YOSYS, path.name], folder, f"yosys {name}")
+    log = _run([sys.executable, "-c", YOSYS, path.name], folder, f"yosys {name}")
     (folder / f"{name}.log").write_text(log)
     return log
 
