@@ -29,12 +29,13 @@ def treemap(blocks: Mapping[str, float], unit: str) -> str:
     kinds, pieces = plots.colours(list(large)), []
     for name, place in _placed(list(large.items()), _Rectangle(0, 0, plots.WIDTH, _HEIGHT)):
         value = large[name]
-        hint = f"{name}: {number(value)} {unit}, {value / whole:.1%}"
+        size = f"{number(value)} {unit}"
+        hint = f"{name}: {size}, {value / whole:.1%}"
         pieces.append(plots.box(place.x + 1, place.y + 1, place.width - 2, place.height - 2, kinds[name], hint))
-        if place.width > 8 * len(name) + 8 and place.height > 40:
+        if place.width > 8 * max(len(name), len(size)) + 8 and place.height > 40:
             x, y = place.x + place.width / 2, place.y + place.height / 2
             pieces.append(plots.text(x, y - 8, name, "middle", "on"))
-            pieces.append(plots.text(x, y + 10, f"{number(value)} {unit}", "middle", "on"))
+            pieces.append(plots.text(x, y + 10, size, "middle", "on"))
     return plots.svg(_HEIGHT, "area by block", "".join(pieces)) + plots.legend(kinds)
 
 
