@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from unmask.cli.canvas import CanvasView
     from unmask.cli.generate import Task
+    from unmask.compiler.guide import NpuGuide
     from unmask.compiler.host import Simulation
     from unmask.isa.program import Program
     from unmask.machine.config import Machine
@@ -39,15 +40,13 @@ class _Hardware:
         self.machines.append(RtlMachine(program, machine, self.library, self.watch))
         return self.machines[-1]
 
-    def result(self, program: Program, done: Simulation) -> dict[str, Any]:
-        """How fast it ran, and by how many cycles its runs differ from the cycle reading."""
+    def result(self, program: Program, done: Simulation, guide: NpuGuide | None) -> dict[str, Any]:
+        """How fast it ran, and by how many cycles its runs, of the program and of a guide's, differ from the cycle reading."""
         from unmask.compiler.host import cycles_of_steps
 
         due = []
         for machine in self.machines:
-            times = (
-                cycles_of_steps(program, done) if machine.program is program else [done.timings[run.entry].cycles for run in machine.runs]
-            )
+            times = guide.cycles_of_runs() if guide is not None and machine.program is not program else cycles_of_steps(program, done)
             due += list(zip(machine.runs, times, strict=True))
         difference = sum(abs(run.cycles - cycles % 2**32) for run, cycles in due)
         seconds = sum(machine.seconds for machine in self.machines)
@@ -103,25 +102,25 @@ def simulated(
         for each in programs:
             require_instructions(each, _UNIT)
 
-    def run(executing: Callable[[Program, Machine], Executor], **options: Any) -> Simulation:
+    def run(executing: Callable[[Program, Machine], Executor], **options: Any) -> tuple[Simulation, NpuGuide | None]:
         guide = None if task.guide is None else NpuGuide(programs[-1], executing)
         return simulate(
             program, task.padded, template=task.content, attention_mask=task.attention_mask, guide=guide, executing=executing, **options
-        )
+        ), guide
 
     with view.running():
-        done = run(FunctionalMachine if hardware is None else hardware, on_step=shown(task, view))
+        done, guide = run(FunctionalMachine if hardware is None else hardware, on_step=shown(task, view))
     wall = time.perf_counter() - started
     measured: dict[str, Any] = {"cycle_difference": None, "cycles_per_second": None}
     if hardware is not None:
-        measured = hardware.result(program, done)
+        measured = hardware.result(program, done, guide)
         hardware.close()
     compared = None
     if check:
         compared = _compared(task, done, scales, view)
         if hardware is not None:
             with view.checking("running the functional reading") as advance:
-                read = run(FunctionalMachine, on_step=advance)
+                read, _ = run(FunctionalMachine, on_step=advance)
             compared["functional"] = _same(done, read)
             compared["identical"] &= compared["functional"] and measured["cycle_difference"] == 0
     return (

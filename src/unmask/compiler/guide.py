@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.compiler.assembly import Plan, assemble
@@ -103,6 +104,7 @@ class NpuGuide:
 
     Attributes:
         runs: how often the program has run, by entry.
+        gathered: the rows that L_GATHERs chose in each run, int64, in the order of execution.
     """
 
     def __init__(self, program: Program, executing: Executing = FunctionalMachine) -> None:
@@ -122,6 +124,7 @@ class NpuGuide:
         self._program, self._npu = program, executing(program, self._machine)
         self._canvas = np.zeros(program.regions["canvas"].size // INT32_BYTES, "<i4")
         self.runs = {ENTRY: 0}
+        self.gathered: list[NDArray[np.int64]] = []
 
     @property
     def vocab_size(self) -> int:
@@ -130,6 +133,10 @@ class NpuGuide:
     def timings(self) -> dict[str, Timing]:
         """The cycle reading of one piece."""
         return {ENTRY: time_program(self._program, self._machine)}
+
+    def cycles_of_runs(self) -> list[int]:
+        """The cycle reading of every piece that was read, each with the rows that it gathered."""
+        return [time_program(self._program, self._machine, gathered=rows).cycles for rows in self.gathered]
 
     def read(self, kept: int, ids: Tensor) -> Tensor:
         """See `Guide`; the logits are float32 [n, vocabulary]."""
@@ -143,6 +150,7 @@ class NpuGuide:
             self._npu.write("parameters", np.array([first], "<u4"))
             self._npu.run(ENTRY)
             self.runs[ENTRY] += 1
+            self.gathered.append(self._npu.gathered)
             logits.append(torch.from_numpy(self._logits()[: len(piece)]))
         return torch.cat(logits)
 

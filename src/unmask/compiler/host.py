@@ -46,6 +46,7 @@ class Step:
         entry: which of the program's entries ran.
         before, canvas: int64 [batch, positions], before and after the step.
         parameters: what its S_LD instructions read, by address in the integer SRAM, as far as time depends on it.
+        gathered: the rows that its L_GATHERs chose, int64, in the order of execution.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Step:
     before: Ids
     canvas: Ids
     parameters: dict[int, int] = field(default_factory=dict)
+    gathered: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def positions(self, row: int = 0) -> list[int]:
         """The canvas positions committed in one row of the batch, ascending."""
@@ -302,7 +304,7 @@ class _Host:
             self._commit_accepted(block, index)
         after = self.npu.read("canvas", "<i4").astype(np.int64).reshape(-1, self.about.positions)
         self.canvas = after[: self.about.batch]
-        return Step(len(self.steps), block.start, block.stop, kind.name, before, self.canvas, given)
+        return Step(len(self.steps), block.start, block.stop, kind.name, before, self.canvas, given, self.npu.gathered)
 
     def _commit_accepted(self, block: range, index: int) -> None:
         """Put the candidates that the guide accepts into the canvas."""
@@ -343,18 +345,18 @@ class _Host:
         )
 
 
-def _timing(program: Program, machine: Machine, step: Step) -> Timing:
-    return time_program(program.entry(step.entry), machine, parameters=step.parameters)
+def _timing(program: Program, machine: Machine, step: Step, gathered: Ids | None = None) -> Timing:
+    return time_program(program.entry(step.entry), machine, parameters=step.parameters, gathered=gathered)
 
 
 def cycles_of_steps(program: Program, simulation: Simulation) -> list[int]:
-    """The cycle reading of every step, each with its own addresses; without a guide's runs."""
-    known: dict[tuple[str, tuple[tuple[int, int], ...]], int] = {}
+    """The cycle reading of every step, each with its own addresses and the rows that it gathered; without a guide's runs."""
+    known: dict[tuple[str, tuple[tuple[int, int], ...], bytes], int] = {}
     cycles = []
     for step in simulation.steps:
-        key = step.entry, tuple(sorted(step.parameters.items()))
+        key = step.entry, tuple(sorted(step.parameters.items())), step.gathered.tobytes()
         if key not in known:
-            known[key] = _timing(program, simulation.machine, step).cycles
+            known[key] = _timing(program, simulation.machine, step, step.gathered).cycles
         cycles.append(known[key])
     return cycles
 

@@ -15,6 +15,11 @@ from unmask.machine.config import Machine
 class Executor(Protocol):
     """A machine with a program's data in its HBM, ready to run the program any number of times."""
 
+    @property
+    def gathered(self) -> NDArray[np.int64]:
+        """The rows that L_GATHERs chose in the last run, in the order of execution, for `unmask.machine.cycle.time_program`."""
+        ...
+
     def write(self, region: str, content: NDArray[np.generic]) -> None:
         """Put an array's bytes at the start of a named HBM region; raises as `Program.write`."""
         ...

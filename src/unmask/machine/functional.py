@@ -69,6 +69,11 @@ class FunctionalMachine:
         """A copy of a named HBM region as a flat array of `dtype`."""
         return self.program.read(self.state.hbm, region, dtype)
 
+    @property
+    def gathered(self) -> NDArray[np.int64]:
+        """See `unmask.machine.executor.Executor`."""
+        return np.concatenate([np.zeros(0, np.int64), *self.state.gathered])
+
     def run(self, entry: str = ONLY_ENTRY) -> None:
         """Run an entry of the program from its first instruction to HALT.
 
@@ -78,6 +83,7 @@ class FunctionalMachine:
         """
         if entry not in self._entries:
             raise UnmaskError(f"the program has no entry {entry!r}; there are {', '.join(self._entries)}")
+        self.state.gathered.clear()
         with np.errstate(all="ignore"):  # infinities and NaN are values of the machine
             self._run(self._entries[entry])
 

@@ -50,7 +50,7 @@ class State:
         windows: int64 [rows, 3], window sums of `unmask.numerics.window`; they share `invalid`.
         best, picked: float32 [rows], and candidates, int32 [rows]: what the sampler keeps of each row.
         hbm: uint8 [bytes].
-        gathered: the rows that each L_GATHER has chosen, int64, in the order of execution.
+        gathered: the rows that each L_GATHER of the last run has chosen, int64, in the order of execution.
     """
 
     def __init__(self, machine: Machine, hbm_bytes: int) -> None:

@@ -20,6 +20,7 @@ from unmask.machine.state import MachineFault
 from unmask.rtl.faults import Fault
 from unmask.rtl.lockstep.bench import FAULT, TIMEOUT, Bench
 from unmask.rtl.lockstep.dram import DramServer
+from unmask.rtl.lockstep.gathered import GatheredRows
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.runner import delays_of
 
@@ -70,8 +71,9 @@ class RtlMachine:
         if not program.about.get("weights", True):
             raise UnmaskError("the program was compiled from an architecture, without weights: it can be timed, not run")
         self.program, self._machine, self._watch = program, machine, watch
-        self._dram = DramServer(machine, spread=True) if isinstance(machine.hbm, Dram) else None
-        self._bench = Bench(library, delays_of(machine), ask=self._dram)
+        self._dram = DramServer(machine) if isinstance(machine.hbm, Dram) else None
+        self._gathered = GatheredRows(self._dram)
+        self._bench = Bench(library, delays_of(machine), ask=self._gathered, timed=self._dram is not None)
         self._hbm = program.image()
         self._bench.attach(self._hbm)
         self._loaded: str | None = None
@@ -83,6 +85,11 @@ class RtlMachine:
     def cycles(self) -> int:
         """Of all runs."""
         return sum(run.cycles for run in self.runs)
+
+    @property
+    def gathered(self) -> NDArray[np.int64]:
+        """See `unmask.machine.executor.Executor`."""
+        return self._gathered.rows
 
     def write(self, region: str, content: NDArray[np.generic]) -> None:
         """Put an array's bytes at the start of a named HBM region; raises as `Program.write`."""
@@ -107,6 +114,7 @@ class RtlMachine:
             self._limits[entry] = _PATIENCE * time_program(part, self._machine).cycles + 10_000
         if self._dram is not None:
             self._dram.begin(part.words)
+        self._gathered.begin(part)
         started, before = time.perf_counter(), (self.cycles, self.seconds)
 
         def watch(cycles: int) -> None:

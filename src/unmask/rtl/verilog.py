@@ -13,6 +13,7 @@ from typing import Any
 from amaranth.back import rtlil
 
 from unmask.errors import UnmaskError
+from unmask.rtl.once import once_each
 
 _MODULE = re.compile(r"^(?:attribute [^\n]*\n)*module (\\\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"^(\s*cell )(\\\S+)( [^\n]*)$", re.MULTILINE)
@@ -49,7 +50,9 @@ def _renamed(body: str, names: dict[str, str]) -> str:
 
 def rtlil_of(unit: Any, top: str) -> str:
     """A component as RTLIL, its top module named `top`."""
-    return distinct(str(rtlil.convert(unit, name=top, emit_src=False)))
+    with once_each(unit, top) as repeated:
+        text = str(rtlil.convert(unit, name=top, emit_src=False))
+    return distinct("\n".join([*repeated.values(), text]))
 
 
 def verilog_of(unit: Any, top: str) -> str:

@@ -58,7 +58,7 @@ def _library(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     handle, number = ctypes.c_void_p, ctypes.c_uint64
     for name, result, arguments in (
-        ("open", handle, (ctypes.c_int, ctypes.c_int, number, handle)),
+        ("open", handle, (ctypes.c_int, ctypes.c_int, number, handle, ctypes.c_int)),
         ("close", None, (handle,)),
         ("renew", None, (handle,)),
         ("words", None, (handle, handle, number)),
@@ -78,7 +78,7 @@ def _library(path: Path) -> ctypes.CDLL:
 class Bench:
     """An engine that comes out of reset with empty memories, behind it HBM."""
 
-    def __init__(self, library: Path, delays: Delays, seed: int = 0, ask: Ask | None = None) -> None:
+    def __init__(self, library: Path, delays: Delays, seed: int = 0, ask: Ask | None = None, timed: bool = True) -> None:
         """Load it.
 
         Args:
@@ -86,6 +86,7 @@ class Bench:
             delays: of a memory of fixed latency.
             seed: of stalls.
             ask: a memory that says itself when it has served what; `delays` are then for bursts that it did not expect.
+            timed: without it `ask` only hears of instructions, and `delays` are for all bursts.
 
         Raises:
             UnmaskError: the library cannot be loaded.
@@ -97,7 +98,7 @@ class Bench:
         self._ask, self._answer = ask, np.zeros((0, 3), np.int64)
         self._error: BaseException | None = None
         self._callback = None if ask is None else _ASK(self._asked)  # kept: the library calls it
-        self._handle = self._calls.bench_open(*delays, seed, self._callback)
+        self._handle = self._calls.bench_open(*delays, seed, self._callback, ask is not None and timed)
         self._content: NDArray[np.uint8] | None = None
         self._conditions: tuple[int, int, bool] = (0, 0, False)
 
@@ -148,7 +149,8 @@ class Bench:
             watch: called now and then with the cycles so far; what it raises ends the run, and the next one finds a new engine.
 
         Raises:
-            UnmaskError: the memory could not say when it serves an instruction.
+            UnmaskError: the memory could not say when it serves an instruction; or was asked, while nothing is recorded, for a burst
+                that it did not expect.
         """
         self._calls.bench_start(self._handle, number, record)
         busy = 1
@@ -157,7 +159,11 @@ class Bench:
             if busy < 0:
                 error, self._error = self._error, None
                 self.reset()
-                raise UnmaskError("the memory could not answer") if error is None else error
+                raise (
+                    UnmaskError("the hardware asks for a burst of memory that the memory's model does not expect")
+                    if error is None
+                    else error
+                )
             try:
                 watch(self._calls.bench_elapsed(self._handle))
             except BaseException:

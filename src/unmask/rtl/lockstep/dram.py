@@ -14,8 +14,6 @@ from unmask.machine.dma import is_dma, transfer_of
 from unmask.machine.dram import parameters_of
 
 I64 = NDArray[np.int64]
-ANYWHERE = -1
-"""The address of a burst that may have any."""
 _ROOM = 1 << 16
 """AXI bursts of one instruction: 256 MiB of the longest."""
 
@@ -26,13 +24,8 @@ class DramServer:
     Like that, it serves an instruction whole when it starts, and of two that start at once the load first.
     """
 
-    def __init__(self, machine: Machine, *, spread: bool = False) -> None:
-        """A memory that has not been asked for anything.
-
-        Args:
-            spread: take the rows of L_GATHER as spread over its table, like the cycle reading to which they are not given.
-        """
-        self._spread = spread
+    def __init__(self, machine: Machine) -> None:
+        """A memory that has not been asked for anything."""
         self._machine, self._t = machine, parameters_of(machine)
         self._rows: I64 = np.zeros((0, kernels.COLUMNS), np.int64)
         self._memory = kernels.idle(self._t, _ROOM)
@@ -62,7 +55,7 @@ class DramServer:
             integers: the integer SRAM.
 
         Returns:
-            int64 [bursts, 3]: first byte or `ANYWHERE`, cycle of the request on the bus, cycle of the last beat or of the response.
+            int64 [bursts, 3]: first byte, cycle of the request on the bus, cycle of the last beat or of the response.
 
         Raises:
             UnmaskError: it has too many bursts to write down.
@@ -75,21 +68,18 @@ class DramServer:
         self._memory.bursts[0] = 0
         row = self._rows[pc]
         gathers = row[kernels.LIMIT] > 0
-        known = gathers and not self._spread
-        gathered = _gathered(integers, scales, row[kernels.ROWS], row[kernels.LIMIT]) if known else np.zeros(0, np.int64)
+        gathered = rows_chosen(integers, scales, row[kernels.ROWS], row[kernels.LIMIT]) if gathers else np.zeros(0, np.int64)
         kernels.transfer(self._t, self._memory, row, memory, scales, write, cycle, gathered)
         count = int(self._memory.bursts[0])
         if count == _ROOM:
             raise UnmaskError(f"instruction {pc} moves its bytes in more than {_ROOM - 1} bursts")
         served = self._memory.served[:count].copy()
         served[:, 1] = served[:, 1] // kernels.TICKS + ASKING
-        if gathers and self._spread:
-            served[:, 0] = ANYWHERE
         served[:, 2] = served[:, 2] // kernels.TICKS - (ENDING if write else WRITING)
         return served
 
 
-def _gathered(integers: NDArray[np.int32], start: int, rows: int, limit: int) -> I64:
+def rows_chosen(integers: NDArray[np.int32], start: int, rows: int, limit: int) -> I64:
     """The rows of a table that L_GATHER chooses; of a number that is a fault, at which the engine stops asking, any."""
     numbers = np.zeros(rows, np.int64)
     there = integers[start : start + rows]

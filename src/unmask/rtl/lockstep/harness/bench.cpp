@@ -32,13 +32,14 @@ struct Gate {
 constexpr int DRAIN = 16;
 
 // Of a DMA instruction that starts: its engine, its number, the cycle, its addresses of elements and scales, and the integer SRAM. The
-// memory answers with the AXI bursts that it will be asked for; their number, or -1 if it cannot.
+// memory answers with the AXI bursts that it will be asked for; their number, or -1 if it cannot. One that is not `told` has times of its own
+// and needs no answer.
 typedef int64_t (*Ask)(uint64_t engine, uint64_t pc, int64_t cycle, uint64_t memory, uint64_t scales, const int32_t* integers,
                        uint64_t words, const Expected** bursts);
 
 class Bench {
    public:
-    Bench(int read_delay, int write_delay, uint64_t seed, Ask ask) : ask_(ask), memory_(read_delay, write_delay, seed, ask != nullptr) {
+    Bench(int read_delay, int write_delay, uint64_t seed, Ask ask, bool told) : ask_(ask), memory_(read_delay, write_delay, seed, told) {
         renew();
     }
 
@@ -89,7 +90,8 @@ class Bench {
         running_ = true;
     }
 
-    // Whether the engine is still busy, after at most so many cycles; -1 if the memory could not answer.
+    // Whether the engine is still busy, after at most so many cycles; -1 if the memory could not answer, or was asked for another burst than
+    // it was told of while nothing was recorded.
     int run(uint64_t cycles) {
         do {
             tick();
@@ -145,6 +147,8 @@ class Bench {
         if (recording_) {
             if (stray >= 0) put(STRAY, stray, cycle_, memory_.stray(), 0);
             observe();
+        } else if (stray >= 0) {
+            failed_ = true;
         }
         top_->PORT_CLOCK = 1;
 #define GATE(NUMBER, CLOCK, START, RETIRE) top_->CLOCK = awake(gates_[NUMBER], top_->START, top_->RETIRE);
@@ -224,7 +228,9 @@ class Bench {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-EXPORT Bench* bench_open(int read_delay, int write_delay, uint64_t seed, Ask ask) { return new Bench(read_delay, write_delay, seed, ask); }
+EXPORT Bench* bench_open(int read_delay, int write_delay, uint64_t seed, Ask ask, int told) {
+    return new Bench(read_delay, write_delay, seed, ask, told != 0);
+}
 EXPORT void bench_close(Bench* bench) { delete bench; }
 EXPORT void bench_renew(Bench* bench) { bench->renew(); }
 EXPORT void bench_words(Bench* bench, const uint32_t* words, uint64_t count) { bench->words(words, count); }

@@ -54,9 +54,7 @@ static inline void set_bytes(VlWide<N>& port, const uint8_t* from, int size) {
     for (int word = 0; word < size / 4; ++word) memcpy(&port[word], from + 4 * word, 4);
 }
 
-constexpr uint64_t ANYWHERE = ~0ull;
-
-// An AXI burst that an engine will ask for: its first byte, or ANYWHERE, the cycle of its request on the bus, and the cycle of its last beat, or of its
+// An AXI burst that an engine will ask for: its first byte, the cycle of its request on the bus, and the cycle of its last beat, or of its
 // response; cycles from the first instruction's start.
 struct Expected {
     uint64_t address;
@@ -206,7 +204,7 @@ class Memory {
     // When the burst that is asked for now is done, or -1 if another one, or none, was expected now.
     int64_t answer(int port, uint64_t address) {
         auto& expected = expected_[port];
-        const bool here = !expected.empty() && (expected.front().address == ANYWHERE || expected.front().address / BEAT * BEAT == address);
+        const bool here = !expected.empty() && expected.front().address / BEAT * BEAT == address;
         if (!here || expected.front().asked != now_) {
             stray_ = address;
             return -1;
