@@ -73,12 +73,10 @@ def once_each(top: wiring.Component, prefix: str = "once") -> Iterator[dict[str,
             open_units.append(unit)
             texts[name] = str(rtlil.convert(unit, name=name, emit_src=False))
             open_units.pop()
-        text = texts[names[key]]
-        head = text[text.index(f"module \\{names[key]}\n") :]
         members = unit.signature.members.items()
         ports: dict[str, Any] = {f"{'i' if of.flow is In else 'o'}_{name}": Value.cast(getattr(unit, name)) for name, of in members}
-        clocks = set(re.findall(r"^  wire width 1 input \d+ \\(\S+)$", head, re.MULTILINE)) & _CLOCK.keys()
-        ports |= {f"i_{name}": _CLOCK[name]() for name in clocks}
+        clocks = set(re.findall(r"^  wire width 1 input \d+ \\(\S+)$", texts[names[key]], re.MULTILINE)) & _CLOCK.keys()
+        ports |= {f"i_{name}": _CLOCK[name]() for name in sorted(clocks)}
         return Instance(names[key], **ports)
 
     # The top itself may be one of them.

@@ -17,7 +17,7 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from unmask.errors import UnmaskError
-from unmask.silicon.repeated import once_per_lane
+from unmask.rtl.once import once_each
 
 _MODULE = re.compile(r"^module \\(\S+)$\n(.*?)^end$", re.MULTILINE | re.DOTALL)
 _INSTANCE = re.compile(r"^(  cell )\\(\S+) ", re.MULTILINE)
@@ -68,10 +68,10 @@ class Block:
 
 
 def rtlil_of(component: wiring.Component, name: str) -> str:
-    """RTLIL of a component, its large memories being macros, what stands in it once per lane being converted once."""
-    with once_per_lane(component) as lanes:
+    """RTLIL of a component, its large memories being macros, what stands in it many times being converted once."""
+    with once_each(component) as repeated:
         text = str(rtlil.convert(component, name=name, emit_src=False))
-    return _MODULE.sub(_with_macros, "\n".join([*lanes.values(), text]))
+    return _MODULE.sub(_with_macros, "\n".join([*repeated.values(), text]))
 
 
 def _with_macros(module: re.Match[str]) -> str:
