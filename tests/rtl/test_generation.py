@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,16 +18,12 @@ from unmask.compiler.host import Simulation, cycles_of_steps, simulate
 from unmask.compiler.lower import compile_step
 from unmask.decoding.policy import Policy
 from unmask.machine.config import Machine
-from unmask.machine.memory import Dram
 from unmask.models.family import Network
 from unmask.rtl.backend import RtlMachine, require_instructions
 from unmask.rtl.lockstep.build import harness
 
 MACHINE = Machine.preset("rtl-tiny")
-HBM2E = Dram.model_validate(
-    {"device": "hbm2e", "devices": 1, "interleave_bytes": 256, "refresh": "bank", "latency": 60, "ports": 1, "beat_bytes": 32}
-    | {"burst_beats": 16, "outstanding_reads": 4, "outstanding_writes": 3}
-)
+BEFORE_DRAM = str(Path(__file__).parents[2] / "examples" / "machines" / "rtl-tiny-hbm2e.toml")
 PROMPT = "My fellow citizens, the"
 SHORT = ["--model", "micro", "--machine", "rtl-tiny", "--gen-length", "8", "--block-length", "4", "--steps", "4"]
 
@@ -67,45 +64,70 @@ def test_what_no_hardware_can_be_is_refused_with_the_reason(unmask: Command) -> 
 
 
 POLICIES = {
+    "prefix cache": (Policy(8, 4, 4, cache="prefix", temperature=0.7, seed=3), "single-pass"),
+    "dual cache": (Policy(8, 4, 4, cache="dual", temperature=0.3, seed=4), "fused"),
+    "threshold": (Policy(8, 4, 8, commit="threshold", threshold=0.4), "four-phase"),
+}
+LONGER = {
     "plain": (Policy(16, 8, 16), "general"),
-    "prefix cache": (Policy(16, 8, 8, cache="prefix", temperature=0.7, seed=3), "single-pass"),
-    "dual cache": (Policy(16, 8, 8, cache="dual", temperature=0.3, seed=4), "fused"),
-    "threshold": (Policy(16, 8, 16, cache="dual", commit="threshold", threshold=0.4), "four-phase"),
+    "prefix cache": (Policy(16, 8, 8, cache="prefix", temperature=0.7, seed=3), "general"),
+    "dual cache": (Policy(16, 8, 8, cache="dual", temperature=0.3, seed=4), "four-phase"),
+    "factor": (Policy(16, 8, 16, cache="dual", commit="factor"), "single-pass"),
+    "threshold": (Policy(16, 8, 16, cache="prefix", commit="threshold", threshold=0.4), "fused"),
     "Dream's scorer": (Policy(16, 16, 8, remasking="entropy", temperature=0.4, schedule="timesteps", seed=2), "general"),
     "padding of guidance": (Policy(8, 8, 4, cfg_scale=0.5), "general"),
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", POLICIES)
-def test_the_micro_model_generates_what_it_should(name: str) -> None:
+def of_shipped(model: str, prompt: str, policy: Policy, sampling: str, machine: Machine = MACHINE) -> Simulation:
+    """`generated` of a shipped model."""
     from unmask.models.checkpoint import load_network
     from unmask.models.tokenizer import load_tokenizer
 
+    return generated(load_network(model), policy, load_tokenizer(model).encode(prompt), sampling, machine)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_micro_model_generates_what_it_should(name: str) -> None:
     policy, sampling = POLICIES[name]
-    done = generated(load_network("micro"), policy, load_tokenizer("micro").encode(PROMPT), sampling)
-    assert len(done.new_tokens()) == policy.gen_length
+    assert len(of_shipped("micro", PROMPT, policy, sampling).new_tokens()) == policy.gen_length
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONGER)
+def test_the_micro_model_generates_more(name: str) -> None:
+    policy, sampling = LONGER[name]
+    assert len(of_shipped("micro", PROMPT, policy, sampling).new_tokens()) == policy.gen_length
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache_", ["none", "prefix", "dual"])
+@pytest.mark.parametrize("temperature", [0.0, 0.6])
+@pytest.mark.parametrize("sampling", ["four-phase", "single-pass", "fused"])
+def test_caches_temperatures_and_sampling_programs_go_together(sampling: str, temperature: float, cache_: str) -> None:
+    of_shipped("micro", PROMPT, Policy(8, 4, 4, cache=cache_, temperature=temperature, seed=5), sampling)
 
 
 @pytest.mark.slow
 def test_two_steps_of_the_shipped_model() -> None:
-    """On a matrix SRAM that holds two of its tiles; minutes, besides the build."""
-    from unmask.models.checkpoint import load_network
-    from unmask.models.tokenizer import load_tokenizer
-
-    machine = Machine.model_validate(MACHINE.model_dump() | {"name": "rtl-roomy", "sram": MACHINE.sram.model_dump() | {"matrix_kib": 64}})
-    done = generated(load_network("sotu"), Policy(8, 8, 2), load_tokenizer("sotu").encode("My fellow"), "fused", machine)
-    assert len(done.steps) == 2
+    """Minutes, besides the build."""
+    assert len(of_shipped("sotu", "My fellow", Policy(8, 8, 2), "fused").steps) == 2
 
 
 @cache
 def before_dram() -> Machine:
-    return MACHINE.model_copy(update={"name": "rtl-tiny-hbm2e", "hbm": HBM2E})
+    return Machine.load(BEFORE_DRAM)
 
 
 @pytest.mark.slow
 def test_before_dram_it_takes_the_cycles_of_the_model() -> None:
     generated(network(TINY), Policy(8, 4, 4), [5, 9, 2, 6, 5, 3, 8], "general", before_dram())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", ["general", "fused"])
+def test_the_micro_model_before_dram(sampling: str) -> None:
+    of_shipped("micro", PROMPT, Policy(8, 4, 4, cache="dual", temperature=0.5), sampling, before_dram())
 
 
 def drawn(seed: int) -> tuple[Network, Policy, list[int], str]:
@@ -151,7 +173,7 @@ def test_random_networks_and_policies_agree_in_four_readings(seed: int) -> None:
 
 OTHER = {
     "wide": {"matrix": {"mlen": 64}, "vector": {"vlen": 16}, "formats": {"weights": "mxfp4", "activations": "mxfp8", "kv": "mxint4"}},
-    "before DRAM": {"hbm": HBM2E.model_dump(), "sequencer": {"queue_depth": 2}},
+    "before DRAM": {"hbm": before_dram().hbm.model_dump(), "sequencer": {"queue_depth": 2}},
 }
 
 
