@@ -75,7 +75,7 @@ def once_each(top: wiring.Component, prefix: str = "once") -> Iterator[dict[str,
             open_units.pop()
         members = unit.signature.members.items()
         ports: dict[str, Any] = {f"{'i' if of.flow is In else 'o'}_{name}": Value.cast(getattr(unit, name)) for name, of in members}
-        clocks = set(re.findall(r"^  wire width 1 input \d+ \\(\S+)$", texts[names[key]], re.MULTILINE)) & _CLOCK.keys()
+        clocks = set(re.findall(r"^  wire width 1 input \d+\s+\\(\S+)$", texts[names[key]], re.MULTILINE)) & _CLOCK.keys()
         ports |= {f"i_{name}": _CLOCK[name]() for name in sorted(clocks)}
         return Instance(names[key], **ports)
 
