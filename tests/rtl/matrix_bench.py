@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def packed(values: NDArray[Any], bits: int) -> NDArray[np.uint32]:
 
 
 class Run:
-    """What a machine's engine did with instructions, started one after the other by the cycle count; the last cycle stops it.
+    """What a machine's engine did with instructions, each started when it may be by the cycle count; the last cycle stops it.
 
     Attributes:
         starts, ends: of the instructions, by the timing. out: the bench's outputs, of every cycle.
@@ -124,8 +125,9 @@ class Run:
         loads = len(state.vector) // array.mlen
         filled = max(loads, len(state.scales))
         costs = [matrix_cycles(p["m"], p["n"], p["k"], bool(p["transposed"]), machine) for p in programs]
-        self.starts = filled + np.cumsum([0] + [sum(c) for c in costs[:-1]])
-        self.ends = self.starts + [sum(c) for c in costs]
+        waits = [c.occupancy + (c.gap if c.gap > after.gap else 0) for c, after in pairwise(costs)]
+        self.starts = filled + np.cumsum([0, *waits])
+        self.ends = self.starts + [c.occupancy + c.latency for c in costs]
         total = int(self.ends[-1]) + 8
         bits = max(form.element.bits for form in state.formats[:2])
 

@@ -16,10 +16,11 @@ I64 = NDArray[np.int64]
 
 KIND, ENGINE, PHASE, WAIT0, WAIT1, SIGNAL0, SIGNAL1, TARGET, VALUE, RD, RS, RT, ADDRESS0, ADDRESS1 = range(14)
 """Columns of a program, what instructions say: ADDRESS0 and ADDRESS1 are a transfer's address registers."""
-OCCUPANCY, LATENT, SERVICE, WINDOW, REACH, COLUMNS = range(14, 20)
+OCCUPANCY, LATENT, SERVICE, WINDOW, REACH, GAP, COLUMNS = range(14, 21)
 """And what they take. SERVICE: cycles of the shared memory's pins, 0 of instructions that it does not time; WINDOW: how many cycles before
 its end a transfer has asked for everything; REACH: channels of the memory that it takes, over the square root of how many there are, times
-`WHOLE`: the product of two is how many channels two transfers share on average, times WHOLE squared."""
+`WHOLE`: the product of two is how many channels two transfers share on average, times WHOLE squared.
+GAP: as of `unmask.machine.costs.Cycles`."""
 WHOLE = 32
 PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
 OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM = range(5)
@@ -92,6 +93,7 @@ def _relative(
     now: int,
     frontier: int,
     ready: I64,
+    turned: I64,
     last_end: I64,
     started: I64,
     tail: I64,
@@ -109,7 +111,8 @@ def _relative(
     for engine in range(1, engines):
         state[at] = max(ready[engine] - now, 0)
         state[at + 1] = max(last_end[engine] - now, 0)
-        at += 2
+        state[at + 2] = max(turned[engine] - now, 0)
+        at += 3
         for k in range(depth):
             place = tail[engine] + k
             state[at] = max(started[engine, place if place < depth else place - depth] - now, 0)
@@ -148,6 +151,7 @@ def walk(
     engines = pipelined.shape[0]
     now, frontier = 0, 0
     ready = np.zeros(engines, np.int64)
+    turned = np.zeros(engines, np.int64)
     last_end = np.zeros(engines, np.int64)
     started = np.zeros((engines, depth), np.int64)
     tail = np.zeros(engines, np.int64)
@@ -157,7 +161,7 @@ def walk(
     busy = np.zeros(4, np.int64)  # when the memory last began to serve loads and stores, and until when
     reach = np.zeros(2, np.int64)
     left = np.zeros(loop_depth + 1, np.int64)
-    size = 1 + engines * (depth + 2) + 4 + 9 * used.shape[0]
+    size = 1 + engines * (depth + 3) + 4 + 9 * used.shape[0]
     states = np.zeros((loop_depth + 1, _LAGS, size), np.int64)
     lengths = np.zeros((loop_depth + 1, _LAGS), np.int64)
     nows = np.zeros((loop_depth + 1, _LAGS), np.int64)
@@ -185,7 +189,8 @@ def walk(
             place = tail[engine]
             now = max(now, started[engine, place]) + 1
             totals[0, 0] += 1
-            start = max(max(now, ready[engine]), earliest)
+            free = turned[engine] if program[pc, GAP] > 0 else ready[engine]
+            start = max(max(now, free), earliest)
             following = start + program[pc, OCCUPANCY]
             end = following + program[pc, LATENT]
             service = program[pc, SERVICE]
@@ -207,12 +212,12 @@ def walk(
                 following = max(following, end - program[pc, WINDOW])
             if pipelined[engine]:
                 end = max(end, last_end[engine] + 1)
-                ready[engine] = following
             else:
                 end = max(end, last_end[engine])
-                ready[engine] = end
+                following = end
+            turned[engine], ready[engine] = following, following + program[pc, GAP]
             last_end[engine] = end
-            totals[0, engine] += ready[engine] - start
+            totals[0, engine] += following - start
             started[engine, place] = start
             tail[engine] = place + 1 if place + 1 < depth else 0
         if kind == SEM_SET:
@@ -244,7 +249,7 @@ def walk(
             this = level - 1
             left[this] -= 1
             if left[this] > 1:
-                length = _relative(state, now, frontier, ready, last_end, started, tail, used, rings, given, taken, busy)
+                length = _relative(state, now, frontier, ready, turned, last_end, started, tail, used, rings, given, taken, busy)
                 count = seen[this]
                 for lag in range(1, min(count, _LAGS) + 1):
                     old = (count - lag) % _LAGS
@@ -266,6 +271,7 @@ def walk(
                     now += shift
                     frontier += shift
                     ready += shift
+                    turned += shift
                     last_end += shift
                     started += shift
                     busy += shift

@@ -45,7 +45,9 @@ ADDRESS0, ADDRESS1, ROWS, BYTES0, BYTES1, STRIDE0, STRIDE1, CHUNK0, CHUNK1, LIMI
 # Of an END (`unmask.machine.loops`): whether iterations may be skipped, and the registers, a bit each, on which their time depends.
 SKIPS, NEEDS = 25, 26
 # The memories with fewer ports than engines that an instruction touches, a bit each (`unmask.machine.ports`).
-TOUCHES, COLUMNS = 27, 28
+TOUCHES = 27
+# Cycles after its occupancy in which its engine takes none but another instruction with such cycles (`unmask.machine.costs.Cycles`).
+GAP, COLUMNS = 28, 29
 PLAIN, LOOP, END, SEM_SET, HALT, S_LI, S_ADDI, S_ADD, S_MULI, S_XORI, S_LD = range(11)
 OK, DEADLOCK, RESET, OVERFLOW, NO_ROOM, UNGATHERED = range(6)
 # What an engine's queue holds of an instruction.
@@ -301,6 +303,7 @@ class Run(NamedTuple):
 
     Attributes:
         ready, last_end, head, tail, queued: [engines].
+        turned: [engines], when an instruction with GAP may start; `ready` holds for those without.
         queue: [engines * depth, _ENTRY], instructions that wait.
         started: [engines, depth], when the latest `depth` instructions started.
         rings: [semaphores, room], when tokens are given, -1 while unknown.
@@ -323,6 +326,15 @@ class Run(NamedTuple):
     last_take: I64
     log: I64
     held: I64
+    turned: I64
+
+
+@njit(cache=True)
+def _free(program: I64, run: Run, engine: int, place: int) -> int:
+    """When an engine may start the instruction at a place of its queue, but for its tokens."""
+    free: int = run.turned[engine] if program[run.queue[place, _PC], GAP] > 0 else run.ready[engine]
+    at: int = run.queue[place, _AT]
+    return max(at, free)
 
 
 @njit(cache=True)
@@ -334,7 +346,7 @@ def _earliest(program: I64, run: Run, now: int) -> int:
         if run.queued[engine] == 0:
             continue
         place = engine * depth + run.head[engine]
-        at = max(run.queue[place, _AT], run.ready[engine])
+        at = _free(program, run, engine, place)
         for slot, token in ((WAIT0, _TOKEN0), (WAIT1, _TOKEN1)):
             semaphore = program[run.queue[place, _PC], slot]
             if semaphore != NO_SEMAPHORE:
@@ -356,7 +368,8 @@ def _picture(
     for engine in range(1, run.ready.shape[0]):
         queued, tail, head = run.queued[engine], run.tail[engine], run.head[engine]
         out[n], out[n + 1], out[n + 2] = queued, max(run.ready[engine], least) - now, max(run.last_end[engine], least) - now
-        n += 3
+        out[n + 3] = max(run.turned[engine], least) - now
+        n += 4
         for j in range(depth - queued):
             out[n] = max(run.started[engine, (tail + j) % depth], least) - now
             n += 1
@@ -422,6 +435,7 @@ def _shift(run: Run, time: int, retired: int, executed: int) -> None:
     """Let the machine be `time` cycles later than it is."""
     depth, room = run.started.shape[1], run.rings.shape[1]
     run.ready[:] += time
+    run.turned[:] += time
     run.last_end[:] += time
     run.started[:] += time
     run.last_take[:] += time
@@ -523,6 +537,7 @@ def walk(
     memory = idle(t)
     now = 0  # the sequencer's next free cycle
     ready = np.zeros(engines, np.int64)
+    turned = np.zeros(engines, np.int64)
     last_end = np.zeros(engines, np.int64)
     queue = np.zeros((engines * depth, _ENTRY), np.int64)
     started = np.zeros((engines, depth), np.int64)  # when the latest `depth` instructions started
@@ -538,7 +553,7 @@ def walk(
     log = np.zeros((16 * room, 2), np.int64)  # instruction and end of those not yet retired
     held = np.zeros((ports.shape[0], engines), np.int64)
     scarce = ports.shape[0] > 0
-    run = Run(ready, last_end, head, tail, queued, queue, started, rings, given, taken, consumed, last_take, log, held)
+    run = Run(ready, last_end, head, tail, queued, queue, started, rings, given, taken, consumed, last_take, log, held, turned)
     pictures = np.zeros((loop_depth + 1, _PICTURE + engines * depth * _ENTRY), np.int64)  # the last row is the present
     sizes = np.zeros(loop_depth + 1, np.int64)
     ages = np.zeros((loop_depth + 1, 2), np.int64)  # iterations since the picture was taken, and after how many the next is
@@ -675,7 +690,7 @@ def walk(
                 continue
             place = engine * depth + head[engine]
             first, second = program[queue[place, _PC], WAIT0], program[queue[place, _PC], WAIT1]
-            at = max(queue[place, _AT], ready[engine])
+            at = _free(program, run, engine, place)
             if first != NO_SEMAPHORE:
                 given_at = rings[first, queue[place, _TOKEN0] & (room - 1)]
                 at = max(at, given_at) if given_at >= 0 else _NEVER
@@ -713,11 +728,12 @@ def walk(
             end = next_start + program[at, LATENT]
             moved = 0
         totals[2, engine] += moved
-        # Load and store retire one instruction per cycle.
+        # A pipelined engine retires one instruction per cycle.
         end = max(end, last_end[engine] + 1 if pipelined[engine] else last_end[engine])
         last_end[engine] = end
-        ready[engine] = next_start if pipelined[engine] else end
-        totals[0, engine] += ready[engine] - start
+        turned[engine] = next_start if pipelined[engine] else end
+        ready[engine] = turned[engine] + program[at, GAP]
+        totals[0, engine] += turned[engine] - start
         for each in range(held.shape[0]):
             if program[at, TOUCHES] >> each & 1:
                 held[each, engine] = end
@@ -734,7 +750,7 @@ def walk(
             trace[queue[place, _NUMBER], 1] = engine
             trace[queue[place, _NUMBER], 2] = start
             trace[queue[place, _NUMBER], 3] = end
-            trace[queue[place, _NUMBER], 4] = ready[engine]
+            trace[queue[place, _NUMBER], 4] = turned[engine]
             trace[queue[place, _NUMBER], 5] = moved
     _retire(log, retired, executed, program, phases, totals)
     return OK, 0, 0

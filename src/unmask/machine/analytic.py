@@ -20,7 +20,7 @@ from unmask.isa.table import Engine
 from unmask.machine import _analytic as kernels
 from unmask.machine.analytic_listing import Listing, list_skeleton, skeleton_of
 from unmask.machine.config import Machine
-from unmask.machine.cycle import PIPELINED, Timing, check_depth, check_semaphores
+from unmask.machine.cycle import MOVERS, PIPELINED, Timing, check_depth, check_semaphores
 from unmask.machine.ports import require_all_ports
 
 I64 = NDArray[np.int64]
@@ -60,7 +60,7 @@ def time_listing(listing: Listing, machine: Machine) -> Timing:
         busy=dict(zip(_LABELS, totals[0].tolist(), strict=True)),
         phases=dict(zip(skeleton.phases, phases.tolist(), strict=True)),
         instructions=dict(zip(_LABELS, map(int, instructions), strict=True)),
-        hbm_bytes={_LABELS[engine]: round(moved[engine]) for engine in PIPELINED},
+        hbm_bytes={_LABELS[engine]: round(moved[engine]) for engine in MOVERS},
     )
 
 

@@ -16,8 +16,8 @@ from unmask.isa.table import BY_NAME, INSTRUCTIONS, NO_SEMAPHORE, Cost, Engine, 
 from unmask.machine import _analytic as kernels
 from unmask.machine.analytic_memory import Pins, Place
 from unmask.machine.config import Machine
-from unmask.machine.costs import cost_of, operations_of
-from unmask.machine.cycle import engine_of
+from unmask.machine.costs import Cycles, cost_of, operations_of
+from unmask.machine.cycle import MOVERS, PIPELINED, engine_of
 from unmask.machine.dma import Transfer, is_dma, transfer_of
 
 I64 = NDArray[np.int64]
@@ -109,9 +109,10 @@ class Listing:
 
     @property
     def busy(self) -> I64:
-        """Cycles for which each instruction keeps its engine each time; 0 of load and store, whose time the memory decides."""
+        """Cycles for which each instruction keeps its engine each time; 0 of load and store, whose time the memory decides; of a pipelined
+        engine, until it takes the next."""
         engines, whole = self.skeleton.engines, self.table[:, kernels.OCCUPANCY] + self.table[:, kernels.LATENT]
-        return np.where((engines == Engine.LOAD) | (engines == Engine.STORE), 0, whole)
+        return np.where(np.isin(engines, MOVERS), 0, np.where(np.isin(engines, PIPELINED), self.table[:, kernels.OCCUPANCY], whole))
 
 
 def _row(op: Op, phase: int, target: int) -> tuple[int, ...]:
@@ -197,10 +198,10 @@ class _Prices:
 
     def __init__(self, machine: Machine) -> None:
         self._machine, self.pins = machine, Pins(machine)
-        self._known: dict[Hashable, tuple[int, int]] = {}
+        self._known: dict[Hashable, Cycles] = {}
 
-    def of(self, alike: Alike) -> tuple[int, int]:
-        """Occupancy and latency of instructions that are no transfers."""
+    def of(self, alike: Alike) -> Cycles:
+        """What instructions take that are no transfers."""
         found = self._known.get(alike.key)
         if found is None:
             try:
@@ -223,8 +224,8 @@ def list_skeleton(skeleton: Skeleton, machine: Machine, parameters: Mapping[int,
         UnmaskError: an instruction without a cost; names it.
     """
     prices, table = _prices(machine.model_dump_json()), skeleton.table.copy()
-    costs = np.array([*map(prices.of, skeleton.alike), (0, 0)], np.int64)  # the last is what a transfer's -1 finds
-    table[:, kernels.OCCUPANCY : kernels.LATENT + 1] = costs[skeleton.alike_of]
+    costs = np.array([*map(prices.of, skeleton.alike), Cycles(0, 0)], np.int64)  # the last is what a transfer's -1 finds
+    table[:, [kernels.OCCUPANCY, kernels.LATENT, kernels.GAP]] = costs[skeleton.alike_of]
     words = np.zeros(max(parameters or {}, default=-1) + 1, np.int64)
     for address, value in (parameters or {}).items():
         words[address] = value
@@ -233,7 +234,7 @@ def list_skeleton(skeleton: Skeleton, machine: Machine, parameters: Mapping[int,
     moved, asked = np.zeros(len(table)), np.zeros(len(table), np.int64)
     for moving in skeleton.moving:
         times = prices.pins.times(moving.transfer, moving.write, Place(*found[moving.at].tolist()))
-        table[moving.at, kernels.OCCUPANCY :] = times[: kernels.COLUMNS - kernels.OCCUPANCY]
+        table[moving.at, kernels.OCCUPANCY : kernels.GAP] = times[: kernels.GAP - kernels.OCCUPANCY]
         moved[moving.at], asked[moving.at] = times.moved, times.asked
     return Listing(skeleton, table, moved, asked)
 

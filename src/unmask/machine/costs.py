@@ -24,10 +24,12 @@ class Cycles(NamedTuple):
     Attributes:
         occupancy: cycles during which its engine takes no other instruction.
         latency: further cycles until its last result is in place.
+        gap: cycles after `occupancy` in which its engine takes none but another instruction with a gap.
     """
 
     occupancy: int
     latency: int
+    gap: int = 0
 
 
 def _ceil(value: int, divisor: int) -> int:
@@ -51,12 +53,14 @@ def matrix_cycles(m: int, n: int, k: int, transposed: bool, machine: Machine) ->
     """Cycles of an M_MM of [m, k] by [n, k], or by [k, n] transposed.
 
     The rows of the array share the left operand's vector, so they work on neighbouring columns of one row of tiles. A transposed tile needs
-    all 32 rows of its blocks before the first of its columns is known: a beat of 32 cycles at least, and 32 more until the first.
+    all 32 rows of its blocks before the first of its columns is known: a beat of 32 cycles at least, and 32 more until the first. Rows of a
+    tile that is not transposed would overtake these columns on their way into the array: they wait as long.
     """
     array = machine.matrix
     beat = max(array.blen, BLOCK) if transposed else array.blen
     groups = _ceil(m, array.blen) * _ceil(n, array.blen * array.rows)
-    return Cycles(groups * _ceil(k, array.mlen) * beat, 2 * array.blen + BLOCK * transposed + adder_levels(machine) + array.latency)
+    gap = BLOCK * transposed
+    return Cycles(groups * _ceil(k, array.mlen) * beat, 2 * array.blen + gap + adder_levels(machine) + array.latency, gap)
 
 
 def _matrix(op: Op, machine: Machine) -> Cycles:

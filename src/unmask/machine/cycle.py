@@ -3,9 +3,10 @@
 The sequencer walks the program, one instruction per cycle. A sequencer instruction waits for its semaphores; an engine
 instruction is dispatched when its engine's queue has room, that is, when fewer than `queue_depth` dispatched instructions have not started.
 An engine starts its instructions in order, the cycle after dispatch at the earliest, when it is ready and has a token of every semaphore
-that the instruction waits for. Load and store are pipelined: ready again after the occupancy of the previous instruction. Matrix and vector
-drain: ready again when the previous instruction has ended. An instruction ends after its occupancy and latency and never before its
-predecessor on the engine, on load and store a cycle later at least; it gives its tokens when it ends.
+that the instruction waits for. Load, store and matrix are pipelined: ready again after the occupancy of the previous instruction, and after
+a transposed product a gap later for anything but another one (`unmask.machine.costs.Cycles`). The vector engine drains: ready again when
+the previous instruction has ended. An instruction ends after its occupancy and latency and never before its predecessor on the engine, on a
+pipelined one a cycle later at least; it gives its tokens when it ends.
 
 Each semaphore has one engine that signals it and one that waits for it, both in order, so the j-th wait takes the j-th token; and a wait is
 served by an earlier instruction in program order. What an instruction waits for is therefore known when it is dispatched, and engines may
@@ -39,7 +40,10 @@ from unmask.machine.ports import touches
 
 I64 = NDArray[np.int64]
 
-PIPELINED = (Engine.LOAD, Engine.STORE)
+PIPELINED = (Engine.LOAD, Engine.STORE, Engine.MATRIX)
+"""Engines that start an instruction before the one before it has ended."""
+MOVERS = (Engine.LOAD, Engine.STORE)
+"""Engines that move bytes from or to HBM."""
 _FLOW = {name: getattr(kernels, name) for name in ("LOOP", "END", "SEM_SET", "HALT", "S_LI", "S_ADDI", "S_ADD", "S_MULI", "S_XORI", "S_LD")}
 _REGISTERS = {"rd": kernels.RD, "rs": kernels.RS, "rt": kernels.RT, "a": kernels.RS}
 _ROOM = 256
@@ -57,7 +61,7 @@ class Trace:
     """One entry per executed instruction, in program order, int64: its index in the program, engine, start and end cycle.
 
     `start` of an engine instruction is when the engine starts it, not when the sequencer dispatches it. `ready` is the cycle from which its
-    engine takes the next one: before `end` on the load and the store engine. `hbm_bytes` are those it moves.
+    engine takes the next one, but for a gap: before `end` on pipelined engines. `hbm_bytes` are those it moves.
     """
 
     pc: I64
@@ -162,7 +166,7 @@ def _static(ops: list[Op], phases: list[int], machine: Machine, skip: bool) -> I
             if is_dma(op):
                 row[kernels.ADDRESS0 : kernels.LEAD + 1] = transfer_of(op, machine)
             else:
-                row[[kernels.OCCUPANCY, kernels.LATENT]] = cost_of(op, machine)
+                row[[kernels.OCCUPANCY, kernels.LATENT, kernels.GAP]] = cost_of(op, machine)
         except UnmaskError as error:
             raise UnmaskError(f"instruction {index}: {error}") from None
         for column, semaphores in ((kernels.WAIT0, op.wait), (kernels.SIGNAL0, op.signal)):
@@ -266,7 +270,7 @@ def time_program(
         busy=dict(zip(labels, busy, strict=True)),
         phases={name: int(phases[number[name]]) for name in names},
         instructions=dict(zip(labels, instructions, strict=True)),
-        hbm_bytes={label: moved[engine] for engine, label in enumerate(labels) if engine in PIPELINED},
+        hbm_bytes={label: moved[engine] for engine, label in enumerate(labels) if engine in MOVERS},
         skipped=skipped,
         trace=Trace(*np.ascontiguousarray(entries[:executed].T)) if trace else None,
     )

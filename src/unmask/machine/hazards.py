@@ -4,8 +4,8 @@ The program is walked with its real addresses. Every executed instruction knows 
 it starts: those before it on an engine that drains, and everything known at the end of an instruction whose token was taken by it, by an
 earlier instruction of its engine, or by the sequencer before dispatching it. Engines end their instructions in order, so this is one number
 per engine. Two accesses to the same location, one of them a write, race unless the earlier is among those that have surely ended. Within
-the load and the store engine, which are pipelined, a write follows earlier reads and writes in order, but a read may overtake an earlier
-write.
+load, store and matrix engine, which are pipelined, a write follows earlier instructions' reads and writes in order, but a read may overtake
+an earlier write.
 
 The depth of the queues is not relied upon: a program without races has none on any machine with its formats and sizes.
 """
@@ -223,9 +223,8 @@ class _Checker:
     def _compare(self, step: _Step, access: Access, earlier_write: bool) -> None:
         kind = f"{'write' if access.write else 'read'} after {'write' if earlier_write else 'read'}"
         for engine in Engine:
-            if access.write and engine is step.engine and engine in PIPELINED:
-                continue
-            found = self._memories[access.space].conflicts(access, earlier_write, engine, step.before[engine])
+            before = step.number - 1 if access.write and engine is step.engine and engine in PIPELINED else step.before[engine]
+            found = self._memories[access.space].conflicts(access, earlier_write, engine, before)
             if found:
                 location, number = found
                 first = self._pcs[engine][number]

@@ -26,7 +26,7 @@ from unmask.isa.program import Program
 from unmask.isa.table import REGISTER_COUNT, Engine, Kind
 from unmask.machine.access import accesses
 from unmask.machine.config import Machine
-from unmask.machine.cycle import PIPELINED, Trace, engine_of, time_program
+from unmask.machine.cycle import MOVERS, PIPELINED, Trace, engine_of, time_program
 from unmask.machine.sequencer import REGISTER_INSTRUCTIONS, execute
 from unmask.report.occupancy import Occupancy
 
@@ -339,7 +339,7 @@ def _bandwidth(trace: Trace, window: Window, bins: I64, machine: Machine) -> dic
     """
     rates = {}
     fastest = machine.memory_gbps / machine.clock_ghz
-    for engine in PIPELINED:
+    for engine in MOVERS:
         mine = (trace.engine == engine) & _inside(trace, window)
         moved, start, until = trace.hbm_bytes[mine], trace.start[mine].astype(np.float64), trace.ready[mine]
         free = 0.0

@@ -24,8 +24,10 @@ from unmask.rtl.faults import Fault
 from unmask.rtl.host import ADDRESS_BITS, BUS_BITS, Host
 from unmask.rtl.load import Load
 from unmask.rtl.matrix.port import matrix_ports
+from unmask.rtl.matrix.timing import most_under_way
 from unmask.rtl.memories import dma_shape, memories_of
 from unmask.rtl.queue import Queue
+from unmask.rtl.retire import Retirement
 from unmask.rtl.semaphores import Semaphores
 from unmask.rtl.sequencer import Sequencer
 from unmask.rtl.store import Store
@@ -193,9 +195,9 @@ class SamplingEngine(wiring.Component):
         ]
         resting = [vector.ready]
         if self._matrix_port:
-            self._matrix(m, queues[Engine.MATRIX], semaphores, stopping)
-            failures.append((self.matrix_fault != Fault.NONE, self.matrix_fault, self._matrix_pc))
-            resting.append(self.matrix_instruction.ready)
+            matrix = self._matrix(m, queues[Engine.MATRIX], semaphores, stopping)
+            failures.append(((self.matrix_fault != Fault.NONE) & matrix.waits, self.matrix_fault, self._matrix_pc))
+            resting.append(matrix.empty)
 
         word = sequencer.word
         m.d.comb += [
@@ -261,28 +263,30 @@ class SamplingEngine(wiring.Component):
             self._trace_ports(m, queues, load, store)
         return m
 
-    def _matrix(self, m: Module, queue: Queue, semaphores: Semaphores, stopping: Signal) -> None:
-        """Between the matrix unit, its queue and the semaphores. The unit has one instruction at a time, and none of the SYNCs."""
+    def _matrix(self, m: Module, queue: Queue, semaphores: Semaphores, stopping: Signal) -> Retirement:
+        """Between the matrix unit, its queue and the semaphores. The unit sees none of the SYNCs."""
         instruction, word = self.matrix_instruction, queue.head.word
         tag = data.StructLayout({"pc": self.pc_bits, "signal0": SEMAPHORE_NAME_BITS, "signal1": SEMAPHORE_NAME_BITS})
-        offered, held = Signal(tag), Signal(tag)
-        sync, starts = word.opcode == BY_NAME["SYNC"].opcode, queue.valid & semaphores.matrix_ready & ~stopping
-        own = Signal()
+        m.submodules.matrix_retirement = retirement = Retirement(tag.size, most_under_way(self.machine))
+        sync, starts = word.opcode == BY_NAME["SYNC"].opcode, Signal()
         m.d.comb += [
-            offered.pc.eq(queue.head.pc),
-            *(offered[name].eq(word[name]) for name in ("signal0", "signal1")),
+            starts.eq(queue.valid & semaphores.matrix_ready & retirement.room & ~stopping),
             instruction.valid.eq(starts & ~sync),
             instruction.payload.eq(queue.head),
             queue.pop.eq(starts & instruction.ready),
-            own.eq(queue.pop & sync),
+            retirement.start.eq(queue.pop),
+            retirement.sync.eq(sync),
+            retirement.tag.eq(Cat(queue.head.pc, word.signal0, word.signal1)),
+            retirement.done.eq(self.matrix_retire),
+            retirement.clear.eq(self.matrix_stop),
             self.matrix_stop.eq(stopping | self.host.start),
-            semaphores.matrix_give.eq(own | self.matrix_retire),
-            *(getattr(semaphores, f"matrix_{name}").eq(Mux(own, offered[name], held[name])) for name in ("signal0", "signal1")),
+            semaphores.matrix_give.eq(retirement.retire),
         ]
-        with m.If(queue.pop):
-            m.d.sync += held.eq(offered)
-        self._matrix_pc = held.pc
-        self._matrix_events = queue.pop, queue.head.pc, own | self.matrix_retire, Mux(own, offered.pc, held.pc)
+        retired = data.View(tag, retirement.retired)
+        m.d.comb += [getattr(semaphores, f"matrix_{name}").eq(retired[name]) for name in ("signal0", "signal1")]
+        self._matrix_pc = retired.pc
+        self._matrix_events = queue.pop, queue.head.pc, retirement.retire, retired.pc
+        return retirement
 
     def _dma(self, m: Module, engine: Engine, unit: Any, queue: Queue, semaphores: Semaphores, stopping: Signal) -> None:
         """Between a DMA engine, its queue and the semaphores."""

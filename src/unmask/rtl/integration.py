@@ -61,12 +61,13 @@ A matrix unit on the same clock and reset is driven by `matrix_*`. Programs that
 without logits in memory, enter this way.
 
 - `matrix_instruction__valid`, `__ready`, `__payload`: an M_MM that has taken its semaphores; it starts in the cycle in which both are high.
-  `ready` says that the unit has retired whatever it took. The payload is, from bit 0: {payload}. Operands lie in the
+  `ready` says that the unit takes one like the payload, and may come before the one before has retired; a SYNC, which is not offered, waits
+  for it too. The payload is, from bit 0: {payload}. Operands lie in the
   word as docs/isa.md has them; the three register values are `dst` and `a`, element addresses in the vector SRAM, and `b`, the right
   operand's first block.
-- `matrix_retire`: high in the last cycle before the instruction's end. Its results are in the vector SRAM from the next cycle on, and its
-  signals are given.
-- `matrix_fault`: a code of the table below, of the instruction under way, until `matrix_stop`; 0 if nothing is wrong.
+- `matrix_retire`: high in the last cycle before the end of the oldest instruction under way. Its results are in the vector SRAM from the
+  next cycle on, and its signals are given.
+- `matrix_fault`: a code of the table below, of the oldest instruction under way, until `matrix_stop`; 0 if nothing is wrong with it.
 - `matrix_stop`: forget what is under way and be ready from the next cycle on; high at a start, too.
 - `matrix_a__enable`, `__address`, `__data`: reads {mlen} BF16 elements of the vector SRAM from a multiple of {granule}, counted in
   `address`; the data come in the next cycle, the first element in the low bits.

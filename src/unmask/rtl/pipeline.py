@@ -15,6 +15,16 @@ def delay(m: Module, value: ValueLike, cycles: int, name: str) -> Value:
     return result
 
 
+def strobe(m: Module, value: ValueLike, cycles: int, clear: ValueLike, name: str) -> Value:
+    """A strobe, that many cycles later; `clear` forgets those on their way."""
+    result = Value.cast(value)
+    for index in range(cycles):
+        register = Signal(name=f"{name}_{index + 1}")
+        m.d.sync += register.eq(result & ~Value.cast(clear))
+        result = register
+    return result
+
+
 class Pipeline:
     """A datapath without stalls, whose author marks the places where it may be cut, and whose user says how many registers it has.
 

@@ -1,4 +1,4 @@
-"""In what order, and when, the instructions of a DMA engine end."""
+"""In what order, and when, the instructions of a pipelined engine end."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Retirement(wiring.Component):
         done: the data of the oldest instruction that moves data and is not done are in place from the next cycle on.
         retire, retired: strobe in the last cycle before the instruction's end, which for a SYNC may be the one in which it starts, and its
             tag.
+        waits: the oldest instruction moves data that are not in place; `retired` is its tag.
         empty: nothing is under way.
         clear: forget everything.
     """
@@ -34,6 +35,7 @@ class Retirement(wiring.Component):
                 "done": In(1),
                 "retire": Out(1),
                 "retired": Out(tag_bits),
+                "waits": Out(1),
                 "empty": Out(1),
                 "clear": In(1),
             }
@@ -56,6 +58,7 @@ class Retirement(wiring.Component):
             order.pop.eq(oldest),
             order.clear.eq(self.clear),
             self.room.eq(order.level != self._depth),
+            self.waits.eq(order.valid & ~order.head.sync & (waiting == 0)),
             self.empty.eq(~order.valid),
         ]
         m.d.sync += waiting.eq(waiting + self.done - (oldest & ~order.head.sync))

@@ -2,8 +2,8 @@
 
 Values are compared after each instruction: in every location that it may write, the RTL must have the reference's value, counting only what
 the instruction and those before it have written; and it may write nowhere else. Which instruction a write belongs to follows from time: one
-of an engine's writes is its instruction's that ends next. The store engine's are told apart by their number, because the next instruction's
-beats pass while the last one's response is still on its way.
+of an engine's writes is its instruction's that ends next. Those of store and matrix engine are told apart by their number, because the next
+instruction's beats pass while the last one's response is still on its way, and its results before the last one's end.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ I64 = NDArray[np.int64]
 _ENGINES = len(Engine)
 _CYCLE_BITS = 36
 _RANK_BITS = 24
+_COUNTED = (Engine.STORE, Engine.MATRIX)
 
 
 class Mismatch(NamedTuple):
@@ -162,20 +163,24 @@ def _owners(x: _Executions, expected: Sequence[Expected], log: NDArray[Any], wri
     rank = np.searchsorted(end_codes, (lane << _CYCLE_BITS) + writes["cycle"], side="right") - np.searchsorted(
         end_codes, lane << _CYCLE_BITS
     )
-    stored = writes["kind"] == Space.HBM
-    if stored.any():
-        # The bytes that each store writes, in order: the n-th byte of a program belongs to the instruction that brings their sum above n.
-        sizes = np.concatenate([np.bincount(e.instruction[e.space == Space.HBM], minlength=len(e.trace.pc)) for e in expected])
+    for engine in _COUNTED:
+        mine = writes["engine"] == engine
+        if not mine.any():
+            continue
+        # The locations that each instruction writes, in order: a program's n-th belongs to the one that brings their sum above n.
+        sizes = np.concatenate(
+            [np.bincount(e.instruction[e.trace.engine[e.instruction] == engine], minlength=len(e.trace.pc)) for e in expected]
+        )
         order = x.order
-        of_store = order[x.engine[order] == Engine.STORE]
-        total = np.cumsum(sizes[of_store])
+        of_engine = order[x.engine[order] == engine]
+        total = np.cumsum(sizes[of_engine])
         before = np.concatenate(([0], total))
-        programs = x.program[of_store]
-        base = before[np.searchsorted(programs, np.arange(len(expected)))]
+        programs = x.program[of_engine]
         first = np.searchsorted(programs, np.arange(len(expected)))
-        program = writes["program"][stored].astype(np.int64)
+        base = before[first]
+        program = writes["program"][mine].astype(np.int64)
         position = _ranked(program) & ((1 << _RANK_BITS) - 1)
-        rank[stored] = np.searchsorted(total, base[program] + position, side="right") - first[program]
+        rank[mine] = np.searchsorted(total, base[program] + position, side="right") - first[program]
     code = (lane << _RANK_BITS) + rank
     owner = x.find(code)
     # A SYNC may end in the cycle in which the load behind it writes its first words.

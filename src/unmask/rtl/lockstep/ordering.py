@@ -108,8 +108,8 @@ class _Sequence:
         entry = _Entry(node.engine, len(self._entries[node.engine]) + 1, node.touches, node)
         entry.ended = {**before, node.engine: entry.number}
         self._entries[node.engine].append(entry)
-        # Load and store are pipelined: what starts next knows only what this one waited for.
-        self._clocks[node.engine] = before if node.engine in (Engine.LOAD, Engine.STORE) else entry.ended
+        # What starts next on a pipelined engine knows only what this one waited for.
+        self._clocks[node.engine] = before if node.engine in PIPELINED else entry.ended
 
     def _instruction(self, node: Node) -> None:
         before = self._known(node.engine)

@@ -1,11 +1,11 @@
-"""The matrix engine: one instruction at a time, a left row and a row of tiles of the right operand per cycle."""
+"""The matrix engine: a left row and a row of tiles of the right operand per cycle, from one instruction to the next without a pause."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -17,13 +17,15 @@ from unmask.rtl.bits import wire
 from unmask.rtl.decode import Operands, dispatch_layout
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
+from unmask.rtl.matrix.failures import Failures
 from unmask.rtl.matrix.quantizer import PLACES as QUANTIZER_PLACES
 from unmask.rtl.matrix.quantizer import Quantizer
 from unmask.rtl.matrix.row import ArrayRow
 from unmask.rtl.matrix.sram import MatrixRead, code_bits
-from unmask.rtl.matrix.timing import LEFT, ROUND_PLACES, SUM_PLACES, slack
-from unmask.rtl.matrix.walk import K_BITS, STRIDE_BITS, Walk, pointer
-from unmask.rtl.pipeline import delay
+from unmask.rtl.matrix.stages import Stages
+from unmask.rtl.matrix.timing import LEFT, Timing
+from unmask.rtl.matrix.walk import K_BITS, M_BITS, N_BITS, STRIDE_BITS, Walk, pointer
+from unmask.rtl.pipeline import delay, strobe
 from unmask.rtl.sram import SramRead, SramWrite
 
 NAMES = frozenset({"M_MM"})
@@ -36,13 +38,15 @@ class MatrixEngine(wiring.Component):
     A row of the array holds `blen` columns of `mlen` elements of the right operand and collects the next ones meanwhile, one row of
     them, or one column of each transposed block, per cycle. All multipliers see one left row per cycle, quantized on the way. The products
     of a chunk of K go through the adder tree into the accumulator of their result, which stays where it is until K is over; then a row
-    of `rows * blen` results leaves per cycle, while the next tiles are under way. An instruction that starts in cycle s ends as
-    `unmask.machine.costs.matrix_cycles` says, and writes its last row in the cycle before.
+    of `rows * blen` results leaves per cycle, while the next tiles are under way: those of the same instruction, or of the next, which
+    starts as soon as the right operand of the one before has been read. An instruction ends as `unmask.machine.costs.matrix_cycles` says;
+    its last row is written at least a cycle before.
 
     Ports:
-        start, entry: an M_MM starts in this cycle; only while `ready`.
-        retire: strobe in the last cycle before its end.
-        fault: of the instruction under way, until `stop`. stop: forget it.
+        start, entry: an M_MM starts in this cycle; only while `ready`, which says whether one like `entry`, or if that is none, any other
+            may.
+        retire: strobe in the last cycle before the end of the oldest instruction under way.
+        fault: of the oldest instruction under way, until `stop`. stop: forget everything.
         a, dst: of the vector SRAM: `mlen` elements to read, `rows * blen` to write. row0, ...: of the matrix SRAM.
     """
 
@@ -53,7 +57,7 @@ class MatrixEngine(wiring.Component):
             UnmaskError: an array that this design cannot build; names the field.
         """
         self.machine, array = machine, machine.matrix
-        self._slack = slack(machine)
+        self._timing = Timing.of(machine)
         self._lanes, self._width = array.mlen // BLOCK, array.blen * array.rows
         self._beat = max(array.blen, BLOCK)
         self._bits = code_bits(machine)
@@ -77,27 +81,31 @@ class MatrixEngine(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        array = self.machine.matrix
-        busy, ends = Signal(), Signal()
-        self._given = given = Operands(m, self.entry, NAMES)
-        self._held = held = {name: Signal.like(value, name=f"held_{name}") for name, value in given.values.items()}
-        m.d.comb += [self.ready.eq(~busy), self.retire.eq(ends)]
-        with m.If(self.start):
-            m.d.sync += [busy.eq(1), *(held[name].eq(value) for name, value in given.values.items())]
-        with m.Elif(ends | self.stop):
-            m.d.sync += busy.eq(0)
+        array, timing, given = self.machine.matrix, self._timing, Operands(m, self.entry, NAMES)
+        layout = data.StructLayout(
+            {
+                "m": M_BITS,
+                "n": N_BITS,
+                "k": K_BITS,
+                "transposed": 1,
+                **{name: self._element_bits() for name in ("a", "dst")},
+                **{f"{name}_stride": STRIDE_BITS for name in ("a", "dst")},
+                **{f"{name}_far": 1 for name in ("a", "dst")},
+            }
+        )
+        m.submodules.stages = stages = Stages(layout, timing.depth, LEFT + timing.sums)
+        m.submodules.failures = self._failures = failures = Failures(timing.depth)
+        m.d.comb += [
+            stages.start.eq(self.start),
+            stages.transposed.eq(given["transposed"]),
+            stages.stop.eq(self.stop),
+            *(getattr(stages.item, name).eq(given[name]) for name in layout.members if not name.endswith("_far")),
+            *(getattr(stages.item, f"{name}_far").eq(self._far(given[name])) for name in ("a", "dst")),
+        ]
+        right = self._walk(m, "right", self.start, given)
+        left = self._walk(m, "left", stages.left_start, stages.left)
+        result = self._walk(m, "result", stages.result_start, stages.result)
 
-        used = min(self._slack, SUM_PLACES + ROUND_PLACES)
-        rounds = used * ROUND_PLACES // (SUM_PLACES + ROUND_PLACES)
-        sums, spare = used - rounds, self._slack - used
-        transposed = given["transposed"]
-        # From the first block's address to the first left row's, and to the first sum's accumulator.
-        beat = Mux(transposed, self._beat + BLOCK, array.blen)
-        right = self._walk(m, "right", Const(spare))
-        left = self._walk(m, "left", spare + beat)
-        result = self._walk(m, "result", spare + beat + LEFT + sums)
-
-        faults = [self._left(m, left)]
         rows = [
             ArrayRow(
                 array.blen,
@@ -107,42 +115,48 @@ class MatrixEngine(wiring.Component):
                 self._bits,
                 self._beat,
                 min(K_BITS - 5, self._blocks.bit_length()),
-                sums,
-                rounds,
+                timing.sums,
+                timing.rounds,
             )
             for _ in self._rows
         ]
+        left_wrong = self._left(m, left, stages.left)
         for name, row in zip(self._rows, rows, strict=True):
             m.submodules[f"array_{name}"] = row
             m.d.comb += [
                 Cat(row.left.as_value()).eq(Cat(self._quantizer.parts.as_value())),
                 Cat(row.left_scales.as_value()).eq(Cat(self._quantizer.scales.as_value())),
             ]
-        faults.append(self._right(m, right, rows))
-        faults.append(self._results(m, result, rows, rounds))
-
-        empty = (held["m"] == 0) | (held["n"] == 0) | (held["k"] == 0)
-        granule = self.machine.vector.granule - 1
-        misaligned = ((held["a"] | held["dst"]) & granule).any()
-        checking = Signal()
-        m.d.sync += checking.eq(self.start)
-        wrong = Mux(
-            checking & empty,
-            Fault.SIZE,
-            Mux(
-                checking & (held["format"] >= MATRIX_FORMATS),
-                Fault.FORMAT,
-                Mux(checking & misaligned, Fault.ALIGNMENT, Mux(Cat(faults).any(), Fault.ADDRESS, Fault.NONE)),
-            ),
-        )
-        with m.If(self.stop):
-            m.d.sync += self.fault.eq(Fault.NONE)
-        with m.Elif(busy & (self.fault == Fault.NONE)):
-            m.d.sync += self.fault.eq(wrong)
-        final = result.last_chunk & (result.n_left <= self._width) & (result.m_left <= array.blen)
-        done = delay(m, result.valid & final & (result.position == array.blen - 1), rounds, "done")
-        m.d.comb += ends.eq(busy & done & ~self.stop & (self.fault == Fault.NONE))
+        result_wrong = self._results(m, result, stages.result, rows)
+        m.d.comb += [
+            stages.reading.eq(right.valid),
+            stages.first_ends.eq(right.first_ends),
+            stages.last.eq(right.last),
+            self.ready.eq(stages.ready & ~failures.found),
+            failures.right_wrong.eq(self._right(m, right, given, rows)),
+            failures.left_wrong.eq(left_wrong),
+            failures.result_wrong.eq(result_wrong),
+        ]
+        self._ends(m, result, given, result_wrong)
         return m
+
+    def _ends(self, m: Module, walk: Walk, given: Operands, result_wrong: Value) -> None:
+        """Tells when an instruction is done, and what is wrong with one as a whole."""
+        array, failures, timing = self.machine.matrix, self._failures, self._timing
+        empty = ((given["m"] == 0) | (given["n"] == 0) | (given["k"] == 0)) & self.start
+        unknown = (given["format"] >= MATRIX_FORMATS) & self.start
+        misaligned = ((given["a"] | given["dst"]) & (self.machine.vector.granule - 1)).any() & self.start
+        m.d.sync += failures.wrong.eq(Mux(empty, Fault.SIZE, Mux(unknown, Fault.FORMAT, Mux(misaligned, Fault.ALIGNMENT, Fault.NONE))))
+        final = walk.last_chunk & (walk.n_left <= self._width) & (walk.m_left <= array.blen)
+        last = walk.valid & final & (walk.position == array.blen - 1)
+        done = strobe(m, last & ~(result_wrong if timing.rounds == 0 else 0), timing.rounds, self.stop, "done") & ~failures.failed
+        m.d.comb += [
+            failures.done.eq(done),
+            failures.stop.eq(self.stop),
+            self.retire.eq(strobe(m, done, timing.spare, self.stop, "retire") & ~self.stop),
+            # Those before it retire first.
+            self.fault.eq(Mux(strobe(m, failures.failed, timing.spare, self.stop, "failed"), failures.code, Fault.NONE)),
+        ]
 
     @property
     def _activations(self) -> Any:
@@ -153,37 +167,38 @@ class MatrixEngine(wiring.Component):
         found = [mx.format_named(name).element for name in self.machine.formats.stored[:MATRIX_FORMATS]]
         return found[:1] if found[0] == found[1] else found
 
-    def _walk(self, m: Module, name: str, wait: Value) -> Walk:
-        array, given = self.machine.matrix, self._given
-        longest = self._slack + self._beat + BLOCK + LEFT + SUM_PLACES
-        walk = m.submodules[f"{name}_walk"] = Walk(array.blen, array.mlen, array.rows, self._beat, longest)
+    def _walk(self, m: Module, name: str, start: Value, of: Any) -> Walk:
+        """A walk through the instructions whose operands are `of`."""
+        array = self.machine.matrix
+        walk = m.submodules[f"{name}_walk"] = Walk(array.blen, array.mlen, array.rows, self._beat)
         m.d.comb += [
-            walk.start.eq(self.start),
-            walk.stop.eq(self.stop | (self.fault != Fault.NONE)),
-            walk.wait.eq(wait),
-            walk.m.eq(given["m"]),
-            walk.n.eq(given["n"]),
-            walk.k.eq(given["k"]),
-            walk.beat.eq(Mux(given["transposed"], self._beat, array.blen)),
+            walk.start.eq(start),
+            walk.stop.eq(self.stop),
+            walk.m.eq(of["m"]),
+            walk.n.eq(of["n"]),
+            walk.k.eq(of["k"]),
+            walk.beat.eq(Mux(of["transposed"], self._beat, array.blen)),
+            getattr(self._failures, f"{name}_start").eq(start),
         ]
         return walk
 
-    def _far(self, name: str) -> Value:
-        return self._held[name] >= self.machine.vector_elements
+    def _far(self, address: Value) -> Value:
+        return address >= self.machine.vector_elements
 
     def _element_bits(self) -> int:
         # An address is checked before the next stride is added, so one more stride must fit.
         return int(max(self.machine.vector_elements.bit_length(), STRIDE_BITS + STRIDE_UNIT.bit_length()) + 1)
 
-    def _element_pointer(self, m: Module, walk: Walk, name: str, steps: dict[str, Value]) -> Value:
+    def _element_pointer(self, m: Module, walk: Walk, name: str, of: Any, steps: dict[str, Value]) -> tuple[Signal, Signal]:
+        """An address that follows a walk, and whether its first one is outside."""
         blen = self.machine.matrix.blen
-        stride = self._held[f"{name}_stride"] * STRIDE_UNIT
-        return pointer(m, walk, self._given[name], {"row": stride, "tile": stride * blen, **steps}, self._element_bits(), name)
+        stride, far = _kept(m, walk, of[f"{name}_stride"], f"{name}_stride") * STRIDE_UNIT, _kept(m, walk, of[f"{name}_far"], f"{name}_far")
+        return pointer(m, walk, of[name], {"row": stride, "tile": stride * blen, **steps}, self._element_bits(), name), far
 
-    def _left(self, m: Module, walk: Walk) -> Value:
+    def _left(self, m: Module, walk: Walk, of: Any) -> Value:
         """Reads the left rows and quantizes them; a row outside the memory."""
         array = self.machine.matrix
-        address = self._element_pointer(m, walk, "a", {"chunk": Const(array.mlen)})
+        address, far = self._element_pointer(m, walk, "a", of, {"chunk": Const(array.mlen)})
         count = wire(m, Mux(walk.last_chunk, walk.k_left, array.mlen)[: array.mlen.bit_length()])
         m.submodules.quantizer = self._quantizer = quantizer = Quantizer(array.mlen, self._activations, QUANTIZER_PLACES)
         m.d.comb += [
@@ -193,13 +208,13 @@ class MatrixEngine(wiring.Component):
             quantizer.count.eq(delay(m, count, 1, "left_count")),
         ]
         inside = walk.valid & (walk.position < array.blen) & (walk.position < walk.m_left)
-        return wire(m, inside & (self._far("a") | (address + count > self.machine.vector_elements)))
+        return wire(m, inside & (far | (address + count > self.machine.vector_elements)))
 
-    def _right(self, m: Module, walk: Walk, rows: list[ArrayRow]) -> Value:
+    def _right(self, m: Module, walk: Walk, given: Operands, rows: list[ArrayRow]) -> Value:
         """Reads the blocks of all rows of the array; one outside the memory."""
-        array, held, lanes = self.machine.matrix, self._held, self._lanes
-        transposed = held["transposed"]
-        row_blocks = wire(m, (Mux(transposed, held["n"], held["k"]) + BLOCK - 1) >> 5)
+        array, lanes = self.machine.matrix, self._lanes
+        transposed = _kept(m, walk, given["transposed"], "transposed")
+        row_blocks = _kept(m, walk, (Mux(given["transposed"], given["n"], given["k"]) + BLOCK - 1) >> 5, "row_blocks")
         bits = max(self._blocks.bit_length(), K_BITS + (array.mlen * self._width).bit_length()) + 1
         slot, block_column = walk.position[:5], walk.position >> 5
         steps: dict[str, Value] = {
@@ -207,8 +222,8 @@ class MatrixEngine(wiring.Component):
             "chunk": Mux(transposed, row_blocks * array.mlen, lanes),
             "group": Mux(transposed, 0, row_blocks * self._width),
         }
-        base = pointer(m, walk, self._given["b"], steps, bits, "b", again=transposed & (slot == BLOCK - 1))
-        far = held["b"] >= self._blocks
+        base = pointer(m, walk, given["b"], steps, bits, "b", again=transposed & (slot == BLOCK - 1))
+        far = _kept(m, walk, given["b"] >= self._blocks, "b_far")
         inside = []
         for lane in range(lanes):
             row = Mux(transposed, lane * BLOCK + slot, lane * BLOCK)
@@ -221,6 +236,8 @@ class MatrixEngine(wiring.Component):
                 ("position", walk.position),
                 ("last", walk.next_chunk | walk.next_group | walk.next_tile | walk.last),
                 ("inside", Cat(inside)),
+                ("transposed", transposed),
+                ("format", _kept(m, walk, given["format"][0], "format")),
             )
         }
         for index, (name, row) in enumerate(zip(self._rows, rows, strict=True)):
@@ -238,28 +255,36 @@ class MatrixEngine(wiring.Component):
                 row.position.eq(later["position"]),
                 row.last.eq(later["last"]),
                 row.inside.eq(later["inside"]),
-                row.transposed.eq(transposed),
-                row.format.eq(held["format"][0]),
+                row.transposed.eq(later["transposed"]),
+                row.format.eq(later["format"]),
                 row.part.eq(delay(m, part, 1, f"part_{index}")),
                 Cat(row.blocks.as_value()).eq(Cat(port.blocks.as_value())),
                 Cat(row.scales.as_value()).eq(Cat(port.scales.as_value())),
             ]
         return Cat(outside).any()
 
-    def _results(self, m: Module, walk: Walk, rows: list[ArrayRow], rounds: int) -> Value:
+    def _results(self, m: Module, walk: Walk, of: Any, rows: list[ArrayRow]) -> Value:
         """Adds up, and writes the rows of the result; one outside the memory."""
-        array = self.machine.matrix
-        address = self._element_pointer(m, walk, "dst", {"group": Const(self._width)})
+        array, rounds = self.machine.matrix, self._timing.rounds
+        address, far = self._element_pointer(m, walk, "dst", of, {"group": Const(self._width)})
         count = wire(m, Mux(walk.n_left < self._width, walk.n_left, self._width)[: self._width.bit_length()])
         add = wire(m, walk.valid & (walk.position < array.blen) & (walk.position < walk.m_left))
         writes = wire(m, add & walk.last_chunk)
-        outside = wire(m, writes & (self._far("dst") | (address + count > self.machine.vector_elements)))
+        outside = wire(m, writes & (far | (address + count > self.machine.vector_elements)))
         mask = wire(m, Mux(writes & ~outside, (Const(1, self._width + 1) << count) - 1, 0)[: self._width])
         for row in rows:
             m.d.comb += [row.index.eq(walk.position), row.first.eq(walk.first_chunk), row.add.eq(add)]
         m.d.comb += [
             self.dst.address.eq(delay(m, address, rounds, "dst_address") >> ceil_log2(self.machine.vector.granule)),
-            self.dst.mask.eq(Mux(self.fault == Fault.NONE, delay(m, mask, rounds, "dst_mask"), 0)),
+            self.dst.mask.eq(Mux(self._failures.failed, 0, delay(m, mask, rounds, "dst_mask"))),
             Cat(self.dst.data).eq(Cat(row.results.as_value() for row in rows)),
         ]
         return outside
+
+
+def _kept(m: Module, walk: Walk, value: Value, name: str) -> Signal:
+    """What is loaded with the start of a walk."""
+    kept = Signal(Value.cast(value).shape(), name=f"{name}_kept")
+    with m.If(walk.start):
+        m.d.sync += kept.eq(value)
+    return kept

@@ -23,8 +23,8 @@ def matrix_ports(machine: Machine, entry: data.StructLayout, load: Shape) -> dic
 
     Ports:
         matrix_instruction: an M_MM with the values of its registers, `entry`; it starts in the cycle in which it is taken. Semaphores are
-            dealt with, and SYNCs are not seen. `ready` says that the unit is idle.
-        matrix_retire: strobe in the last cycle before the end of the instruction that was taken last; its signals follow.
+            dealt with. `ready` says that the unit takes one like the payload. A SYNC is not offered, but waits for `ready` too.
+        matrix_retire: strobe in the last cycle before the end of the oldest instruction under way; its signals follow.
         matrix_fault: what is wrong with that instruction, `unmask.rtl.faults.Fault`; stays until `matrix_stop`.
         matrix_stop: forget what is under way; `ready` from the next cycle on.
         matrix_a: reads the left operand: `mlen` elements of the vector SRAM. matrix_dst: writes the result: `rows` x `blen` elements.

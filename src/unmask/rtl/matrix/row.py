@@ -78,6 +78,11 @@ class ArrayRow(wiring.Component):
         m.submodules.feeder = feeder = self._feeder
         m.d.comb += [Cat(getattr(feeder, name)).eq(Cat(getattr(self, name))) for name in self._inputs]
         before = self._sums * PLACES // SUM_PLACES
+        waiting_format, held_format = Signal(), Signal()
+        with m.If(feeder.by_row | feeder.by_column):
+            m.d.sync += waiting_format.eq(feeder.store_format)
+        with m.If(feeder.exchange):
+            m.d.sync += held_format.eq(waiting_format)
         for column in range(self._blen):
             contributions, invalid = [], []
             by_row, by_column = Signal(name=f"by_row_{column}"), Signal(name=f"by_column_{column}")
@@ -97,7 +102,7 @@ class ArrayRow(wiring.Component):
                     block.scale.eq(feeder.block_scales[lane]),
                     block.bad.eq(Mux(feeder.by_row, feeder.row_bad[lane], feeder.taken_bad[lane][taken])),
                     block.exchange.eq(feeder.exchange),
-                    block.format.eq(self.format),
+                    block.format.eq(held_format),
                     Cat(block.left.as_value()).eq(Cat(self.left[lane * BLOCK + i].as_value() for i in range(BLOCK))),
                     block.left_scale.eq(self.left_scales[lane]),
                 ]

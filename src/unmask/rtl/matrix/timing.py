@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.machine.costs import adder_levels
@@ -37,3 +39,40 @@ def slack(machine: Machine) -> int:
             f"machine {machine.name}: matrix.latency {array.latency}: expected at least {array.latency - result} for hardware"
         )
     return result
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the engine does with its latency.
+
+    Attributes:
+        sums, rounds: registers from the products to the accumulator, and from there to the result.
+        spare: cycles between the last result and the end.
+        depth: instructions that have started and are not done, at most.
+    """
+
+    sums: int
+    rounds: int
+    spare: int
+    depth: int
+
+    @classmethod
+    def of(cls, machine: Machine) -> Timing:
+        """Of a machine's engine.
+
+        Raises:
+            UnmaskError: as `slack`.
+        """
+        left = slack(machine)
+        used = min(left, SUM_PLACES + ROUND_PLACES)
+        rounds = used * ROUND_PLACES // (SUM_PLACES + ROUND_PLACES)
+        blen = machine.matrix.blen
+        # From the last of the right operand to the last result; transposed ones start as far apart as they take longer.
+        after = blen + LEFT + used
+        return cls(used - rounds, rounds, left - used, 2 + -(-after // blen))
+
+
+def most_under_way(machine: Machine) -> int:
+    """Products and SYNCs that have started and not ended, at most: those of every cycle in which an older product drains."""
+    drain = 2 * machine.matrix.blen + adder_levels(machine) + machine.matrix.latency
+    return drain + drain // BLOCK + 4

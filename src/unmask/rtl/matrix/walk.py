@@ -19,19 +19,19 @@ class Walk(wiring.Component):
     """A beat per chunk of K, the chunks of a group of columns, the groups of a row of tiles, the rows of tiles.
 
     Ports:
-        start: load m, n, k and begin `wait` cycles after the next one. beat: cycles per chunk.
-        valid: a step. position: cycle of the beat. m_left, n_left, k_left: of the result, from this row of tiles, group and chunk on.
+        start: load m, n, k, and begin in the next cycle, whatever is left of an instruction before. beat: cycles per chunk.
+        valid: a step. position: cycle of the beat. first_ends: the last step of the first beat. m_left, n_left, k_left: of the result, from
+            this row of tiles, group and chunk on.
         column: first of the group. first_chunk, last_chunk: of K. last: the last step.
         next_row, next_chunk, next_group, next_tile: what the next step moves on to: one of them, in a step that is not the last.
         stop: forget the instruction.
     """
 
-    def __init__(self, blen: int, mlen: int, rows: int, longest_beat: int, longest_wait: int) -> None:
+    def __init__(self, blen: int, mlen: int, rows: int, longest_beat: int) -> None:
         self._blen, self._mlen, self._rows = blen, mlen, rows
         super().__init__(
             {
                 "start": In(1),
-                "wait": In(range(longest_wait + 1)),
                 "m": In(M_BITS),
                 "n": In(N_BITS),
                 "k": In(K_BITS),
@@ -45,6 +45,7 @@ class Walk(wiring.Component):
                 "column": Out(N_BITS),
                 "first_chunk": Out(1),
                 "last_chunk": Out(1),
+                "first_ends": Out(1),
                 "last": Out(1),
                 **dict.fromkeys(("next_row", "next_chunk", "next_group", "next_tile"), Out(1)),
             }
@@ -52,12 +53,12 @@ class Walk(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        busy, waited = Signal(), Signal.like(self.wait)
+        first_beat = Signal()
         n, k, beat = Signal(N_BITS), Signal(K_BITS), Signal.like(self.beat)
         width = self._blen * self._rows
         ends, last_group, last_tile = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.valid.eq(busy & (waited == 0)),
+            self.first_ends.eq(self.valid & ends & first_beat),
             ends.eq(self.position + 1 == beat),
             self.last_chunk.eq(self.k_left <= self._mlen),
             last_group.eq(self.n_left <= width),
@@ -68,10 +69,8 @@ class Walk(wiring.Component):
             self.next_group.eq(self.valid & ends & self.last_chunk & ~last_group),
             self.next_tile.eq(self.valid & ends & self.last_chunk & last_group & ~last_tile),
         ]
-        with m.If(busy & (waited != 0)):
-            m.d.sync += waited.eq(waited - 1)
         with m.If(self.valid):
-            m.d.sync += [self.position.eq(Mux(ends, 0, self.position + 1)), busy.eq(~self.last)]
+            m.d.sync += [self.position.eq(Mux(ends, 0, self.position + 1)), self.valid.eq(~self.last), first_beat.eq(first_beat & ~ends)]
         with m.If(self.next_chunk):
             m.d.sync += [self.k_left.eq(self.k_left - self._mlen), self.first_chunk.eq(0)]
         with m.If(self.next_group | self.next_tile):
@@ -85,8 +84,8 @@ class Walk(wiring.Component):
             m.d.sync += self.m_left.eq(self.m_left - self._blen)
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(1),
-                waited.eq(self.wait),
+                self.valid.eq(1),
+                first_beat.eq(1),
                 beat.eq(self.beat),
                 n.eq(self.n),
                 k.eq(self.k),
@@ -98,7 +97,7 @@ class Walk(wiring.Component):
                 self.first_chunk.eq(1),
             ]
         with m.If(self.stop):
-            m.d.sync += busy.eq(0)
+            m.d.sync += self.valid.eq(0)
         return m
 
 
