@@ -91,6 +91,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
     queues: dict[Engine, deque[int]] = {engine: deque() for engine in Engine}
     free_at = dict.fromkeys(Engine, 0)
     last_end = dict.fromkeys(Engine, 0)
+    gaps = dict.fromkeys(Engine, 0)
     gives: dict[int, list[int]] = {}
     position, sequencer_free, now = 0, 0, 0
     under_way: list[tuple[Engine, set[str], int]] = []
@@ -117,20 +118,24 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
         for name in gives.pop(now, []):
             semaphores[name] += 1
         for engine, queue in queues.items():
-            if not queue or dispatched_at[queue[0]] >= now or free_at[engine] > now or not room(engine, stream[queue[0]][1]):
+            if not queue or dispatched_at[queue[0]] >= now or not room(engine, stream[queue[0]][1]):
+                continue
+            if free_at[engine] + (0 if stream[queue[0]][1].operands.get("transposed") else gaps[engine]) > now:
                 continue
             if take(stream[queue[0]][1]):
                 index = queue.popleft()
                 pc, op = stream[index]
                 if moves[index]:
                     ready, end, _ = dma.transfer(moves[index], engine is Engine.STORE, now + GATHER_LEAD * (op.name == "L_GATHER"))
+                    gap = 0
                 else:
                     cycles = cost_of(op, machine)
-                    ready, end = now + cycles.occupancy, now + cycles.occupancy + cycles.latency
-                in_order = engine in (Engine.LOAD, Engine.STORE)
+                    ready, end, gap = now + cycles.occupancy, now + cycles.occupancy + cycles.latency, cycles.gap
+                in_order = engine is not Engine.VECTOR
                 end = max(last_end[engine] + in_order, end)
                 last_end[engine] = end
                 free_at[engine] = ready if in_order else end
+                gaps[engine] = gap
                 give(end, op)
                 under_way.append((engine, {access.space for access in accesses(op, [0] * REGISTER_COUNT, machine)}, end))
                 result[index] = [pc, engine, now, end]
@@ -192,7 +197,11 @@ RANDOM = {
         "ST_MX src=r0 dst=r1 scales=r2 rows=2 cols=8300 src_stride=260 dst_stride=300 format=1",
         "SYNC engine=2",
     ],
-    Engine.MATRIX: ["M_MM dst=r0 a=r0 b=r0 m=16 n=32 k=64 dst_stride=1 a_stride=2 transposed=0 format=0", "SYNC engine=3"],
+    Engine.MATRIX: [
+        "M_MM dst=r0 a=r0 b=r0 m=16 n=32 k=64 dst_stride=1 a_stride=2 transposed=0 format=0",
+        "M_MM dst=r0 a=r0 b=r0 m=16 n=32 k=64 dst_stride=1 a_stride=2 transposed=1 format=0",
+        "SYNC engine=3",
+    ],
     Engine.VECTOR: [EXP, "F_RECIP dst=r0 a=r0 count=3", "I_EQ_I dst=r0 a=r0 count=8 value=0", "SYNC engine=4"],
 }
 
@@ -277,8 +286,8 @@ def test_the_walk_equals_the_stepped_machine(memory, text, depth, ports):
     ]
     assert found == expected
     assert timing.cycles == max(end for *_, end in expected)
-    for engine in (Engine.MATRIX, Engine.VECTOR):
-        assert timing.busy[engine.name.lower()] == sum(end - start for _, e, start, end in expected if e == engine)
+    assert timing.busy["vector"] == sum(end - start for _, e, start, end in expected if e == Engine.VECTOR)
+    assert timing.busy["matrix"] == sum(cost_of(prog.ops[pc], machine).occupancy for pc, e, *_ in expected if e == Engine.MATRIX)
     assert timing.instructions == {e.name.lower(): sum(entry[1] == e for entry in expected) for e in Engine}
 
 
@@ -300,6 +309,17 @@ def test_loads_are_pipelined_and_vectors_drain():
     assert timing.cycles == 117
     assert timing.busy == {"sequencer": 5, "load": 16, "store": 0, "matrix": 0, "vector": 24}
     assert timing.hbm_bytes == {"load": 1024, "store": 0}
+
+
+def test_products_follow_each_other_without_a_pause_but_after_a_transposed_one():
+    product = "M_MM dst=r0 a=r0 b=r0 m=16 n=64 k=64 dst_stride=2 a_stride=2 format=0 transposed="
+    timing = time_program(program("\n".join(f"{product}{transposed}" for transposed in (0, 0, 1, 1, 0)) + "\nHALT"), SMALL, trace=True)
+    assert timing.trace is not None
+    # 16 cycles each, 32 if transposed; 42 to drain, 74 if transposed; and 32 before what is not transposed follows what is.
+    assert timing.trace.start.tolist()[:5] == [1, 17, 33, 65, 129]
+    assert timing.trace.end.tolist()[:5] == [59, 75, 139, 171, 187]
+    assert timing.trace.ready.tolist()[:5] == [17, 33, 65, 97, 145]
+    assert timing.busy["matrix"] == 3 * 16 + 2 * 32
 
 
 def test_a_full_queue_stalls_the_sequencer():

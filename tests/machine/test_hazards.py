@@ -85,6 +85,21 @@ def test_a_pipelined_engine_writes_in_order():
     assert races("L_INT dst=r0 src=r0 count=4\nL_INT dst=r0 src=r0 count=4\nHALT") == []
 
 
+def test_a_product_of_what_an_earlier_one_makes_waits_for_it():
+    line = "M_MM dst=r{} a=r{} b=r0 m=2 n=32 k=32 dst_stride=1 a_stride=1 transposed=0 format=0"
+    text = f"S_LI rd=r1 value=256\nS_LI rd=r2 value=512\n{line.format(1, 0)} {{}}\n{line.format(2, 1)} {{}}\nHALT"
+    assert races(text.format("", "")) == [(2, 3, "vector", 256, "read after write")]
+    assert races(text.format("signal=3", "wait=3")) == []
+
+
+def test_a_product_may_overwrite_what_earlier_ones_read_and_wrote_but_not_what_it_reads():
+    line = "M_MM dst=r{} a=r{} b=r0 m=2 n=32 k=32 dst_stride=1 a_stride=1 transposed=0 format=0"
+    text = f"S_LI rd=r1 value=256\n{line.format(1, 0)}\n{line.format(1, 0)}\n"
+    assert races(f"{text}HALT") == []
+    assert races(f"{text}S_LI rd=r2 value=512\n{line.format(0, 2)}\nHALT") == []
+    assert races(f"{text}{line.format(0, 0)}\nHALT") == [(3, 3, "vector", 0, "write after read")]
+
+
 def test_a_token_vouches_for_everything_before_it():
     # The vector engine waits only for the second load, and the store only for the vector engine; both imply the first load.
     text = f"""

@@ -10,7 +10,7 @@ from unmask.isa.program import Program
 from unmask.isa.table import Engine
 from unmask.machine.access import Access, accesses
 from unmask.machine.config import Machine
-from unmask.machine.cycle import engine_of
+from unmask.machine.cycle import PIPELINED, engine_of
 from unmask.machine.hazards import find_races
 
 SMALL = Machine.preset("small")
@@ -62,7 +62,7 @@ def surely_before(ops: list[Op]) -> list[list[bool]]:
         if engine in latest:
             reach[2 * latest[engine]][start] = True
             reach[2 * latest[engine] + 1][end] = True
-            if engine not in (Engine.LOAD, Engine.STORE):
+            if engine not in PIPELINED:
                 reach[2 * latest[engine] + 1][start] = True
         if Engine.SEQUENCER in latest:
             reach[2 * latest[Engine.SEQUENCER] + 1][start] = True
@@ -88,7 +88,7 @@ def locations(access: Access) -> set[tuple[str, int]]:
 
 def conflict(ops: list[Op], i: int, j: int) -> bool:
     first, second = accesses(ops[i], REGISTERS, SMALL), accesses(ops[j], REGISTERS, SMALL)
-    pipelined = engine_of(ops[i]) is engine_of(ops[j]) and engine_of(ops[i]) in (Engine.LOAD, Engine.STORE)
+    pipelined = engine_of(ops[i]) is engine_of(ops[j]) and engine_of(ops[i]) in PIPELINED
     in_conflict = [(a, b) for a in first for b in second if (a.write or b.write) and not (pipelined and b.write)]
     return any(locations(a) & locations(b) for a, b in in_conflict)
 

@@ -115,7 +115,7 @@ class Run:
     """What a machine's engine did with instructions, each started when it may be by the cycle count; the last cycle stops it.
 
     Attributes:
-        starts, ends: of the instructions, by the timing. out: the bench's outputs, of every cycle.
+        starts, ends, costs: of the instructions, by the timing. out: the bench's outputs, of every cycle.
         vector: BF16 patterns of the vector SRAM after all writes. written: the cycles with writes.
     """
 
@@ -124,7 +124,7 @@ class Run:
         width = array.rows * array.blen
         loads = len(state.vector) // array.mlen
         filled = max(loads, len(state.scales))
-        costs = [matrix_cycles(p["m"], p["n"], p["k"], bool(p["transposed"]), machine) for p in programs]
+        self.costs = costs = [matrix_cycles(p["m"], p["n"], p["k"], bool(p["transposed"]), machine) for p in programs]
         waits = [c.occupancy + (c.gap if c.gap > after.gap else 0) for c, after in pairwise(costs)]
         self.starts = filled + np.cumsum([0, *waits])
         self.ends = self.starts + [c.occupancy + c.latency for c in costs]

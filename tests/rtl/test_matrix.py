@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unmask.errors import UnmaskError
+from unmask.machine.semantics import SEMANTICS
 from unmask.machine.state import MachineFault, State
 from unmask.numerics import bf16
 from unmask.rtl.faults import Fault
@@ -81,7 +82,11 @@ def test_products_and_cycles_are_those_of_the_readings(name):
         run = Run(simulation, machine, state, programs)
         assert not run.out["fault"].any()
         assert np.flatnonzero(run.out["retire"]).tolist() == (run.ends - 1).tolist()
-        assert run.out["ready"][run.starts].all()
+        free = np.ones(len(run.out["ready"]), bool)
+        for start, cost in zip(run.starts, run.costs, strict=True):
+            free[start + 1 : start + cost.occupancy + cost.gap] = False
+        free[run.starts] = True
+        assert (run.out["ready"] == free).all(), "for one that is not transposed, and at a start for the one that starts"
         written = run.ends - 1 - Timing.of(machine).spare
         assert set(written) <= set(run.written) | {e for p, e in zip(programs, written, strict=True) if p["m"] % machine.matrix.blen}
         wanted = run.wanted()
@@ -112,6 +117,31 @@ def test_what_the_functional_reading_refuses_is_a_fault(change, fault):
     if fault is not Fault.SIZE:
         with pytest.raises(MachineFault):
             run.wanted()
+
+
+PLAIN = {"dst": 2560, "a": 0, "b": 0, "m": 5, "n": 9, "k": 40, "dst_stride": 1, "a_stride": 2, "transposed": 0, "format": 0}
+
+
+def test_what_comes_before_a_fault_ends_and_what_comes_after_it_does_not():
+    machine = MACHINES["int8"]
+    for transposed in (0, 1):
+        state = filled(machine, np.random.default_rng(3), special=False)
+        programs = [PLAIN | {"transposed": transposed}, PLAIN | {"dst": 2816}, PLAIN | {"dst": 3072, "format": 2}]
+        run = Run(simulation_of("int8"), machine, state, programs)
+        assert run.out["fault"][-1] == Fault.FORMAT
+        assert np.flatnonzero(run.out["retire"]).tolist() == (run.ends[:2] - 1).tolist()
+        assert not run.out["fault"][: run.ends[1]].any()
+        for program in programs[:2]:
+            SEMANTICS["M_MM"](state, **program)
+        assert (run.vector == bf16.to_bits(state.vector)).all()
+
+
+def test_the_fault_of_the_oldest_instruction_is_told_though_another_is_found_earlier():
+    machine = MACHINES["int8"]
+    outside = PLAIN | {"dst": 4096 - 64, "n": 32}
+    run = Run(simulation_of("int8"), machine, State(machine, 0), [PLAIN, outside, PLAIN | {"format": 2}])
+    assert run.out["fault"][-1] == Fault.ADDRESS
+    assert np.flatnonzero(run.out["retire"]).tolist() == [run.ends[0] - 1]
 
 
 @pytest.mark.parametrize(

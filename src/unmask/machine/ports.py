@@ -1,9 +1,9 @@
 """Ports of the on-chip memories: which of those that have too few an instruction touches, and who knows of none.
 
 A memory with a port for each engine that uses it never makes one wait. Where it has fewer (`Sram.scarce_ports`), an engine holds a port
-from the start of an instruction that touches the memory to its end; load and store, which are pipelined, as long as any such instruction is
-under way. An instruction starts only when its engine has, or can have, a port of every memory that it touches. Of several that could start
-in a cycle the first of load, store, matrix and vector does, then the next if a port is left.
+from the start of an instruction that touches the memory to its end; load, store and matrix, which are pipelined, as long as any such
+instruction is under way. An instruction starts only when its engine has, or can have, a port of every memory that it touches. Of several
+that could start in a cycle the first of load, store, matrix and vector does, then the next if a port is left.
 """
 
 from __future__ import annotations

@@ -76,6 +76,8 @@ def universe(names: Collection[str], machine: Machine) -> list[str]:
     found += [*pairs, *(f"{pair} of the next iteration" for pair in pairs)]
     if "L_GATHER" in names:
         found.append("hazard: load -> load")
+    if "M_MM" in names:
+        found.append("hazard: matrix -> matrix")
     found += ["hazard: load -> sequencer", "hazard: two waits", "hazard: two signals", "hazard: engine busy", "hazard: engine waits"]
     return found
 

@@ -184,16 +184,22 @@ class _Generator:
         b.place("V_RED_SUM_WIN", b.constants("V_RED_SUM_WIN", given), {"a": exp.addresses["dst"], "f": top.addresses["dst"]})
 
     def _product(self) -> None:
-        """A left operand, a right one, and their product."""
-        b = self._b
+        """A left operand, a right one, their product, and others right behind it, some of them of what it made."""
+        b, rng = self._b, self._rng
         sizes = b.constants("M_MM", {})
         given = {name: sizes[name] for name in ("m", "n", "k", "transposed", "format")}
         m, n, k = (int(sizes[name]) for name in ("m", "n", "k"))
         rows, cols = (k, n) if sizes["transposed"] else (n, k)
-        if self._rng.random() < 0.7:
+        if rng.random() < 0.7:
             b.instruction("L_VEC", rows=m, cols=k)
         b.instruction("L_MAT", rows=rows, cols=cols, format=sizes["format"])
-        b.instruction("M_MM", **given)
+        product = b.instruction("M_MM", **given)
+        for _ in range(rng.choice((0, 0, 1, 2, 4))):
+            if rng.random() < 0.3:
+                made = {"m": product.constants["m"], "k": product.constants["n"], "a_stride": product.constants["dst_stride"]}
+                product = b.place("M_MM", b.constants("M_MM", made), {"a": product.addresses["dst"]})
+            else:
+                product = b.instruction("M_MM")
 
     def _sampler(self) -> None:
         """Rows that stream by in one or more chunks, and what comes of them."""

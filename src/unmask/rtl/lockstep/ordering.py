@@ -114,10 +114,7 @@ class _Sequence:
     def _instruction(self, node: Node) -> None:
         before = self._known(node.engine)
         for other in ENGINES:
-            touches = node.touches
-            if other is node.engine:
-                # Of its own engine's results an instruction waits only for what it reads, and only where the engine does not drain.
-                touches = [touch for touch in touches if not touch.write and other in PIPELINED]
+            touches = self._waits_for(other, node.engine, node.touches)
             late = next((e for e in reversed(self._entries[other]) if e.number > before[other] and conflict(e.touches, touches)), None)
             if late is not None:
                 giver = self._giver(late)
@@ -138,6 +135,14 @@ class _Sequence:
                 if waiting is not node:
                     self._append(waiting, before)
         self._append(node, before)
+
+    @staticmethod
+    def _waits_for(first: Engine, second: Engine, touches: list[Touch]) -> list[Touch]:
+        """Of what an instruction of the second engine touches, that for which it may have to wait until one of the first has ended.
+
+        Of its own engine's results it waits only for what it reads, and only where the engine does not drain.
+        """
+        return touches if first is not second else [touch for touch in touches if not touch.write and first in PIPELINED]
 
     def _giver(self, late: _Entry) -> _Entry:
         """The entry itself or a later one of its engine that can signal, else a SYNC at the end."""
@@ -194,7 +199,7 @@ class _Sequence:
             (a, b)
             for a in ENGINES
             for b in ENGINES
-            if a is not b and any(conflict(x.touches, y.touches) for x in self._entries[a] for y in self._entries[b])
+            if any(conflict(x.touches, self._waits_for(a, b, y.touches)) for x in self._entries[a] for y in self._entries[b])
         ]
         if not pairs:
             return
