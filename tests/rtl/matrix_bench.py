@@ -165,7 +165,11 @@ class Run:
         self._state, self._programs = state, programs
 
     def wanted(self) -> NDArray[np.uint16]:
-        """BF16 patterns of the vector SRAM after the same instructions in the functional reading."""
+        """BF16 patterns of the vector SRAM after the same instructions in the functional reading; a format reads its low bits of a code."""
+        state, codes = self._state, self._state.codes.copy()
         for program in self._programs:
-            SEMANTICS["M_MM"](self._state, **program)
-        return bf16.to_bits(self._state.vector)
+            if program["format"] < 2:
+                state.codes[:] = codes & ((1 << state.formats[program["format"]].element.bits) - 1)
+            SEMANTICS["M_MM"](state, **program)
+        state.codes[:] = codes
+        return bf16.to_bits(state.vector)
