@@ -190,7 +190,7 @@ def _memory(m: _Maker) -> Op:
     return m.rng.choice((m.load, m.store))(0, address)
 
 
-def _product(m: _Maker, **changes: int) -> Op:
+def _product(m: _Maker, /, **changes: int) -> Op:
     """A small product, but for some operands."""
     sizes = {"m": 3, "n": 5, "k": 40, "dst_stride": 1, "a_stride": 2, "transposed": m.rng.randrange(2), "format": 0}
     sizes |= {name: value for name, value in changes.items() if name in sizes}
@@ -198,7 +198,7 @@ def _product(m: _Maker, **changes: int) -> Op:
     return Op("M_MM", {**places, **sizes})
 
 
-def _blocks(m: _Maker, **changes: int) -> Op:
+def _blocks(m: _Maker, /, **changes: int) -> Op:
     """A load of the matrix SRAM, but for some operands."""
     places = {name: m.register(changes.get(name, 0)) for name in ("dst", "src", "scales")}
     return Op("L_MAT", {**places, "rows": 3, "cols": 33, "src_stride": 2, "format": changes.get("format", 0)})
