@@ -13,7 +13,8 @@ from unmask.errors import UnmaskError
 from unmask.rtl.bus import ADDRESS_BITS as MEMORY_BITS
 from unmask.rtl.host import ADDRESS_BITS, BUS_BITS, PROGRAM, Register
 from unmask.silicon.blocks import MACRO_PORTS, Design
-from unmask.silicon.gates import CLOCK, Port
+from unmask.silicon.gates import Port
+from unmask.silicon.synthesis import CLOCK
 from unmask.silicon.tools import yosys
 
 PORTS, REPORT = "ports.txt", "report.txt"

@@ -18,11 +18,10 @@ from unmask.errors import UnmaskError
 from unmask.silicon import logic
 from unmask.silicon.blocks import Design
 from unmask.silicon.liberty import Cell, Library
-from unmask.silicon.synthesis import Netlist
+from unmask.silicon.synthesis import CLOCK, Netlist
 
 # The two constant nets come first.
 ZERO, ONE = 0, 1
-CLOCK = "clk"
 
 Bits = NDArray[np.uint8]
 

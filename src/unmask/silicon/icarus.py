@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unmask.silicon.gates import CLOCK, Bits, Gates
-from unmask.silicon.synthesis import Netlist
+from unmask.silicon.gates import Bits, Gates
+from unmask.silicon.synthesis import CLOCK, Netlist
 from unmask.silicon.tools import run, yosys
 from unmask.silicon.verilog import names_of, verilog
 

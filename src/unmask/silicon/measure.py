@@ -18,6 +18,8 @@ from unmask.silicon.synthesis import synthesize
 from unmask.silicon.timing import Power, analyse, part_of
 from unmask.silicon.units import unit_named
 
+TREES = "fanout trees"
+"""What the buffers between and around the blocks are called among these."""
 # Cycles of random inputs where no run was recorded, and those before counting starts.
 RANDOM_CYCLES, WARM_UP = 1024, 64
 
@@ -133,7 +135,8 @@ def measure(
         blocks=[
             BlockArea(block.name, block.instances, sum(block.cells.values()), block.area(netlist.library), block.bits)
             for block in netlist.blocks
-        ],
+        ]
+        + [BlockArea(TREES, 1, sum(netlist.trees.values()), netlist.area_of_trees, 0)],
     )
 
 

@@ -17,6 +17,7 @@ from amaranth.lib import wiring
 
 from unmask.errors import UnmaskError
 from unmask.silicon.blocks import MACRO_PORTS, Design
+from unmask.silicon.fanout import with_trees
 from unmask.silicon.liberty import Library
 from unmask.silicon.tools import yosys
 
@@ -31,6 +32,7 @@ RECIPES = {
 """Ways to map logic in ABC, the smaller result first: both rebuild it with balanced depth; many rounds of area flow cost some delay."""
 _SIZING = "buffer -c;topo;upsize -D {D};dnsize -D {D};upsize -D {D};dnsize -D {D};stime"
 _DELAY = re.compile(r"^ABC: WireLoad.*Delay =\s*([\d.]+) ps", re.MULTILINE)
+CLOCK = "clk"
 # What an output of a block drives, in input capacitances of the library's driver.
 OUTPUT_LOAD = 4.0
 
@@ -84,12 +86,17 @@ class Netlist:
     @property
     def cells(self) -> int:
         """Standard cells of the whole design."""
-        return sum(block.instances * sum(block.cells.values()) for block in self.blocks)
+        return sum(block.instances * sum(block.cells.values()) for block in self.blocks) + sum(self.trees.values())
 
     @property
     def area(self) -> float:
         """Of the standard cells, in the library's unit; macros are not in it."""
-        return sum(block.instances * block.area(self.library) for block in self.blocks)
+        return sum(block.instances * block.area(self.library) for block in self.blocks) + self.area_of_trees
+
+    @property
+    def area_of_trees(self) -> float:
+        """Of `trees`, in the library's unit."""
+        return sum(self.library.cells[cell].area * number for cell, number in self.trees.items())
 
     @property
     def macro_bits(self) -> int:
@@ -101,9 +108,18 @@ class Netlist:
         """Flip-flops."""
         return sum(b.instances * n for b in self.blocks for cell, n in b.cells.items() if self.library.cells[cell].sequential)
 
-    @cached_property
+    @property
     def flat(self) -> dict[str, Any]:
         """yosys' JSON of the design without hierarchy; macros are cut out, their ports being ports of the design."""
+        return self._flat[0]
+
+    @property
+    def trees(self) -> Counter[str]:
+        """Buffers that were put on nets that drive much, by cell (`unmask.silicon.fanout`)."""
+        return self._flat[1]
+
+    @cached_property
+    def _flat(self) -> tuple[dict[str, Any], Counter[str]]:
         path = self.folder / "flat.json"
         if not path.exists():
             script = [f"read_rtlil {block.path}" for block in self.blocks if block.path]
@@ -114,7 +130,7 @@ class Netlist:
             yosys("\n".join([*script, ""]), self.folder, "flatten")
             (self.folder / "flat.partial").replace(path)
         module: dict[str, Any] = json.loads(path.read_text())["modules"][self.top]
-        return module
+        return module, with_trees(module, self.library, CLOCK)
 
 
 def synthesize(

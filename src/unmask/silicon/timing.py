@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
-from unmask.silicon.gates import CLOCK, Gates
-from unmask.silicon.synthesis import OUTPUT_LOAD, Netlist
+from unmask.silicon.gates import Gates
+from unmask.silicon.synthesis import CLOCK, OUTPUT_LOAD, Netlist
 from unmask.silicon.tools import run
 from unmask.silicon.verilog import Names, names_of, verilog
 
