@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from unmask.silicon.liberty import Library
 
 # In input capacitances of the buffer: what a net may drive without one, and what a buffer is given to drive.
 MOST, EACH = 16.0, 10.0
 
-# An input pin: the cell and the pin, and its capacitance.
-_Sink = tuple[str, str, float]
+
+class _Sink(NamedTuple):
+    """What a net drives: the pin or port, as a list of yosys' JSON and a place in it, the cell, and the capacitance."""
+
+    bits: list[Any]
+    place: int
+    name: str
+    load: float
 
 
-def with_trees(module: dict[str, Any], library: Library, clock: str) -> Counter[str]:
+def with_trees(module: dict[str, Any], library: Library, clock: str, output_load: float) -> Counter[str]:
     """Put trees into a flat module of yosys' JSON, in place; the buffers that were added, by cell.
 
     Every sink of a net is behind equally many buffers. A buffer all of whose sinks lie in one instance of the top module is named as lying
     there too. The clock stays as it is: its tree is laid out later.
+
+    Args:
+        clock: its port.
+        output_load: what a bit of an output port drives, in input capacitances of the library's driver.
     """
     buffer = library.driver
     own = library.load_of(buffer)
@@ -27,31 +37,39 @@ def with_trees(module: dict[str, Any], library: Library, clock: str) -> Counter[
     loads = {
         cell.name: {pin.name: pin.capacitance / own for pin in cell.pins if pin.direction == "input"} for cell in library.cells.values()
     }
-    cells = module["cells"]
+    cells, ports = module["cells"], module["ports"]
     sinks: dict[int, list[_Sink]] = {}
+
+    def add(bits: list[Any], place: int, name: str, load: float) -> None:
+        if isinstance(bits[place], int):
+            sinks.setdefault(bits[place], []).append(_Sink(bits, place, name, load))
+
     for name, cell in cells.items():
         for pin, load in loads[cell["type"]].items():
-            for bit in cell["connections"].get(pin, ()):
-                if isinstance(bit, int):
-                    sinks.setdefault(bit, []).append((name, pin, load))
-    for bit in module["ports"].get(clock, {"bits": ()})["bits"]:
+            if pin in cell["connections"]:
+                add(cell["connections"][pin], 0, name, load)
+    for port in ports.values():
+        if port["direction"] == "output":
+            for place in range(len(port["bits"])):
+                add(port["bits"], place, "", output_load)
+    for bit in ports.get(clock, {"bits": ()})["bits"]:
         sinks.pop(bit, None)
     following = max((bit for entry in module["netnames"].values() for bit in entry["bits"] if isinstance(bit, int)), default=1) + 1
     added: Counter[str] = Counter()
-    for bit, pins in sinks.items():
-        while sum(load for _, _, load in pins) > MOST and len(pins) > 1:
+    for bit, driven in sinks.items():
+        while sum(sink.load for sink in driven) > MOST and len(driven) > 1:
             above: list[_Sink] = []
-            for group in _groups(pins):
-                places = {name.rpartition(".")[0] for name, _, _ in group}
+            for group in _groups(driven):
+                places = {sink.name.rpartition(".")[0] for sink in group}
                 inside = places.pop() if len(places) == 1 else ""
                 name = f"{inside}.fanout_{following}" if inside else f"fanout_{following}"
-                for sink, pin, _ in group:
-                    cells[sink]["connections"][pin] = [following]
+                for sink in group:
+                    sink.bits[sink.place] = following
                 cells[name] = {"type": buffer.name, "connections": {source: [bit], drain: [following]}}
-                above.append((name, source, 1.0))
+                above.append(_Sink(cells[name]["connections"][source], 0, name, 1.0))
                 added[buffer.name] += 1
                 following += 1
-            pins = above
+            driven = above
     return added
 
 
@@ -60,9 +78,9 @@ def _groups(sinks: Sequence[_Sink]) -> Iterator[list[_Sink]]:
     group: list[_Sink] = []
     driven = 0.0
     for sink in sinks:
-        if group and driven + sink[2] > EACH:
+        if group and driven + sink.load > EACH:
             yield group
             group, driven = [], 0.0
         group.append(sink)
-        driven += sink[2]
+        driven += sink.load
     yield group

@@ -130,7 +130,7 @@ class Netlist:
             yosys("\n".join([*script, ""]), self.folder, "flatten")
             (self.folder / "flat.partial").replace(path)
         module: dict[str, Any] = json.loads(path.read_text())["modules"][self.top]
-        return module, with_trees(module, self.library, CLOCK)
+        return module, with_trees(module, self.library, CLOCK, OUTPUT_LOAD)
 
 
 def synthesize(
