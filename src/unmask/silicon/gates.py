@@ -1,6 +1,7 @@
 """A netlist of standard cells as arrays, and its simulation cycle by cycle, with the number of times each net toggles.
 
-Gates are evaluated once a cycle in the order of their levels, so glitches are not counted. Every flip-flop is on the one clock.
+Gates are evaluated at most once a cycle, in the order of their levels, and only where an input has changed; glitches are not counted. Every
+flip-flop is on the one clock.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Gates:
                     gates.append(_function(_of_state(cell, pin.function or ""), nets, pin.name))
         self._gates = _packed([gates[index] for index in self._levels(gates, {register[2] for register in registers})])
         self._registers = _packed(registers)
+        self._readers = _readers(self.nets, self._gates, self._registers)
 
     def _state_net(self, name: str, cell: Cell, pins: dict[str, int]) -> int:
         """The net of the pin that shows the state, or a new one."""
@@ -166,7 +168,8 @@ class Gates:
         toggles = np.zeros(self.nets, np.int64)
         result = np.zeros((len(stimulus), len(shown)), np.uint8)
         gates, registers = astuple(self._gates), astuple(self._registers)
-        _simulate(np.ascontiguousarray(stimulus, np.uint8), ports, shown, values, gates, registers, skip, result, toggles)
+        given = np.ascontiguousarray(stimulus, np.uint8)
+        _simulate(given, ports, shown, values, gates, registers, self._readers, skip, result, toggles)
         return result, toggles
 
 
@@ -210,6 +213,16 @@ def _packed(functions: list[_Function]) -> _Functions:
     )
 
 
+def _readers(nets: int, gates: _Functions, registers: _Functions) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Of each net, where what reads it begins and ends in a list of gates and, after them, flip-flops."""
+    inputs = np.concatenate([gates.inputs, registers.inputs])
+    sizes = [np.diff(functions.first_input) for functions in (gates, registers)]
+    owners = np.repeat(np.arange(sum(map(len, sizes)), dtype=np.int32), np.concatenate(sizes))
+    order = np.argsort(inputs, kind="stable")
+    first = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=nets))])
+    return first.astype(np.int64), owners[order]
+
+
 @numba.njit(cache=True)  # type: ignore[misc]
 def _value(function, index, values):  # type: ignore[no-untyped-def]
     tables, first_row, inputs, first_input, _ = function
@@ -220,24 +233,34 @@ def _value(function, index, values):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)  # type: ignore[misc]
-def _simulate(stimulus, ports, shown, values, gates, registers, skip, result, toggles):  # type: ignore[no-untyped-def]
+def _change(net, value, values, readers, dirty, toggles, counts):  # type: ignore[no-untyped-def]
+    """Give a net a value; what reads it is dirty."""
+    if values[net] != value:
+        values[net] = value
+        toggles[net] += counts
+        for reader in range(readers[0][net], readers[0][net + 1]):
+            dirty[readers[1][reader]] = 1
+
+
+@numba.njit(cache=True)  # type: ignore[misc]
+def _simulate(stimulus, ports, shown, values, gates, registers, readers, skip, result, toggles):  # type: ignore[no-untyped-def]
+    count = len(gates[4])
     following = np.zeros(len(registers[4]), np.uint8)
+    dirty = np.ones(count + len(following), np.uint8)
     for cycle in range(stimulus.shape[0]):
         counts = cycle > skip
         for bit in range(len(ports)):
-            toggles[ports[bit]] += counts and values[ports[bit]] != stimulus[cycle, bit]
-            values[ports[bit]] = stimulus[cycle, bit]
-        for register in range(len(following)):
-            net = registers[4][register]
-            if cycle:
-                toggles[net] += counts and values[net] != following[register]
-                values[net] = following[register]
-        for gate in range(len(gates[4])):
-            value = _value(gates, gate, values)
-            net = gates[4][gate]
-            toggles[net] += counts and values[net] != value
-            values[net] = value
+            _change(ports[bit], stimulus[cycle, bit], values, readers, dirty, toggles, counts)
+        if cycle:
+            for register in range(len(following)):
+                _change(registers[4][register], following[register], values, readers, dirty, toggles, counts)
+        for gate in range(count):
+            if dirty[gate]:
+                dirty[gate] = 0
+                _change(gates[4][gate], _value(gates, gate, values), values, readers, dirty, toggles, counts)
         for bit in range(len(shown)):
             result[cycle, bit] = values[shown[bit]]
         for register in range(len(following)):
-            following[register] = _value(registers, register, values)
+            if dirty[count + register]:
+                dirty[count + register] = 0
+                following[register] = _value(registers, register, values)
