@@ -74,3 +74,16 @@ def test_the_library_of_debian_is_understood(osu018: Library) -> None:
     assert osu018.cells["NAND2X1"].inputs == ["A", "B"]
     assert osu018.cells["DFFPOSX1"].plain
     assert not osu018.cells["DFFSR"].plain
+
+
+def test_cells_that_only_lose_time_are_left_out(tmp_path: Path) -> None:
+    buffers = "".join(
+        f"cell ({name}) {{ area : {area}; pin (A) {{ direction : input; capacitance : 1; }} "
+        'pin (Y) { direction : output; function : "A"; } }\n'
+        for name, area in (("HB1xp67", 1), ("BUFx2", 2), ("BUFx3", 3), ("CLKDLYx1", 0.5))
+    )
+    cells = INVERTER + REGISTER % ("DFF", 3, "IQ") + buffers
+    (tmp_path / "a.lib").write_text(GATE.format(name="a", cells=cells))
+    library = load_library(tmp_path / "a.lib", tmp_path / "cache")
+    assert {"BUFx2", "BUFx3", "DFF", "INV"} == set(library.cells)
+    assert library.driver.name == "BUFx3"

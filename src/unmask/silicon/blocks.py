@@ -32,7 +32,7 @@ _MEMORY_CELL = re.compile(r"^  cell \$(meminit|memrd|memwr)_v2 .*?^  end\n", re.
 # Bits of memory that are mapped to flip-flops, at most; a larger one is a macro.
 MOST_BITS = 512
 # Cells of RTLIL (an adder is one) from which on a module that stands in the design once is synthesized by itself.
-LARGE = 400
+LARGE = 120
 
 
 @dataclass

@@ -25,6 +25,9 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _POWER = {"internal_power", "leakage_power", "pg_pin", "power_lut_template", "normalized_driver_waveform", "receiver_capacitance"}
 _TABLES = {"timing", "lu_table_template", "output_voltage", "input_voltage", "operating_conditions"}
 
+# Buffers that are made to be slow, against hold violations, and are small: mapping would take them for ordinary ones.
+_DELAY_CELL = re.compile(r"HB\d|DLY|CLKDLY|.*_dly", re.IGNORECASE)
+
 _SECONDS = {"fs": 1e-15, "ps": 1e-12, "ns": 1e-9, "us": 1e-6}
 _WATTS = {"pW": 1e-12, "nW": 1e-9, "uW": 1e-6, "mW": 1e-3}
 _FARADS = {"ff": 1e-15, "pf": 1e-12}
@@ -164,7 +167,7 @@ def load_library(path: Path, cache: Path) -> Library:
     names = {kind: folder / f"{kind}.lib" for kind in ("full", "logic", "registers", "cells")}
     if not all(file.exists() for file in names.values()):
         folder.mkdir(parents=True, exist_ok=True)
-        merged = _merge([_COMMENT.sub("", text) for text in texts], path)
+        merged = _without_delay_cells(_merge([_COMMENT.sub("", text) for text in texts], path))
         logic = thinned(merged, _POWER)
         kinds = {"full": merged, "logic": logic, "cells": thinned(logic, _TABLES)}
         kinds["registers"] = _only(_cheapest_register(parse(kinds["cells"])), kinds["cells"])
@@ -254,6 +257,16 @@ def _merge(texts: list[str], path: Path) -> str:
                 have.add((kind, name))
                 added.append(text[start:end])
     return first[: first.rindex("}")] + "\n".join(added) + "\n}\n"
+
+
+def _without_delay_cells(text: str) -> str:
+    """The library without cells that only serve to lose time."""
+    kept, position = [], 0
+    for kind, name, start, end in _groups_of_library(text):
+        if kind == "cell" and _DELAY_CELL.match(name):
+            kept.append(text[position:start])
+            position = end
+    return "".join([*kept, text[position:]])
 
 
 def _cheapest_register(library: Group) -> str:
