@@ -21,6 +21,7 @@ def gatesim(
     programs: Annotated[int, typer.Option(min=1, help="Random programs that the sampler runs after its sampling steps.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of random inputs and of the flip-flops' states before reset.")] = 0,
     icarus: Annotated[bool, typer.Option("--icarus", help="Run the netlist in Icarus too, from unknown states.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Map with little effort: other gates, sooner.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a unit's mapped netlist on what its RTL is run on and compare every output in every cycle; exit 1 if any bit differs."""
@@ -32,7 +33,7 @@ def gatesim(
     cache, built = cache_folder(), machine_of(machine, vlen)
     recorded = sampling_recording(built, cache / "recording", programs, seed) if unit == "sampler" else None
     library = library_named(liberty, cache)
-    found = compare(unit, built, library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus, recorded=recorded)
+    found = compare(unit, built, library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus, quick=quick, recorded=recorded)
     if as_json:
         print(json.dumps(found.as_dict()))
     else:

@@ -23,6 +23,8 @@ from unmask.silicon.synthesis import CLOCK, Netlist
 
 # The two constant nets come first.
 ZERO, ONE = 0, 1
+# Gates and flip-flops that are skipped together if no input of theirs has changed.
+_GROUP = 64
 
 Bits = NDArray[np.uint8]
 
@@ -233,34 +235,46 @@ def _value(function, index, values):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)  # type: ignore[misc]
-def _change(net, value, values, readers, dirty, toggles, counts):  # type: ignore[no-untyped-def]
+def _change(net, value, values, readers, dirty, groups, toggles, counts):  # type: ignore[no-untyped-def]
     """Give a net a value; what reads it is dirty."""
     if values[net] != value:
         values[net] = value
         toggles[net] += counts
-        for reader in range(readers[0][net], readers[0][net + 1]):
-            dirty[readers[1][reader]] = 1
+        for index in range(readers[0][net], readers[0][net + 1]):
+            reader = readers[1][index]
+            dirty[reader] = 1
+            groups[reader // _GROUP] = 1
 
 
 @numba.njit(cache=True)  # type: ignore[misc]
 def _simulate(stimulus, ports, shown, values, gates, registers, readers, skip, result, toggles):  # type: ignore[no-untyped-def]
-    count = len(gates[4])
+    # Gates, then flip-flops, each dirty or not; and whether any of a group of them is.
+    count, both = len(gates[4]), len(gates[4]) + len(registers[4])
+    dirty, groups = np.ones(both, np.uint8), np.ones(both // _GROUP + 1, np.uint8)
     following = np.zeros(len(registers[4]), np.uint8)
-    dirty = np.ones(count + len(following), np.uint8)
+    due, dues = np.zeros(len(registers[4]), np.int64), 0
     for cycle in range(stimulus.shape[0]):
         counts = cycle > skip
         for bit in range(len(ports)):
-            _change(ports[bit], stimulus[cycle, bit], values, readers, dirty, toggles, counts)
-        if cycle:
-            for register in range(len(following)):
-                _change(registers[4][register], following[register], values, readers, dirty, toggles, counts)
-        for gate in range(count):
-            if dirty[gate]:
-                dirty[gate] = 0
-                _change(gates[4][gate], _value(gates, gate, values), values, readers, dirty, toggles, counts)
+            _change(ports[bit], stimulus[cycle, bit], values, readers, dirty, groups, toggles, counts)
+        for index in range(dues):
+            register = due[index]
+            _change(registers[4][register], following[register], values, readers, dirty, groups, toggles, counts)
+        dues = 0
+        for group in range(len(groups)):
+            if not groups[group]:
+                continue
+            groups[group] = 0
+            for each in range(group * _GROUP, min((group + 1) * _GROUP, both)):
+                if not dirty[each]:
+                    continue
+                dirty[each] = 0
+                if each < count:
+                    _change(gates[4][each], _value(gates, each, values), values, readers, dirty, groups, toggles, counts)
+                else:
+                    register = each - count
+                    following[register] = _value(registers, register, values)
+                    due[dues] = register
+                    dues += 1
         for bit in range(len(shown)):
             result[cycle, bit] = values[shown[bit]]
-        for register in range(len(following)):
-            if dirty[count + register]:
-                dirty[count + register] = 0
-                following[register] = _value(registers, register, values)

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,8 @@ RECIPES = {
     "swift": _START + "&st;&if -g -K 6;&dch;&nf;&put",
 }
 """Ways to map logic in ABC, the smaller result first: both rebuild it with balanced depth; many rounds of area flow cost some delay."""
+QUICK = {"quick": "strash;&get -n;&nf;&put"}
+"""As it is, in a fraction of the time: gates to be simulated, no figures."""
 _SIZING = "buffer -c;topo;upsize -D {D};dnsize -D {D};upsize -D {D};dnsize -D {D};stime"
 _DELAY = re.compile(r"^ABC: WireLoad.*Delay =\s*([\d.]+) ps", re.MULTILINE)
 CLOCK = "clk"
@@ -141,6 +144,7 @@ def synthesize(
     cache: Path,
     *,
     flat: bool = False,
+    quick: bool = False,
 ) -> Netlist:
     """Map a component to a library.
 
@@ -150,6 +154,7 @@ def synthesize(
         clock_ps: the delay target, picoseconds.
         cache: a folder; a block that was mapped before, with the same target, is found there by the digest of its text.
         flat: map everything but memory macros as one block.
+        quick: map with little effort, for gates that are to be simulated: neither small nor fast.
 
     Raises:
         UnmaskError: yosys failed, or left a cell that the library does not have.
@@ -162,7 +167,8 @@ def synthesize(
         if block.macro:
             mapped.append(MappedBlock(block.name, instances, Counter(), block.memory_bits, None))
         else:
-            path, cells = _map(design.source(block.name, kept), block.name, library, clock_ps, cache, set(design.blocks))
+            source = design.source(block.name, kept)
+            path, cells = _map(source, block.name, library, clock_ps, cache, set(design.blocks), QUICK if quick else RECIPES)
             mapped.append(MappedBlock(block.name, instances, cells, 0, path))
     if unknown := {cell for block in mapped for cell in block.cells} - library.cells.keys():
         raise UnmaskError(f"{name}: yosys left {', '.join(sorted(unknown))}, which library {library.name} does not have")
@@ -172,9 +178,11 @@ def synthesize(
     return Netlist(name, library, design, mapped, folder)
 
 
-def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path, blocks: set[str]) -> tuple[Path, Counter[str]]:
+def _map(
+    source: str, name: str, library: Library, clock_ps: float, cache: Path, blocks: set[str], recipes: Mapping[str, str]
+) -> tuple[Path, Counter[str]]:
     """(RTLIL of the block in cells, number of cells by type)."""
-    scripts = [_front_end(name, library), *(_back_end(name, library, clock_ps, recipe) for recipe in RECIPES.values())]
+    scripts = [_front_end(name, library), *(_back_end(name, library, clock_ps, recipe) for recipe in recipes.values())]
     key = hashlib.sha256("\n".join([library.digest, *scripts, source]).encode()).hexdigest()[:16]
     result = cache / "blocks" / f"{name}-{key}"
     if not (result / "cells.json").exists():
@@ -185,7 +193,7 @@ def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path,
             driver = library.driver
             load = OUTPUT_LOAD * library.load_of(driver) * library.capacitance_unit / 1e-15
             (work / "constraints").write_text(f"set_driving_cell {driver.name}\nset_load {load:.4f}\n")
-            cells = _mapped(work, name, scripts, clock_ps)
+            cells = _mapped(work, name, scripts, clock_ps, list(recipes))
             (work / "cells.json").write_text(json.dumps(cells))
             if result.exists():
                 shutil.rmtree(work)
@@ -199,11 +207,11 @@ def _map(source: str, name: str, library: Library, clock_ps: float, cache: Path,
     return (result / "mapped.il").resolve(), Counter({cell: number for cell, number in counts.items() if cell not in blocks})
 
 
-def _mapped(work: Path, name: str, scripts: list[str], clock_ps: float) -> Counter[str]:
+def _mapped(work: Path, name: str, scripts: list[str], clock_ps: float, recipes: list[str]) -> Counter[str]:
     """Map `source.il` of a folder to `mapped.il` by the first recipe that meets the clock, or else by the fastest; its cells."""
     front, *backs = scripts
     found: list[tuple[float, str]] = []
-    for recipe, back in zip(RECIPES, backs, strict=True):
+    for recipe, back in zip(recipes, backs, strict=True):
         log = yosys(back if found else front + back, work, f"map_{recipe}")
         (work / "mapped.il").replace(work / f"{recipe}.il")
         (work / "block.json").replace(work / f"{recipe}.json")
@@ -244,7 +252,11 @@ design -reset
 
 def _back_end(name: str, library: Library, clock_ps: float, recipe: str) -> str:
     """From there to cells."""
-    script = f"{recipe};{_SIZING}".replace("{D}", f"{clock_ps * LOGIC_SHARE:.0f}").replace(" ", ",")
+    script = (
+        f"{recipe};{'' if recipe in QUICK.values() else _SIZING}".rstrip(";")
+        .replace("{D}", f"{clock_ps * LOGIC_SHARE:.0f}")
+        .replace(" ", ",")
+    )
     return f"""read_rtlil logic.il
 abc -liberty {library.logic.resolve()} -constr constraints -script +{script}
 setundef -zero
