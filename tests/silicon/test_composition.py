@@ -31,7 +31,7 @@ def point(vlen: int, lane_area: float = 300.0) -> Measurement:
     area = sum(block.instances * block.area_um2 for block in blocks)
     parts = [Part("vector", area - 900, vlen * 0.5)]
     return Measurement(
-        "sampler", vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, 10, "", vlen * 0.5 + 3, 0, 0, 0, "a run", 0, 0, parts, blocks
+        "sampler", vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, 10, "", vlen * 0.5 + 3, 0, 0, 0, "a run", 1, 0, 0, parts, blocks
     )
 
 
@@ -70,7 +70,7 @@ def test_a_datapath_is_the_sum_of_its_parts_with_and_without_noise() -> None:
     def part(unit: str, vlen: int) -> Measurement:
         areas = {"lane": 400, "gumbel": 900, "scale": 150, "words": 100 + 50 * (vlen // 2 + 1)}
         area = areas.get(unit, tree(vlen))
-        return Measurement(unit, vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, -5, "", area / 100, 0, 0, 0, "a run", 0, 0, [], [])
+        return Measurement(unit, vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, -5, "", area / 100, 0, 0, 0, "a run", 1, 0, 0, [], [])
 
     found = datapath(library, 1000, Path(), synthesized=(8, 16, 32), composed=(64, 2048), measured=part)
     area = {(row.vlen, row.noise): row.area_mm2 * 1e6 for row in found.rows}

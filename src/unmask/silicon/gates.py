@@ -147,13 +147,14 @@ class Gates:
         outputs = (port for port in self.ports.values() if port.direction == "output" and not clock & set(port.nets))
         return sorted(outputs, key=lambda port: port.name)
 
-    def run(self, stimulus: Bits, seed: int = 0, skip: int = 0) -> tuple[Bits, NDArray[np.int64]]:
+    def run(self, stimulus: Bits, seed: int = 0, skip: int = 0, only: NDArray[np.bool_] | None = None) -> tuple[Bits, NDArray[np.int64]]:
         """Simulate, from a random state of every flip-flop.
 
         Args:
             stimulus: [cycles, bits] of all `inputs`, in their order; the values are there during the whole cycle.
             seed: of the power-up state.
             skip: first cycles, in which toggles are not counted.
+            only: [cycles] in which they are, of the others.
 
         Returns:
             [cycles, bits] of all `outputs` at the end of each cycle, and [nets] how often each net changed.
@@ -171,7 +172,10 @@ class Gates:
         result = np.zeros((len(stimulus), len(shown)), np.uint8)
         gates, registers = astuple(self._gates), astuple(self._registers)
         given = np.ascontiguousarray(stimulus, np.uint8)
-        _simulate(given, ports, shown, values, gates, registers, self._readers, skip, result, toggles)
+        counted = np.arange(len(stimulus)) > skip
+        if only is not None:
+            counted &= only
+        _simulate(given, ports, shown, values, gates, registers, self._readers, counted, result, toggles)
         return result, toggles
 
 
@@ -247,14 +251,14 @@ def _change(net, value, values, readers, dirty, groups, toggles, counts):  # typ
 
 
 @numba.njit(cache=True)  # type: ignore[misc]
-def _simulate(stimulus, ports, shown, values, gates, registers, readers, skip, result, toggles):  # type: ignore[no-untyped-def]
+def _simulate(stimulus, ports, shown, values, gates, registers, readers, counted, result, toggles):  # type: ignore[no-untyped-def]
     # Gates, then flip-flops, each dirty or not; and whether any of a group of them is.
     count, both = len(gates[4]), len(gates[4]) + len(registers[4])
     dirty, groups = np.ones(both, np.uint8), np.ones(both // _GROUP + 1, np.uint8)
     following = np.zeros(len(registers[4]), np.uint8)
     due, dues = np.zeros(len(registers[4]), np.int64), 0
     for cycle in range(stimulus.shape[0]):
-        counts = cycle > skip
+        counts = counted[cycle]
         for bit in range(len(ports)):
             _change(ports[bit], stimulus[cycle, bit], values, readers, dirty, groups, toggles, counts)
         for index in range(dues):

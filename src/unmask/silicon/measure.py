@@ -53,7 +53,7 @@ class Measurement:
         wns_ps: worst slack; below 0 the clock is missed.
         critical: from where to where the worst path goes, and through how many cells.
         power_mw: at the activity.
-        activity: what the power is at.
+        activity, cycles: what the power is at, and of how many cycles: of an engine, those in which a program runs.
         macro_bits: of memories that are not in area, timing and power.
         seconds: what the measurement took.
     """
@@ -74,6 +74,7 @@ class Measurement:
     registers_mw: float
     leakage_mw: float
     activity: str
+    cycles: int
     macro_bits: int
     seconds: float
     parts: list[Part]
@@ -105,11 +106,13 @@ def measure(
     gates = Gates(netlist)
     if recorded is None:
         stimulus, activity = random_inputs(gates, RANDOM_CYCLES), f"{RANDOM_CYCLES} cycles of random inputs"
+        counted = np.ones(RANDOM_CYCLES, np.bool_)
     else:
         run = recorded(gates)
-        stimulus, activity = run.inputs, run.what
-    _, toggles = gates.run(stimulus, skip=WARM_UP)
-    rates = toggles / max(len(stimulus) - WARM_UP - 1, 1)
+        stimulus, activity, counted = run.inputs, run.what, run.busy(gates.outputs)
+    _, toggles = gates.run(stimulus, skip=WARM_UP, only=counted)
+    cycles = int(np.count_nonzero(counted[WARM_UP + 1 :]))
+    rates = toggles / max(cycles, 1)
     analysis = analyse(netlist, gates, clock_ps, netlist.folder / f"{clock_ps:g}", rates)
     lanes, path, power = unit.lanes(machine), analysis.critical, analysis.power
     return Measurement(
@@ -129,6 +132,7 @@ def measure(
         registers_mw=power.registers_mw,
         leakage_mw=power.leakage_mw,
         activity=activity,
+        cycles=cycles,
         macro_bits=netlist.macro_bits,
         seconds=time.perf_counter() - started,
         parts=_parts(gates, power),

@@ -33,6 +33,10 @@ _PATIENCE = 4
 _DONE = 2
 
 
+BUSY = "busy"
+"""The output of an engine that says so while it runs a program."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """[cycles, bits] of a netlist's inputs and of its outputs, in the order of `Gates.inputs` and `Gates.outputs`, and what was run."""
@@ -40,6 +44,19 @@ class Recording:
     inputs: Bits
     outputs: Bits
     what: str
+
+    def busy(self, ports: Sequence[Port]) -> NDArray[np.bool_]:
+        """[cycles] in which a program runs: all, of a netlist that does not say so.
+
+        Args:
+            ports: of the outputs.
+        """
+        start = 0
+        for port in ports:
+            if port.name == BUSY:
+                return np.asarray(self.outputs[:, start], np.bool_)
+            start += len(port.nets)
+        return np.ones(len(self.outputs), np.bool_)
 
     def after_reset(self, ports: Sequence[Port]) -> int:
         """The first cycle before which there was a reset; 0 if the netlist has none.
