@@ -32,16 +32,18 @@ def _links(text: str, folder: Path, page: Path) -> str:
     places = {README: DOCS / "overview.md", DOCS / "README.md": DOCS / "index.md", DOCS: DOCS / "index.md"}
 
     def link(found: re.Match[str]) -> str:
-        label, target, anchor = found.groups(default="")
+        image, label, target, anchor = found.groups(default="")
         path = (folder / target).resolve()
         path = places.get(path, path)
+        if image and path.is_relative_to(DOCS):
+            return f"![{label}]({os.path.relpath(path, page.parent)})"
         if path.suffix != ".md" or not path.is_relative_to(DOCS):
             return label
         # A page that is called by its file's name is called by its title.
         label = "" if label.rstrip("/") == target.rstrip("/") else label
         return f"[{label}]({os.path.relpath(path, page.parent)}{anchor})"
 
-    return re.sub(r"\[([^]]*)\]\(([^)#:]+)(#[^)]*)?\)", link, text)
+    return re.sub(r"(!?)\[([^]]*)\]\(([^)#:]+)(#[^)]*)?\)", link, text)
 
 
 def _page(app: Any, name: str, source: list[str]) -> None:
