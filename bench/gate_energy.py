@@ -47,11 +47,12 @@ def main() -> None:
     events = energy_of(counts, costs).by_part
     picojoules = CLOCK_PS * 1e-3 * gates.cycles
     found = {part.name: part.power_mw * picojoules for part in gates.parts}
+    # Idle clocks of control are priced as such; the rest is the lanes'.
+    fixed = {"load": costs.dma.idle_fj / 2, "store": costs.dma.idle_fj / 2, "sequencer": costs.sequencer.idle_fj}
+    idle = {name: 1e-15 * counts.cycles * price for name, price in fixed.items()}
+    idle["vector"] = events["idle_clock"] - sum(idle.values())
     rows = {
-        name: {
-            "events_pj": 1e12 * (events[name] + (events["idle_clock"] if name == "vector" else 0)),
-            "gates_pj": sum(found.get(p, 0.0) for p in parts),
-        }
+        name: {"events_pj": 1e12 * (events[name] + idle[name]), "gates_pj": sum(found.get(part, 0.0) for part in parts)}
         for name, parts in PARTS.items()
     }
     rows["whole"] = {key: sum(row[key] for row in rows.values()) for key in ("events_pj", "gates_pj")}

@@ -286,8 +286,10 @@ def test_a_machine_set_against_no_gpu_says_so() -> None:
 
 def test_every_event_of_a_busy_machine_has_a_price() -> None:
     for machine in (SMALL, A6000, H100):
-        energy = energy_of(busiest(machine, COSTS), COSTS)
-        assert energy.by_part["idle_clock"] == 0
+        counts = busiest(machine, COSTS)
+        energy = energy_of(counts, COSTS)
+        control = 1e-15 * counts.cycles * (COSTS.dma.idle_fj + COSTS.sequencer.idle_fj)
+        assert energy.by_part["idle_clock"] == pytest.approx(control * COSTS.layout.ungated)
         assert energy.total_j > 0
 
 

@@ -101,8 +101,8 @@ def energy_of(counts: Counts, costs: Costs) -> Energy:
     """The energy of counted events by a table of prices.
 
     Every event costs what `prices_of` says, whatever the values; a cycle in which a lane or a multiplier does nothing costs the share of
-    its clock that clock gates leave; leakage goes on all the time. What a gate-level power run of a unit measures is `by_part` of its
-    events, with `layout.ungated` = 1 for a netlist without clock gates.
+    its clock that clock gates leave, and so does every cycle of the control; leakage goes on all the time. What a gate-level power run
+    measures is this for its events, with `layout.ungated` = 1 for a netlist without clock gates (bench/gate_energy.py).
 
     Args:
         counts: of one or several runs.
@@ -129,13 +129,14 @@ def leakage_of(machine: Machine, costs: Costs) -> float:
 
 
 def _idle(counts: Counts, costs: Costs) -> float:
-    """Joules of the clock of lanes and multipliers in the cycles in which they do nothing."""
+    """Joules of the clock of lanes and multipliers in the cycles in which they do nothing, and of the control's in all."""
     machine, totals = counts.machine, counts.totals
     products = sum(number for event, number in totals.items() if event.startswith("matrix.mac."))
     widest = widest_multiplier(machine, costs)
     multipliers = max(machine.peak_multiplies * counts.cycles - products, 0) * widest
     lanes = max(machine.vector.vlen * counts.cycles - totals.get("vector.busy", 0), 0) * costs.vector.idle_fj
-    return (multipliers + lanes) * costs.layout.ungated * costs.layout.energy * FEMTO
+    control = counts.cycles * (costs.dma.idle_fj + costs.sequencer.idle_fj)
+    return (multipliers + lanes + control) * costs.layout.ungated * costs.layout.energy * FEMTO
 
 
 def widest_multiplier(machine: Machine, costs: Costs) -> float:

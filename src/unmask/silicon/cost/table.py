@@ -90,13 +90,15 @@ class Dma(Part):
 
     byte_fj: Figure
     element_fj: Figure
+    idle_fj: Figure = Field(description="clock of a cycle of both engines, whatever they do")
     area_um2: Figure = Field(description="per byte and cycle of the ports of both engines")
 
 
 class Sequencer(Part):
-    """The sequencer without its instruction memory: of an instruction, and its area."""
+    """The sequencer without its instruction memory: of an instruction, and its area; `idle_fj` with the semaphores and the queues."""
 
     instruction_fj: Figure
+    idle_fj: Figure = Field(description="clock of a cycle")
     area_um2: Figure
 
 
