@@ -281,6 +281,9 @@ def faulty(seed: int, index: int, machine: Machine, names: frozenset[str]) -> Fa
     ops = case.program.ops
     straight = next(i for i, op in enumerate(ops) if op.name in ("LOOP", "HALT"))
     kept = [Op(op.name, op.operands) for op in ops[: min(straight, rng.randint(0, 40))] if op.name not in ("SEM_SET", "S_LD")]
+    if fault is Fault.MEMORY:
+        # An earlier transfer that meets the memory's error would be the one that fails.
+        kept = [op for op in kept if engine_of(op) not in (Engine.LOAD, Engine.STORE)]
     maker = _Maker(rng, machine, names)
     maker.ops = list(kept)
     op = make(maker)
