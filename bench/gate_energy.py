@@ -11,7 +11,7 @@ import json
 from functools import reduce
 from operator import add
 
-from unmask.cli.sampling_run import TEMPERATURE, VECTORS, sampling_recording, sampling_run
+from unmask.cli.sampling_run import sampling_recording, single_passes
 from unmask.machine.cycle import time_program
 from unmask.rtl.speed import machine_of
 from unmask.silicon.cost.energy import energy_of
@@ -39,7 +39,7 @@ def main() -> None:
     machine, cache = machine_of("sampler", given.vlen), cache_folder()
     library = library_named(given.liberty, cache)
     gates = measure("sampler", machine, library, CLOCK_PS, cache, sampling_recording(machine, cache / "recording"))
-    runs = [sampling_run(machine, "single-pass", heat, VECTORS * given.vlen, 0) for heat in (TEMPERATURE, 0.0)]
+    runs = single_passes(machine)
     timings = [time_program(run.case.program, machine, parameters=run.case.parameters) for run in runs]
     counts = reduce(add, (count_events(r.case.program, machine, t.cycles, t.hbm_bytes) for r, t in zip(runs, timings, strict=True)))
     costs = load_costs()

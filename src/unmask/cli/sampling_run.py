@@ -83,6 +83,20 @@ def sampling_run(machine: Machine, program: Literal["four-phase", "single-pass"]
     return Run(case, {"tokens": found, "canvas": np.where(chosen, found, np.int32(-1))})
 
 
+def single_passes(machine: Machine, seed: int = 0, vocabulary: int | None = None) -> list[Run]:
+    """Sampling in one pass, with and without temperature.
+
+    Args:
+        vocabulary: columns of the model's logits; by default as many as take `VECTORS` vectors a row, or all.
+    """
+    columns = _columns(machine, vocabulary)
+    return [sampling_run(machine, "single-pass", heat, columns, seed) for heat in (TEMPERATURE, 0.0)]
+
+
+def _columns(machine: Machine, vocabulary: int | None) -> int:
+    return min(vocabulary or VECTORS * machine.vector.vlen, int(model_logits().shape[1]))
+
+
 def sampling_recording(
     machine: Machine, folder: Path, programs: int = 0, seed: int = 0, vocabulary: int | None = None
 ) -> Callable[[Gates], Recording]:
@@ -91,7 +105,7 @@ def sampling_recording(
     Args:
         folder: for the files.
         programs: random ones, after a step in four phases; without them nothing but single passes.
-        vocabulary: columns of the model's logits; by default as many as take `VECTORS` vectors a row, or all.
+        vocabulary: as of `single_passes`.
     """
 
     def recorded(gates: Gates) -> Recording:
@@ -99,8 +113,8 @@ def sampling_recording(
         from unmask.rtl.lockstep.names import instructions_of
         from unmask.silicon.recording import Run, record
 
-        columns = min(vocabulary or VECTORS * machine.vector.vlen, model_logits().shape[1])
-        runs = [sampling_run(machine, "single-pass", heat, columns, seed) for heat in (TEMPERATURE, 0.0)]
+        columns = _columns(machine, vocabulary)
+        runs = single_passes(machine, seed, vocabulary)
         what = f"sampling of {BLOCK} positions, {columns} logits of the model {MODEL}, in one pass at temperatures {TEMPERATURE} and 0"
         if programs:
             runs.append(sampling_run(machine, "four-phase", 0.0, columns, seed))

@@ -26,14 +26,14 @@ from unmask.silicon.tools import yosys
 LOGIC_SHARE = 0.92
 # yosys' own recipe begins with a search for equal nodes (`&fraig`, `scorr`): multipliers keep it busy for minutes, and it finds little.
 _START = "strash;dc2;strash;&get -n;"
+_SIZING = "buffer -c;topo;upsize -D {D};dnsize -D {D};upsize -D {D};dnsize -D {D};stime"
 RECIPES = {
-    "level": _START + "&st;&if -g -K 6;&dch;&nf -R 20 -F 20;&put",
-    "swift": _START + "&st;&if -g -K 6;&dch;&nf;&put",
+    "level": f"{_START}&st;&if -g -K 6;&dch;&nf -R 20 -F 20;&put;{_SIZING}",
+    "swift": f"{_START}&st;&if -g -K 6;&dch;&nf;&put;{_SIZING}",
 }
 """Ways to map logic in ABC, the smaller result first: both rebuild it with balanced depth; many rounds of area flow cost some delay."""
 QUICK = {"quick": "strash;&get -n;&nf;&put"}
 """As it is, in a fraction of the time: gates to be simulated, no figures."""
-_SIZING = "buffer -c;topo;upsize -D {D};dnsize -D {D};upsize -D {D};dnsize -D {D};stime"
 _DELAY = re.compile(r"^ABC: WireLoad.*Delay =\s*([\d.]+) ps", re.MULTILINE)
 CLOCK = "clk"
 # What an output of a block drives, in input capacitances of the library's driver.
@@ -252,11 +252,7 @@ design -reset
 
 def _back_end(name: str, library: Library, clock_ps: float, recipe: str) -> str:
     """From there to cells."""
-    script = (
-        f"{recipe};{'' if recipe in QUICK.values() else _SIZING}".rstrip(";")
-        .replace("{D}", f"{clock_ps * LOGIC_SHARE:.0f}")
-        .replace(" ", ",")
-    )
+    script = recipe.replace("{D}", f"{clock_ps * LOGIC_SHARE:.0f}").replace(" ", ",")
     return f"""read_rtlil logic.il
 abc -liberty {library.logic.resolve()} -constr constraints -script +{script}
 setundef -zero
