@@ -27,6 +27,7 @@ from unmask.rtl.lockstep.emission import LOADED, Emitter, TooFewRegisters
 from unmask.rtl.lockstep.nodes import Address, Loop, Node, touched
 from unmask.rtl.lockstep.ordering import Ordering, Semaphores, TooFewSemaphores
 from unmask.rtl.lockstep.rings import Ring
+from unmask.rtl.lockstep.values import special_fp32
 
 _TOGETHER = frozenset({"V_EXP_WIN", "V_RED_SUM_WIN", "F_EXP_WIN", "L_GATHER"})
 """Their operands must fit each other; see `_Generator._window` and `_Generator._gather`."""
@@ -124,6 +125,7 @@ class _Generator:
             self._try(lambda cols=cols: self._tile(rng.randint(2, 10), cols))  # type: ignore[misc]
         self._try(self._floats)
         self._try(self._floats)
+        self._try(self._special_floats)
         if "M_MM" in self._all:
             self._try(self._product)
 
@@ -147,8 +149,14 @@ class _Generator:
         else:
             self._b.instruction(name, count=rng.randint(8, 32))
 
+    def _special_floats(self) -> None:
+        """Zeros, infinities, NaN and the like in a few words of the float SRAM: tiles seldom leave these there."""
+        self._choose("F_FILL")
+        for _ in range(self._rng.randint(1, 4)):
+            self._b.instruction("F_FILL", count=self._rng.randint(1, 4), value=special_fp32(self._b.numbers))
+
     def _more(self) -> None:
-        self._rng.choice((self._floats, self._stock_words, lambda: self._tile(self._b.rows(), self._b.columns())))()
+        self._rng.choice((self._floats, self._special_floats, self._stock_words, lambda: self._tile(self._b.rows(), self._b.columns())))()
 
     def _stock_words(self) -> None:
         self._b.instruction("L_INT", boolean=self._rng.randrange(2))
@@ -161,7 +169,8 @@ class _Generator:
         b, rng = self._b, self._rng
         if not self._all >= {"V_RED_MAX", "V_EXP_WIN", "V_RED_SUM_WIN", "F_EXP_WIN"}:
             raise Unavailable
-        rows, cols = b.rows(), b.columns()
+        # Maxima of short rows are special numbers more often.
+        rows, cols = b.rows(), b.columns() if rng.random() < 0.7 else rng.randint(1, 2)
         a = b.instruction("V_RED_MAX", rows=rows, cols=cols, running=0)
         self._sum(a, rows, cols, 0)
         if rng.random() < 0.4:

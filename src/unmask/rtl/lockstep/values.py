@@ -72,10 +72,15 @@ def mx_bytes(rng: np.random.Generator, blocks: int, block_bytes: int) -> tuple[N
     return elements, np.where(rng.random(blocks) < 0.2, rng.choice([0, 1, 100, 150, 253, 254, 255], blocks), scales).astype(np.uint8)
 
 
+def special_fp32(rng: np.random.Generator) -> float:
+    """One FP32 number of `SPECIAL_FP32`."""
+    return float(rng.choice(SPECIAL_FP32).view(np.float32))
+
+
 def fp32(rng: np.random.Generator) -> float:
     """One FP32 number."""
     if rng.random() < 0.4:
-        return float(rng.choice(SPECIAL_FP32).view(np.float32))
+        return special_fp32(rng)
     return float(np.float32(rng.normal(0, rng.choice([1e-3, 1, 100]))))
 
 
