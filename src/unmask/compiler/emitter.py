@@ -79,6 +79,9 @@ class Emitter:
 
     def _append(self, op: Op, engine: Engine) -> None:
         pending = self._pending[engine]
+        if not pending:
+            self._place(op, engine)
+            return
         room = 2 - len(op.wait)
         taken, self._pending[engine] = pending[:room], []
         for start in range(room, len(pending), 2):

@@ -6,7 +6,7 @@ from unmask.compiler.context import Context, Tile
 from unmask.compiler.emitter import Address, Var
 from unmask.compiler.kernels.attention import Fresh, attend
 from unmask.compiler.kernels.cache import KvCache
-from unmask.compiler.kernels.feed_forward import feed_forward, most_room
+from unmask.compiler.kernels.feed_forward import check_room, feed_forward, most_room
 from unmask.compiler.kernels.linear import product
 from unmask.compiler.kernels.norm import rms_norm
 from unmask.compiler.kernels.projection import Projection
@@ -54,6 +54,18 @@ class Layer:
         """Elements of the vector SRAM that the parts of a layer make use of, beside the stream and the queries of `height` rows."""
         width = self.shape.width + 2 * STRIDE_UNIT + self.shape.head_dim
         return max(3 * height * width, most_room(self.c, height, self.network.matrices["gate"]))
+
+    def check_room(self, height: int) -> None:
+        """Find out whether the feed-forward of `height` rows fits beside the stream and the queries.
+
+        Raises:
+            SramOverflow: it does not.
+        """
+        if self.shape.experts:
+            return
+        with self.c.vector.scope():
+            self.c.tile(2 * height, self.shape.width, "a tile of activations and one of queries")
+            check_room(self.c, height, self.network.matrices["gate"])
 
     def attention(
         self,

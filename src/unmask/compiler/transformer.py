@@ -122,6 +122,7 @@ class Transformer:
 
     def _tiled_layer(self, number: Var, kv: Var) -> None:
         """A layer of tiles of rows, from HBM to HBM: all keys and values, then all the rest."""
+        self.layer.check_room(self.tiling.height)
         with self.c.e.phase("attention"):
             self._project(kv)
         self._attend_and_feed_forward(kv)

@@ -7,11 +7,17 @@ from typing import Literal, NamedTuple
 
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op
-from unmask.isa.table import BF16_BYTES, INT32_BYTES, STRIDE_UNIT, Engine, Kind
+from unmask.isa.table import BF16_BYTES, INSTRUCTIONS, INT32_BYTES, STRIDE_UNIT, Engine, Kind
 from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.numerics import mx
 
 _SIZES = frozenset({"rows", "cols", "count", "m", "n", "k", "limit", "period", "span", "tiles"})
+
+_INTEGERS = {
+    row.name: tuple((spec.name, spec.kind is Kind.REGISTER) for spec in row.fields if spec.kind not in (Kind.FP32, Kind.BF16))
+    for row in INSTRUCTIONS
+}
+"""Operands but the floating-point constants, which address nothing, and whether each is a register, by instruction."""
 
 Space = Literal["vector", "matrix", "float", "integer", "accumulators", "hbm"]
 
@@ -35,8 +41,9 @@ class _Operands:
     """An instruction's operands by name, registers replaced by their values."""
 
     def __init__(self, op: Op, regs: Sequence[int], machine: Machine) -> None:
-        registers = {spec.name for spec in op.row.fields if spec.kind is Kind.REGISTER}
-        self._values = {name: int(regs[int(value)]) if name in registers else int(value) for name, value in _integers(op).items()}
+        self._values = {
+            name: int(regs[int(op.operands[name])]) if register else int(op.operands[name]) for name, register in _INTEGERS[op.name]
+        }
         self._op, self._machine = op, machine
 
     def __getitem__(self, name: str) -> int:
@@ -72,11 +79,6 @@ class _Operands:
             Access("hbm", self[name], self["rows"], blocks * size, stride * size, write),
             Access("hbm", self["scales"], self["rows"], blocks, stride, write),
         ]
-
-
-def _integers(op: Op) -> dict[str, float]:
-    """Operands but the floating-point constants, which address nothing."""
-    return {spec.name: op.operands[spec.name] for spec in op.row.fields if spec.kind not in (Kind.FP32, Kind.BF16)}
 
 
 def operand_format(op: Op, machine: Machine) -> str:

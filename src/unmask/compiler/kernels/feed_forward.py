@@ -11,6 +11,7 @@ from unmask.isa.table import STRIDE_UNIT, Engine
 _COLUMNS = 1024
 """Of a chunk of the up projection at least: enough that the array seldom waits for the lanes. It does not depend on them, so that wider
 lanes never make row tiles smaller."""
+_HIDDEN, _CHUNK = "the gate of the feed-forward", "a chunk of the up projection of the feed-forward"
 
 
 def feed_forward(c: Context, dst: Tile, x: Tile, gate: MxMatrix, up: MxMatrix, down: MxMatrix, layer: Var) -> None:
@@ -27,8 +28,8 @@ def feed_forward(c: Context, dst: Tile, x: Tile, gate: MxMatrix, up: MxMatrix, d
         c.e.handoff(Engine.MATRIX, Engine.VECTOR) as full,
         c.e.handoff(Engine.VECTOR, Engine.MATRIX) as free,
     ):
-        hidden = c.tile(x.rows, gate.rows, "the gate of the feed-forward")
-        others = [c.tile(x.rows, width, "a chunk of the up projection of the feed-forward") for _ in range(buffers)]
+        hidden = c.tile(x.rows, gate.rows, _HIDDEN)
+        others = [c.tile(x.rows, width, _CHUNK) for _ in range(buffers)]
         elements, scales, column = c.e.var(layer), c.e.var(layer), c.e.var(hidden.at)
         strides = {elements: width * gate.row_bytes, scales: width * gate.blocks, column: width}
 
@@ -61,6 +62,17 @@ def feed_forward(c: Context, dst: Tile, x: Tile, gate: MxMatrix, up: MxMatrix, d
             free.take()
         c.e.release(elements, scales, column)
         product(c, dst, hidden, down, layer)
+
+
+def check_room(c: Context, rows: int, gate: MxMatrix) -> None:
+    """Find out whether `feed_forward` of so many rows fits before anything is emitted that comes before it.
+
+    Raises:
+        SramOverflow: as `feed_forward` would.
+    """
+    with c.vector.scope():
+        c.tile(rows, gate.rows, _HIDDEN)
+        c.tile(rows, _chunk_columns(c, gate), _CHUNK)
 
 
 def least_room(c: Context, rows: int, gate: MxMatrix) -> int:

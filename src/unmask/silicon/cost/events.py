@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
 
 from unmask.isa.encoding import Op
 from unmask.isa.program import Program
-from unmask.isa.table import BF16_BYTES, REGISTER_COUNT, STRIDE_UNIT, Cost, Engine
+from unmask.isa.table import BF16_BYTES, INSTRUCTIONS, REGISTER_COUNT, STRIDE_UNIT, Cost, Engine, Kind
 from unmask.machine.access import Access, accesses, operand_format
 from unmask.machine.config import Machine
 from unmask.machine.cycle import engine_of
@@ -25,6 +26,13 @@ Key = tuple[str, str]
 LANE_PARTS = ("lane", "function", "noise", "max", "window", "sum")
 """Parts of the vector engine that there are as many of as lanes."""
 _NO_REGISTERS = (0,) * REGISTER_COUNT
+_SIZES = {
+    row.name: tuple(spec.name for spec in row.fields if spec.kind is not Kind.REGISTER and row.engine is not Engine.SEQUENCER)
+    for row in INSTRUCTIONS
+}
+"""The operands of an instruction on which its events depend: none that a register holds, and none of the sequencer's."""
+_Alike = tuple[Any, ...]
+"""What instructions of the same events have in common: name, whether they are without noise, and sizes."""
 _TREES = {"V_RED_SUM": "sum", "V_RED_SUM_GE": "sum", "V_RED_SUM_WIN": "window"}
 
 
@@ -74,19 +82,24 @@ def count_events(program: Program, machine: Machine, cycles: int, hbm_bytes: Map
     asked: dict[str, Counter[str]] = {name: Counter() for name in hbm_bytes}
     ops = program.ops
     repeats, constants = [1], _Constants(ops)
+    alike: dict[_Alike, Op] = {}
+    runs: Counter[tuple[str, _Alike]] = Counter()
     for index, (op, phase) in enumerate(zip(ops, program.phases, strict=True)):
-        times = repeats[-1]
-        found = _events(op, machine, constants.noiseless(op))
-        for event, number in found.items():
-            if event == "asked":
-                asked[engine_of(op).name.lower()][phase] += number * times
-            else:
-                events[phase, event] += number * times
+        key = (op.name, constants.noiseless(op), *(op.operands[name] for name in _SIZES[op.name]))
+        alike.setdefault(key, op)
+        runs[phase, key] += repeats[-1]
         constants.step(index, op)
         if op.name == "LOOP":
-            repeats.append(times * int(op.operands["count"]))
+            repeats.append(repeats[-1] * int(op.operands["count"]))
         elif op.name == "END":
             repeats.pop()
+    each = {key: _events(op, machine, key[1]) for key, op in alike.items()}
+    for (phase, key), times in runs.items():
+        for event, number in each[key].items():
+            if event == "asked":
+                asked[engine_of(alike[key]).name.lower()][phase] += number * times
+            else:
+                events[phase, event] += number * times
     for engine, moved in hbm_bytes.items():
         whole, before = sum(asked[engine].values()), 0
         for phase, share in asked[engine].items():
