@@ -104,6 +104,7 @@ def runs(draw):
         **options,
     )
     formats = {name: draw(st.sampled_from(FORMATS)) for name in ("weights", "activations", "kv")}
+    formats["softmax_sums"] = draw(st.sampled_from(["lanes", "array"]))
     formats["logits"] = draw(st.sampled_from(["bf16", "bf16", *FORMATS]))
     machine = shrunk(MACHINES[draw(st.sampled_from(list(MACHINES)))], formats=formats)
     batch = draw(st.sampled_from([1, 1, 2, 3]))

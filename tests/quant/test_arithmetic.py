@@ -19,8 +19,8 @@ ERRORS = {"mxint8": 0.02, "mxfp8": 0.06, "mxfp6_e2m3": 0.06, "mxfp6_e3m2": 0.12,
 """Relative error (of norms) that a product of two random matrices in these formats may have."""
 
 
-def machine(name: str = "mxint8") -> MachineArithmetic:
-    return MachineArithmetic(name, name, name)
+def machine(name: str = "mxint8", **options: str) -> MachineArithmetic:
+    return MachineArithmetic(name, name, name, **options)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -89,6 +89,16 @@ def test_attention(name, heads, kv_heads, positions, head_dim):
     q, k, v = (random(2, count, positions, head_dim, seed=seed) for seed, count in enumerate((heads, kv_heads, kv_heads)))
     # Re-blocking V for the transposed read rounds it a second time, to the scale of 32 rows; scores enter an exponential.
     assert error(machine(name).attention(q, k, v, None), FLOAT.attention(q, k, v, None)) < 3 * ERRORS[name]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_sums_by_the_array_are_those_of_the_weights_that_meet_v(name):
+    q, k, v = (random(2, 3, 37, 32, seed=seed) for seed in range(3))
+    by_array = machine(name, softmax_sums="array")
+    assert error(by_array.attention(q, k, v, None), FLOAT.attention(q, k, v, None)) < 3 * ERRORS[name]
+    ones = torch.ones_like(v)
+    # However coarse the weights are, they add up to one but for the roundings of sum, reciprocal and product to BF16.
+    assert (by_array.attention(8 * q, k, ones, None) - ones).abs().max() <= 4 * BF16
 
 
 def test_attention_to_equal_keys_is_the_mean():

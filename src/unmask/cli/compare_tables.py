@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+_WIDTH = 120
+"""Where there is no terminal: wide enough for all tables."""
 _RATES = {"tokens_per_s": "tokens/s", "tokens_per_j": "tokens/J"}
 _CONDITIONS = {"memory_gbps": "memory bandwidth", "area_mm2": "die area", "power_w": "power"}
 
@@ -15,6 +17,8 @@ _CONDITIONS = {"memory_gbps": "memory bandwidth", "area_mm2": "die area", "power
 def show(found: dict[str, Any]) -> None:
     """Print the figures of `unmask.report.comparison.compare`."""
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH)
     console.print(
         f"{escape(found['model'])} on {escape(found['machine'])} and on {escape(found['gpu_name'])}: batch {found['batch']}, "
         f"prompt {found['prompt']}, {found['generate']} new tokens in blocks of {found['block']}, cache {found['policy']['cache']}, "
@@ -94,3 +98,6 @@ def _show_bounds(found: dict[str, Any], console: Console) -> None:
     if "tokens_per_j" in missed:
         parts = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in bounds["energy"].items())
         console.print(f"  energy: {parts}")
+        shares = list(bounds["energy"].values())
+        alone = ", ".join(f"the {count} largest {found['ratio']['tokens_per_j'] / sum(shares[:count]):.1f}x" for count in (2, 3))
+        console.print(f"  with the largest part alone: {found['ratio']['tokens_per_j'] / shares[0]:.1f}x tokens/J; {alone}")

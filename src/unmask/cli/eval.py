@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +50,13 @@ def evaluate(
         int | None, typer.Option(min=1, help="Windows of the bound; 32 of 512 tokens, or 8 of 128 with --sweep.")
     ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Instead: the precision of logits, and number formats by policies.")] = False,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMATS,...",
+            help="With --sweep: only these number formats, beside float32; each WEIGHTS/ACTIVATIONS/KV/LOGITS[:SMOOTHING[:SOFTMAX-SUMS]].",
+        ),
+    ] = None,
     as_json: options.JsonOption = False,
     output: Annotated[
         Path | None, typer.Option(help="Keep every finished row in this JSON file; the same command goes on from it.")
@@ -66,8 +73,11 @@ def evaluate(
         raise UnmaskError("say which text to measure on: either --corpus or --speeches")
     from unmask.decoding.compose import schedule_of
     from unmask.quality.candidates import EVERY, YARDSTICK, candidates
-    from unmask.quality.sweep import FORMATS_POLICIES
+    from unmask.quality.sweep import FORMATS_POLICIES, formats_named
 
+    if formats is not None and not sweep:
+        raise UnmaskError("--formats says what --sweep goes through; expected both")
+    sets = None if formats is None else [None, *(formats_named(name) for name in formats.split(","))]
     sizes = {**_SIZES[sweep], **{k: v for k, v in (("prompts", prompts), ("gen_length", gen_length)) if v is not None}}
     if bound_windows is not None:
         sizes["bound_windows"] = bound_windows
@@ -80,6 +90,7 @@ def evaluate(
     for policy in wanted:
         schedule_of(policy, task.model.config)  # before any of them runs, whether the network takes them all
     settings = {"sweep": sweep, **sizes, "prompt_tokens": prompt_tokens, "seed": seed, "policies": names, "yardstick": YARDSTICK}
+    settings |= {} if formats is None else {"formats": formats}
     settings |= {"bound": {**_BOUND[sweep], "length": task.bound_length(sweep)} if bound else None, **_fingerprints(model, guide)}
     head = {"model": model, "guide": guide, "corpus": task.corpus, "settings": settings}
     body: dict[str, Any] = {"bound": None, "reference": None, "policies": [], "published": []}
@@ -90,7 +101,10 @@ def evaluate(
         with Progress(console=console, disable=not console.is_terminal) as progress:
             if record.document["reference"] is None:
                 record.set("reference", asdict(task.judge(task.windows, [window.continuation for window in task.windows])))
-            (_sweep if sweep else _policies)(task, chosen, record, _Bars(progress))
+            if sweep:
+                _sweep(task, chosen, sets, record, _Bars(progress))
+            else:
+                _policies(task, chosen, record, _Bars(progress))
     except KeyboardInterrupt:
         if not as_json:
             show(record.document)
@@ -206,20 +220,22 @@ def _policies(task: _Task, chosen: list[Candidate], record: Record, bars: _Bars)
         record.set("bound", _bound(task, settings, bars))
 
 
-def _sweep(task: _Task, chosen: list[Candidate], record: Record, bars: _Bars) -> None:
+def _sweep(task: _Task, chosen: list[Candidate], sets: Sequence[Formats | None] | None, record: Record, bars: _Bars) -> None:
+    """Logits and formats or, of the formats in `sets`, only these."""
     from unmask.quality.candidates import candidate as named
     from unmask.quality.published import CLAIMS
     from unmask.quality.sweep import FORMAT_SETS, LOGITS_POLICIES, formats_row, logits_rows
 
     settings = record.document["settings"]
     record.set("published", [asdict(claim) for claim in CLAIMS])
-    _announce(task, len(chosen), record)
-    for name in LOGITS_POLICIES:
+    policies, wanted = (LOGITS_POLICIES, FORMAT_SETS) if sets is None else ((), sets)
+    _announce(task, len(wanted) * len(chosen), len(policies), record)
+    for name in policies:
         if record.row("sweep", "logits", policy=name) is None:
             with bars.prompts(f"logits, {name}", len(task.windows)) as advance:
                 found = logits_rows(named(name), task.model, task.judge, task.windows, seed=settings["seed"], report=advance)
             record.add("sweep", "logits", rows=[asdict(row) for row in found])
-    for formats in FORMAT_SETS:
+    for formats in wanted:
         dumped = None if formats is None else formats.model_dump()
         title = "float32" if dumped is None else "/".join(dumped.values())
         if settings["bound"] is not None and record.row("sweep", "bounds", formats=dumped) is None:
@@ -249,13 +265,13 @@ def _bound(task: _Task, settings: Mapping[str, Any], bars: _Bars, formats: Forma
     return asdict(found)
 
 
-def _announce(task: _Task, policies: int, record: Record) -> None:
+def _announce(task: _Task, formats: int, logits: int, record: Record) -> None:
     """Say on standard error how long the rest of a sweep takes at most."""
-    from unmask.quality.sweep import FORMAT_SETS, LOGITS_POLICIES, expected_seconds
+    from unmask.quality.sweep import expected_seconds
 
     done = record.document["sweep"]
-    formats = len(FORMAT_SETS) * policies - len(done["formats"])
-    logits = len(LOGITS_POLICIES) - len({row["policy"] for row in done["logits"]})
+    formats -= len(done["formats"])
+    logits -= len({row["policy"] for row in done["logits"]})
     minutes = expected_seconds(task.model, task.windows, formats, logits) / 60
     Console(stderr=True, highlight=False).print(
         f"{formats} rows of formats, {logits} policies of logits: at most about {minutes:.0f} minutes"

@@ -38,21 +38,9 @@ def print_sweep(document: Mapping[str, Any]) -> None:
     """Print the precision of logits, the formats, and what others publish."""
     settings, console = document["settings"], _console()
     console.print(_sizes(settings))
-    console.print("\nlogits of the float32 network in other formats")
-    table = _table(
-        ("policy", "logits", "sampled in"),
-        ("commits", "changed", "other token", "other position", "bits/char", "distinct-2"),
-    )
-    for row in document["sweep"]["logits"]:
-        changes = [
-            f"{row['commits']:,}",
-            _share(row["changed"] / row["commits"]),
-            str(row["changed_tokens"]),
-            str(row["changed_positions"]),
-        ]
-        quality = (_number(row["bits_per_character"], 3), _number(row["distinct_2"], 3))
-        table.add_row(row["policy"], row["logits"], row["sampling"], *changes, *quality)
-    console.print(table)
+    if document["sweep"]["logits"]:
+        console.print("\nlogits of the float32 network in other formats")
+        console.print(_logits_table(document))
     console.print("\nweights/activations/KV cache/logits (smoothing of the cache), by policies")
     console.print(_formats_table(document))
     if bounds := document["sweep"]["bounds"]:
@@ -66,6 +54,23 @@ def print_sweep(document: Mapping[str, Any]) -> None:
     for claim in document["published"]:
         claims.add_row(claim["about"], claim["says"], claim["source"])
     console.print(claims)
+
+
+def _logits_table(document: Mapping[str, Any]) -> Table:
+    table = _table(
+        ("policy", "logits", "sampled in"),
+        ("commits", "changed", "other token", "other position", "bits/char", "distinct-2"),
+    )
+    for row in document["sweep"]["logits"]:
+        changes = [
+            f"{row['commits']:,}",
+            _share(row["changed"] / row["commits"]),
+            str(row["changed_tokens"]),
+            str(row["changed_positions"]),
+        ]
+        quality = (_number(row["bits_per_character"], 3), _number(row["distinct_2"], 3))
+        table.add_row(row["policy"], row["logits"], row["sampling"], *changes, *quality)
+    return table
 
 
 def _formats_table(document: Mapping[str, Any]) -> Table:
@@ -91,7 +96,8 @@ def _name(formats: Mapping[str, str] | None) -> str:
     if formats is None:
         return "float32"
     stored = "/".join(formats[name] for name in ("weights", "activations", "kv", "logits"))
-    return stored if formats["smoothing"] == "none" else f"{stored} ({formats['smoothing']})"
+    more = [formats["smoothing"]] * (formats["smoothing"] != "none") + ["sums by the array"] * (formats["softmax_sums"] == "array")
+    return f"{stored} ({', '.join(more)})" if more else stored
 
 
 def _quality(row: Mapping[str, Any]) -> list[str]:

@@ -50,7 +50,9 @@ class Check:
 
 def in_formats(model: AnyNetwork, formats: Formats) -> AnyNetwork:
     """The same network, sharing its weights, computed in a machine's number formats."""
-    return model.computed_in(MachineArithmetic(formats.weights, formats.activations, formats.kv, formats.logits))
+    return model.computed_in(
+        MachineArithmetic(formats.weights, formats.activations, formats.kv, formats.logits, softmax_sums=formats.softmax_sums)
+    )
 
 
 def check(

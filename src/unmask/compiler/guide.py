@@ -58,7 +58,7 @@ def compile_guide(network: GuideNetwork, machine: Machine, positions: int) -> Pr
         canvas=hbm.reserve("canvas", room * INT32_BYTES),
         x=hbm.reserve("x", PIECE * row_bytes),
         queries=hbm.reserve("queries", PIECE * row_bytes),
-        cache=reserve_cache(hbm, shape, mx.format_named(machine.formats.kv), 1, room, kept=True),
+        cache=reserve_cache(hbm, shape, machine.formats, 1, room, kept=True),
         unseen=Unseen(hbm.place("unseen", unseen), 2 * room * BF16_BYTES, causal=True),
     )
     parameters = hbm.reserve("parameters", INT32_BYTES)

@@ -27,7 +27,7 @@ from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program
 from unmask.isa.table import BF16_BYTES, INT32_BYTES
-from unmask.machine.config import BF16, Machine
+from unmask.machine.config import BF16, Formats, Machine
 from unmask.machine.dma import CHUNK_BLOCKS
 from unmask.models.family import Network
 from unmask.models.guide import GuideNetwork
@@ -211,7 +211,7 @@ def _reserve(
         canvas=hbm.reserve("canvas", sequences * positions * INT32_BYTES),
         x=hbm.reserve("x", sequences * positions * row_bytes),
         queries=hbm.reserve("queries", sequences * positions * row_bytes),
-        cache=reserve_cache(hbm, shape, mx.format_named(machine.formats.kv), sequences, positions, kept=kept),
+        cache=reserve_cache(hbm, shape, machine.formats, sequences, positions, kept=kept),
         unseen=unseen,
         smoothing=reserve_smoothing(hbm, shape, smoothing, kv_scales, sequences, positions, kept=kept, filled=filled),
     )
@@ -242,17 +242,24 @@ def reserve_logits(hbm: Hbm, name: str, rows: int, vocabulary: int, form: str) -
     return Logits(elements, hbm.reserve(f"{name}.scales", rows * blocks), row_bytes, vocabulary, packed)
 
 
-def reserve_cache(hbm: Hbm, shape: Architecture, form: mx.MxFormat, sequences: int, positions: int, *, kept: bool) -> KvCache:
-    """Room for K and V.
+def reserve_cache(hbm: Hbm, shape: Architecture, formats: Formats, sequences: int, positions: int, *, kept: bool) -> KvCache:
+    """Room for K and V, and the ones that go with V where the machine's formats ask for them.
 
     Args:
         kept: from step to step, for all layers; otherwise the layers use the same room.
     """
-    rows = sequences * shape.kv_heads * positions
+    form, rows = mx.format_named(formats.kv), sequences * shape.kv_heads * positions
     head = MxMatrix(0, 0, rows, mx.padded(shape.head_dim), form)
     sizes = (rows * head.row_bytes, rows * head.blocks) * 2
     offsets = [0, *np.cumsum([ceil_to(size, 64) for size in sizes]).tolist()]
     layer_bytes = offsets.pop()
     base = hbm.reserve("cache", layer_bytes * (shape.layers if kept else 1))
     keys, values = (MxMatrix(base + offsets[i], base + offsets[i + 1], rows, head.cols, form) for i in (0, 2))
-    return KvCache(keys, values, positions, shape.kv_heads, shape.head_dim, layer_bytes if kept else 0)
+    ones = _ones(hbm, positions, head.cols, form) if formats.softmax_sums == "array" else None
+    return KvCache(keys, values, positions, shape.kv_heads, shape.head_dim, layer_bytes if kept else 0, ones)
+
+
+def _ones(hbm: Hbm, rows: int, cols: int, form: mx.MxFormat) -> MxMatrix:
+    packed = mx.quantize(np.ones((rows, cols), np.float32), form)
+    elements, scales = hbm.place("ones.elements", mx.pack(packed)), hbm.place("ones.scales", packed.scales)
+    return MxMatrix(elements, scales, rows, cols, form)

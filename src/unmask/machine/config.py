@@ -38,6 +38,9 @@ MxName = Annotated[str, AfterValidator(_known_format)]
 PowerOfTwo = Annotated[Positive, AfterValidator(_power_of_two)]
 Smoothing = Literal["none", "tensor", "static", "baos", "baos-bf16"]
 """What K and V are divided by before they are packed; `unmask.quant.smoothing` has the methods."""
+SoftmaxSums = Literal["lanes", "array"]
+"""What adds up a row's exponentials in attention: the vector engine, as they are, or the array by a product with ones, as it quantizes them
+to multiply them by V."""
 
 
 class MatrixEngine(Part):
@@ -138,6 +141,7 @@ class Formats(Part):
     kv: MxName
     logits: Annotated[str, AfterValidator(_known_format_or_bf16)] = BF16
     smoothing: Smoothing = "none"
+    softmax_sums: SoftmaxSums = "lanes"
 
     @property
     def stored(self) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from unmask.decoding.compose import cache_of, opens_blocks, sampler_of
 from unmask.decoding.dream import Opening
 from unmask.decoding.generate import Generation, generate
@@ -40,6 +42,26 @@ FORMAT_SETS: tuple[Formats | None, ...] = (
     Formats(weights="mxint4", activations="mxint8", kv="mxint4", smoothing="baos"),
 )
 """What the sweep goes through; None is float32."""
+_STORED, _MORE = 4, ("smoothing", "softmax_sums")
+
+
+def formats_named(text: str) -> Formats:
+    """Formats as a command line names them: WEIGHTS/ACTIVATIONS/KV/LOGITS, and :SMOOTHING and :SOFTMAX-SUMS if they are not the usual ones.
+
+    Raises:
+        UnmaskError: another shape of text, or a name that is none.
+    """
+    stored, *more = text.strip().split(":")
+    names = stored.split("/")
+    if len(names) != _STORED or len(more) > len(_MORE):
+        raise UnmaskError(f"formats {text!r}: expected WEIGHTS/ACTIVATIONS/KV/LOGITS, such as mxfp4/mxint8/mxfp4/mxfp8:baos")
+    fields = dict(zip(Formats.model_fields, [*names, *more], strict=False))
+    try:
+        return Formats.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UnmaskError(f"formats {text!r}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from None
+
 
 LOGITS_POLICIES = ("llada", "llada:temperature=0.7", "default")
 """Under which the precision of the logits is swept."""

@@ -39,11 +39,13 @@ class MachineArithmetic:
     Args:
         weights, activations, kv: MX format names of `unmask.numerics.mx`.
         logits: one of these, or "bf16".
+        softmax_sums: "lanes" sums the exponentials of attention as they are, "array" as they are quantized for the product with V.
     """
 
-    def __init__(self, weights: str, activations: str, kv: str, logits: str = "bf16") -> None:
+    def __init__(self, weights: str, activations: str, kv: str, logits: str = "bf16", *, softmax_sums: str = "lanes") -> None:
         self._weights, self._activations, self._kv = (mx.format_named(name) for name in (weights, activations, kv))
         self._logits = None if logits == "bf16" else mx.format_named(logits)
+        self._softmax_sums = softmax_sums
         self._packed = WeakTensorKeyDictionary()
 
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:
@@ -100,10 +102,18 @@ class MachineArithmetic:
                     scores = bf16.add(scores, unseen[row, head])
                 weights = functions.exp(bf16.subtract(scores, scores.max(axis=1, keepdims=True)))
                 right = mx.reblock_transposed(mx.quantize(values[row, head // group], self._kv))
-                mixed = _multiply(mx.quantize(weights, self._activations), right)
-                inverse = bf16.round(functions.reciprocal_fp32(_row_sums(weights)))
-                result[row, head] = bf16.multiply(mixed, inverse[:, None])
+                packed = mx.quantize(weights, self._activations)
+                if self._softmax_sums == "array":
+                    inverse = functions.reciprocal(self._quantized_sums(packed))
+                else:
+                    inverse = bf16.round(functions.reciprocal_fp32(_row_sums(weights)))
+                result[row, head] = bf16.multiply(_multiply(packed, right), inverse[:, None])
         return torch.from_numpy(result)
+
+    def _quantized_sums(self, rows: mx.MxTensor) -> F32:
+        """Row sums, rounded to BF16."""
+        ones = mx.quantize(np.ones((1, rows.length), np.float32), self._kv)
+        return _multiply(rows, ones)[:, 0]
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """silu(gate) * up in BF16."""

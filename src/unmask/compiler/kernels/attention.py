@@ -56,7 +56,8 @@ def _unit(c: Context, cache: KvCache, rows: int, group: int, sequences: int) -> 
         keys = heads * cache.positions
         unit = _Unit(heads, group, rows, keys * cache.keys.blocks <= c.ring.size and keys <= _LONGEST_LOAD, True)
         units = sequences if heads == cache.heads else cache.heads // heads
-        fits = 2 * unit.height * width <= c.vector.free and 3 * unit.height <= c.floats.free and unit.height <= most
+        columns = unit.queries * cache.head_dim if cache.ones else 0
+        fits = 2 * (unit.height * width + rows * columns) <= c.vector.free and 3 * unit.height <= c.floats.free and unit.height <= most
         if unit.whole and fits and cache.heads % heads == 0 and (units >= _UNITS or heads == 1):
             return unit
     return _Unit(1, 1, rows, cache.positions * cache.keys.blocks <= c.ring.size, False)
@@ -88,7 +89,8 @@ def attend(
 ) -> None:
     """context [rows, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v over the rows of the cache, of one sequence after the other.
 
-    Exponentials stay unnormalised until after the product with V; each row is then scaled by the reciprocal of its sum. Where memories
+    Exponentials stay unnormalised until after the product with V; each row is then scaled by the reciprocal of its sum: a scalar or, of a
+    cache with ones, the product with these, which brings a row's sum to all columns of the mixture. Where memories
     allow, the array computes scores of some heads and mixes V for others while the vector engine works on theirs.
 
     Args:
@@ -161,7 +163,12 @@ class _Attention:
         self._fresh: tuple[Fresh, Handoff] | None = None
         count = 1 + unit.overlap
         self._top = c.scalars(unit.height, "row maxima")
-        self._totals = [c.scalars(unit.height, "row sums") for _ in range(count)]
+        self._totals: list[int] = []
+        self._sums: list[Tile] = []
+        if cache.ones is None:
+            self._totals = [c.scalars(unit.height, "row sums") for _ in range(count)]
+        else:
+            self._sums = [c.tile(unit.rows, unit.queries * cache.head_dim, "row sums beside the mixture") for _ in range(count)]
         self._scores = [c.tile(unit.height, cache.positions, f"{unit.height} x {cache.positions} scores") for _ in range(count)]
 
     def alone(self) -> None:
@@ -234,49 +241,73 @@ class _Attention:
             columns_of(c, scores, query, cache.keys, *place, kv=True)
         else:
             head = Tile(scores.at, unit.rows, cache.positions, scores.stride)
-            self._heads(cache.keys, place, head, query, unit.rows * scores.stride * STRIDE_UNIT, cache.head_dim, transposed=False)
+            step = unit.rows * scores.stride * STRIDE_UNIT
+            self._heads(cache.keys, place, head, query, step, cache.head_dim, unit.heads, transposed=False)
         self.scored.give()
 
     def _mix(self, number: int, slot: int) -> None:
         """V, weighed by the exponentials of a unit."""
-        c, cache, unit, scores = self.c, self.cache, self.unit, self._scores[slot]
+        cache, unit = self.cache, self.unit
         self.weighed.take()
         place = self._place(self.elements, number) + cache.values.elements, self._place(self.scales, number) + cache.values.scales
         result = self._head(self.context, number)
-        weights = Tile(scores.at, unit.rows, cache.positions, scores.stride)
-        if not unit.whole:
-            transposed_product(c, result, weights, cache.values, *place)
-        else:
-            self._heads(cache.values, place, result, weights, cache.head_dim, unit.rows * scores.stride * STRIDE_UNIT, transposed=True)
+        self._weighed(cache.values, place, result, slot, unit.heads)
+        if cache.ones is not None:
+            sums = self._sums[slot]
+            result = Tile(sums.at, unit.rows, cache.head_dim, sums.stride)
+            self._weighed(cache.ones, (address(cache.ones.elements), address(cache.ones.scales)), result, slot, 1)
         self.mixed.give()
 
+    def _weighed(self, b: MxMatrix, place: tuple[Address, Address], dst: Tile, slot: int, matrices: int) -> None:
+        """dst = exponentials b of every head, the first head's columns of `dst` given."""
+        c, cache, unit, scores = self.c, self.cache, self.unit, self._scores[slot]
+        weights = Tile(scores.at, unit.rows, cache.positions, scores.stride)
+        if not unit.whole:
+            transposed_product(c, dst, weights, b, *place)
+        else:
+            step = unit.rows * scores.stride * STRIDE_UNIT
+            self._heads(b, place, dst, weights, cache.head_dim, step, matrices, transposed=True)
+
     def _heads(
-        self, b: MxMatrix, place: tuple[Address, Address], dst: Tile, a: Tile, dst_step: int, a_step: int, *, transposed: bool
+        self,
+        b: MxMatrix,
+        place: tuple[Address, Address],
+        dst: Tile,
+        a: Tile,
+        dst_step: int,
+        a_step: int,
+        matrices: int,
+        *,
+        transposed: bool,
     ) -> None:
-        """dst = a b^T, or a b if `transposed`, of every head; one load brings `b` of all of them."""
+        """dst = a b^T, or a b if `transposed`, of every head; one load brings `matrices` of `b`: one of each head, or the same for all."""
         c, e, cache, unit = self.c, self.c.e, self.cache, self.unit
-        load_tile(c, b, *place, unit.heads * cache.positions, cache.head_dim, kv=True)
+        load_tile(c, b, *place, matrices * cache.positions, cache.head_dim, kv=True)
         with c.ring.consume() as (slot, full, free):
             if unit.queries == 1:
                 multiply_by(c, dst, a, slot, dst.cols, kv=True, transposed=transposed, wait=full, signal=free)
                 return
             e.sync(Engine.MATRIX, wait=full)
             right, left, out = e.var(slot), e.var(a.at), e.var(dst.at)
-            heads = {right: cache.positions * b.blocks, left: unit.group * a_step, out: unit.group * dst_step}
+            heads = {right: cache.positions * b.blocks * (matrices > 1), left: unit.group * a_step, out: unit.group * dst_step}
             with e.loop(unit.heads, heads), e.loop(unit.group, {left: a_step, out: dst_step}):
                 multiply_by(c, dst.moved(out), a.moved(left), right, dst.cols, kv=True, transposed=transposed)
             e.sync(Engine.MATRIX, signal=free)
             e.release(right, left, out)
 
     def _weigh(self, slot: int) -> None:
-        """Scores to exponentials, and the reciprocals of their sums."""
-        c, unit, scores, total = self.c, self.unit, self._scores[slot], self._totals[slot]
+        """Scores to exponentials and, if the array does not add them up, the reciprocals of their sums."""
+        c, unit, scores = self.c, self.unit, self._scores[slot]
         self.scored.take()
         c.unary("V_MUL_I", scores, scores, value=functions.softmax_scale(self.cache.head_dim))
         self._hide(scores)
         c.reduce("V_RED_MAX", self._top, scores)
         c.unary("V_SUB_F", scores, scores, f=self._top)
         c.unary("V_EXP", scores, scores)
+        if self._sums:
+            self.weighed.give()
+            return
+        total = self._totals[slot]
         c.reduce("V_RED_SUM", total, scores)
         self.weighed.give()
         c.e.emit("F_RECIP", dst=total, a=total, count=unit.height)
@@ -300,6 +331,12 @@ class _Attention:
         c, cache, unit = self.c, self.cache, self.unit
         self.mixed.take()
         first = self._head(self.context, number)
+        if self._sums:
+            sums = self._sums[slot]
+            mixture = Tile(first.at, unit.rows, sums.cols, first.stride)
+            c.unary("V_RECIP", sums, sums)
+            c.binary("V_MUL", mixture, mixture, sums)
+            return
         start, total = c.e.var(first.at), c.e.var(self._totals[slot])
         with c.e.loop(unit.queries, {start: cache.head_dim, total: unit.rows}):
             head = first.moved(start)

@@ -15,7 +15,8 @@ class KvCache:
     """K and V in HBM, one image per layer, `layer_bytes` apart: sequence after sequence, head after head, rows of canvas positions, each of
     MX blocks of its own along the head dimension. A head's rows lie together, so that attention streams them.
 
-    `keys` and `values` are those of layer 0 and of all sequences, [sequences * heads * positions, padded head_dim].
+    `keys` and `values` are those of layer 0 and of all sequences, [sequences * heads * positions, padded head_dim]. `ones`, [positions,
+    padded head_dim], is there where the array adds up what attention weighs values with.
     """
 
     keys: MxMatrix
@@ -24,6 +25,7 @@ class KvCache:
     heads: int
     head_dim: int
     layer_bytes: int
+    ones: MxMatrix | None = None
 
     @property
     def head_bytes(self) -> int:
