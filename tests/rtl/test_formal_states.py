@@ -105,14 +105,14 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, Semaphores]:
         ]
         bench.assume((to != number) | all_of(*fine))
     room = Mux(to, both["right"].level != DEPTH, both["left"].level != DEPTH)
-    reserve, setting = Signal(), Signal()
+    reserve, setting, waiting = Signal(), Signal(), any_of(*(given != NAMES for given in item.waits))
     name, value = bench.given("name", NAME_BITS), bench.given("value", COUNT_BITS)
     m.d.comb += [
         *(getattr(unit, f"reserve_{key}").eq(signal) for key, signal in asked.items()),
         reserve.eq(dispatch & room & ~unit.underflow & ~unit.overflow),
         unit.reserve.eq(reserve),
-        # SEM_SET is executed in a cycle in which no engine gets an instruction.
-        setting.eq(bench.given("set", 1) & ~dispatch & ~unit.set_fault),
+        # SEM_SET is executed in a cycle in which no engine gets an instruction; here it waits for nothing.
+        setting.eq(bench.given("set", 1) & ~dispatch & ~waiting & ~unit.set_fault),
         unit.set.eq(setting),
         unit.set_name.eq(name),
         unit.set_value.eq(value),
@@ -133,7 +133,8 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, Semaphores]:
         with m.If(setting & (name == s)):
             m.d.sync += [held[s].eq(value), owed[s].eq(value)]
         bench.claim(held[s] >= 0, owed[s] >= 0)
-    bench.claim(unit.underflow == any_of(*short), unit.overflow == any_of(*over), unit.set_fault == any_of(*in_use))
+    bench.claim(unit.underflow == any_of(*short), unit.overflow == any_of(*over))
+    bench.claim(dispatch | waiting | (unit.set_fault == any_of(*in_use)))
     for engine in both.values():
         enough = all_of(*(held[s] >= uses(engine.head.waits, s) for s in range(NAMES)))
         bench.claim((engine.level == 0) | (engine.ready == enough))

@@ -39,7 +39,7 @@ def as_compiled_for(machine: Machine, shape: Architecture) -> Machine:
         "description": "",
         "gpu": None,
         "vector": machine.vector.model_copy(update=_TIMES),
-        "sequencer": machine.sequencer.model_copy(update={"queue_depth": 1}),
+        "sequencer": machine.sequencer.model_copy(update={"queue_depth": 1, "dispatch_latency": 1}),
         "matrix": machine.matrix.model_copy(update={"latency": 1}),
     }
     if not shape.experts:

@@ -134,12 +134,13 @@ def _relative(
 
 @njit(cache=True)
 def walk(
-    program: I64, depth: int, loop_depth: int, pipelined: NDArray[np.bool_], used: I64, room: int, phases: I64, totals: I64
+    program: I64, depth: int, dispatch: int, loop_depth: int, pipelined: NDArray[np.bool_], used: I64, room: int, phases: I64, totals: I64
 ) -> tuple[int, int, int]:
     """Time a program.
 
     Args:
         program: [instructions, COLUMNS].
+        dispatch: cycles from an instruction's dispatch to the first in which its engine may start it.
         used: the semaphores that it names.
         room: a power of two: tokens that a semaphore may have outstanding.
         phases: out, cycles by phase.
@@ -190,7 +191,7 @@ def walk(
             now = max(now, started[engine, place]) + 1
             totals[0, 0] += 1
             free = turned[engine] if program[pc, GAP] > 0 else ready[engine]
-            start = max(max(now, free), earliest)
+            start = max(max(now + dispatch - 1, free), earliest)
             following = start + program[pc, OCCUPANCY]
             end = following + program[pc, LATENT]
             service = program[pc, SERVICE]

@@ -494,6 +494,7 @@ def _port(touches: int, engine: int, at: int, ports: I64, held: I64) -> int:
 def walk(
     program: I64,
     depth: int,
+    dispatch: int,
     loop_depth: int,
     pipelined: NDArray[np.bool_],
     t: I64,
@@ -519,6 +520,7 @@ def walk(
 
     Args:
         program: [instructions, COLUMNS].
+        dispatch: cycles from an instruction's dispatch to the first in which its engine may start it.
         t: the memory's parameters.
         ports: of the on-chip memories that have fewer of them than engines.
         words: what S_LD finds in the integer SRAM; 0 beyond.
@@ -640,7 +642,7 @@ def walk(
             log[executed & (log.shape[0] - 1), 1] = end
             if engine != 0:
                 place = engine * depth + tail[engine]
-                queue[place, _PC], queue[place, _NUMBER], queue[place, _AT] = pc, executed, now
+                queue[place, _PC], queue[place, _NUMBER], queue[place, _AT] = pc, executed, now + dispatch - 1
                 queue[place, _TOKEN0], queue[place, _TOKEN1] = token0, token1
                 queue[place, _GIVE0], queue[place, _GIVE1] = give0, give1
                 queue[place, _FROM0], queue[place, _FROM1] = registers[program[pc, ADDRESS0]], registers[program[pc, ADDRESS1]]

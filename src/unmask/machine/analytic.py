@@ -48,7 +48,15 @@ def time_listing(listing: Listing, machine: Machine) -> Timing:
     while status == kernels.NO_ROOM:
         phases, totals = np.zeros(len(skeleton.phases), np.int64), np.zeros((2, len(Engine)), np.int64)
         status, pc, semaphore = kernels.walk(
-            listing.table, sequencer.queue_depth, sequencer.loop_depth, _PIPELINED, skeleton.semaphores, room, phases, totals
+            listing.table,
+            sequencer.queue_depth,
+            sequencer.dispatch_latency,
+            sequencer.loop_depth,
+            _PIPELINED,
+            skeleton.semaphores,
+            room,
+            phases,
+            totals,
         )
         room *= 4
     if status != kernels.OK:

@@ -131,6 +131,9 @@ class Sequencer(Part):
     queue_depth: Positive = Field(description="instructions that wait before each engine")
     loop_depth: Positive = Field(description="nested hardware loops")
     program_words: Positive = Field(description="capacity of the instruction memory: of a program's longest entry, 128 bits each")
+    dispatch_latency: Positive = Field(
+        default=1, description="cycles from an instruction's dispatch to the first in which its engine may start it"
+    )
 
 
 class Formats(Part):

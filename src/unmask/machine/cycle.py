@@ -2,11 +2,11 @@
 
 The sequencer walks the program, one instruction per cycle. A sequencer instruction waits for its semaphores; an engine
 instruction is dispatched when its engine's queue has room, that is, when fewer than `queue_depth` dispatched instructions have not started.
-An engine starts its instructions in order, the cycle after dispatch at the earliest, when it is ready and has a token of every semaphore
-that the instruction waits for. Load, store and matrix are pipelined: ready again after the occupancy of the previous instruction, and after
-a transposed product a gap later for anything but another one (`unmask.machine.costs.Cycles`). The vector engine drains: ready again when
-the previous instruction has ended. An instruction ends after its occupancy and latency and never before its predecessor on the engine, on a
-pipelined one a cycle later at least; it gives its tokens when it ends.
+An engine starts its instructions in order, `dispatch_latency` cycles after dispatch at the earliest, when it is ready and has a token of
+every semaphore that the instruction waits for. Load, store and matrix are pipelined: ready again after the occupancy of the previous
+instruction, and after a transposed product a gap later for anything but another one (`unmask.machine.costs.Cycles`). The vector engine
+drains: ready again when the previous instruction has ended. An instruction ends after its occupancy and latency and never before its
+predecessor on the engine, on a pipelined one a cycle later at least; it gives its tokens when it ends.
 
 Each semaphore has one engine that signals it and one that waits for it, both in order, so the j-th wait takes the j-th token; and a wait is
 served by an earlier instruction in program order. What an instruction waits for is therefore known when it is dispatched, and engines may
@@ -200,6 +200,7 @@ def _run(static: I64, machine: Machine, words: I64, gathered: I64, names: list[s
         status, pc, semaphore = kernels.walk(
             static,
             sequencer.queue_depth,
+            sequencer.dispatch_latency,
             sequencer.loop_depth,
             pipelined,
             memory,

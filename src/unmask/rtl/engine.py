@@ -17,8 +17,8 @@ from unmask.machine.config import Machine
 from unmask.machine.ports import require_all_ports
 from unmask.rtl.bus import ADDRESS_BITS as MEMORY_BITS
 from unmask.rtl.bus import ReadBus, WriteBus
-from unmask.rtl.decode import SEMAPHORE_NAME_BITS, Operands
-from unmask.rtl.dma import Kind
+from unmask.rtl.decode import SEMAPHORE_NAME_BITS
+from unmask.rtl.dma_steps import DmaSteps
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
 from unmask.rtl.host import ADDRESS_BITS, BUS_BITS, Host
@@ -26,7 +26,7 @@ from unmask.rtl.load import Load
 from unmask.rtl.matrix.port import matrix_ports
 from unmask.rtl.matrix.timing import most_under_way
 from unmask.rtl.memories import dma_shape, memories_of
-from unmask.rtl.queue import Queue
+from unmask.rtl.queue import Queue, Step
 from unmask.rtl.retire import Retirement
 from unmask.rtl.semaphores import Semaphores
 from unmask.rtl.sequencer import Sequencer
@@ -35,8 +35,6 @@ from unmask.rtl.vector import VectorEngine
 
 _TRANSFORMER = frozenset({"L_GATHER", "V_SILU", "V_XEXP", "V_RECIP", "V_POW2", "V_CUT", "V_COL_ABSMAX", "V_RED_SUM_GE", "F_RSQRT"})
 _NOT_BUILT = frozenset({"L_MAT", "M_MM", *(row.name for row in ROUTING)})
-_KINDS = {"L_VEC": Kind.VECTOR, "ST_VEC": Kind.VECTOR, "L_INT": Kind.INTEGER, "ST_INT": Kind.INTEGER, "L_MX": Kind.MX, "ST_MX": Kind.MX}
-_KINDS |= {"L_MAT": Kind.MATRIX, "L_GATHER": Kind.GATHER}
 VECTOR_INSTRUCTIONS = frozenset(row.name for row in INSTRUCTIONS if row.name not in _NOT_BUILT)
 """What can run without a matrix engine."""
 MATRIX_INSTRUCTIONS = frozenset({"L_MAT", "M_MM"})
@@ -164,7 +162,9 @@ class SamplingEngine(wiring.Component):
         queues = {}
         for engine in self.engines:
             name = engine.name.lower()
-            queue = m.submodules[f"{name}_queue"] = queues[engine] = Queue(sequencer.layouts[engine], depth)
+            latency = self.machine.sequencer.dispatch_latency
+            queue = Queue(sequencer.layouts[engine], depth, latency=latency, steps=self._steps(engine))
+            m.submodules[f"{name}_queue"] = queues[engine] = queue
             m.d.comb += [
                 queue.push.eq(getattr(sequencer, f"{name}_push")),
                 queue.item.eq(getattr(sequencer, f"{name}_item")),
@@ -290,43 +290,23 @@ class SamplingEngine(wiring.Component):
 
     def _dma(self, m: Module, engine: Engine, unit: Any, queue: Queue, semaphores: Semaphores, stopping: Signal) -> None:
         """Between a DMA engine, its queue and the semaphores."""
-        name, request = engine.name.lower(), unit.request.payload
-        names = self.names[engine]
-        operands = Operands(m, queue.head, names)
-        sram, memory = ("dst", "src") if engine is Engine.LOAD else ("src", "dst")
-        word = queue.head.word
-
-        def operand(key: str) -> Value:
-            """An operand; 0 for the instructions that have none of that name."""
-            return operands.values.get(key, Value.cast(0))
-
+        name = engine.name.lower()
         m.d.comb += [
             unit.request.valid.eq(queue.valid & getattr(semaphores, f"{name}_ready") & ~stopping),
             queue.pop.eq(unit.request.valid & unit.request.ready),
-            request.kind.eq(Kind.SYNC),
-            request.format.eq(operand("format")),
-            request.rows.eq(operand("rows")),
-            request.cols.eq(operand("cols")),
-            request.sram.eq(operand(sram)),
-            request.sram_stride.eq(operand(f"{sram}_stride")),
-            request.memory.eq(operand(memory) | operand("table")),
-            request.scales.eq(operand("scales") | operand("ids")),
-            request.memory_stride.eq(operand(f"{memory}_stride") | operand("table_stride")),
-            request.limit.eq(operand("limit")),
-            request.tag.eq(Cat(queue.head.pc, word.signal0, word.signal1)),
+            unit.request.payload.eq(queue.head.request),
         ]
-        with m.Switch(word.opcode):
-            for key in sorted(names):
-                with m.Case(BY_NAME[key].opcode):
-                    m.d.comb += request.kind.eq(_KINDS[key])
-                    if _KINDS[key] is Kind.INTEGER:
-                        m.d.comb += request.cols.eq(operand("count"))
         signals = unit.retired[self.pc_bits :]
         m.d.comb += [
             getattr(semaphores, f"{name}_give").eq(unit.retire),
             getattr(semaphores, f"{name}_signal0").eq(signals[:SEMAPHORE_NAME_BITS]),
             getattr(semaphores, f"{name}_signal1").eq(signals[SEMAPHORE_NAME_BITS:]),
         ]
+
+    def _steps(self, engine: Engine) -> list[Step]:
+        """What happens to an engine's instructions in its queue: those of the DMA engines become requests."""
+        shapes = {Engine.LOAD: self.load_shape, Engine.STORE: self.shape}
+        return DmaSteps(engine, self.names[engine], shapes[engine]).steps if engine in shapes else []
 
     def _ports(self, m: Module, load: Load, store: Store) -> None:
         """The users of the memories; the host shares the ports of engines that rest while it may use them."""
@@ -373,7 +353,7 @@ class SamplingEngine(wiring.Component):
         }
         for engine, unit in ((Engine.LOAD, load), (Engine.STORE, store)):
             queue = queues[engine]
-            events[engine.name.lower()] = (queue.pop, queue.head.pc, unit.retire, unit.retired[: self.pc_bits])
+            events[engine.name.lower()] = (queue.pop, unit.request.payload.tag[: self.pc_bits], unit.retire, unit.retired[: self.pc_bits])
             for address in ("memory", "scales"):
                 port = getattr(self, f"trace_{engine.name.lower()}_start_{address}")
                 m.d.comb += port.eq(getattr(unit.request.payload, address))

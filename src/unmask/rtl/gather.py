@@ -9,9 +9,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from unmask.isa.table import STRIDE_UNIT
 from unmask.rtl.bus import ADDRESS_BITS
-from unmask.rtl.dma import LIMIT_BITS, Kind, Shape
+from unmask.rtl.dma import LIMIT_BITS, Shape
+from unmask.rtl.request import PreparedRequest
 from unmask.rtl.sram import SramRead
 
 _NOWHERE = (1 << ADDRESS_BITS) - 1
@@ -20,7 +20,7 @@ _ROW_BITS = 14
 
 
 class Gather(wiring.Component):
-    """Passes requests on at once, but for a `Kind.GATHER`, which becomes one `Kind.VECTOR` per row.
+    """Passes prepared requests on at once, but for a `Kind.GATHER`, which becomes one of vector data per row.
 
     A gather that is taken in cycle s is offered to the walk, its first row, in cycle s + `unmask.machine.dma.GATHER_LEAD`: the row's number
     is addressed in s + 1, there in s + 2, kept in s + 3, times the stride in s + 4. The next rows follow a cycle after each other.
@@ -35,10 +35,11 @@ class Gather(wiring.Component):
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
+        self._layout = PreparedRequest(shape).layout
         super().__init__(
             {
-                "request": In(stream.Signature(shape.request)),
-                "row": Out(stream.Signature(shape.request)),
+                "request": In(stream.Signature(self._layout)),
+                "row": Out(stream.Signature(self._layout)),
                 "ids": Out(SramRead(ceil_log2(shape.integer_words), 32, 1)),
                 "busy": Out(1),
                 "clear": In(1),
@@ -48,11 +49,11 @@ class Gather(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         words = self._shape.integer_words
-        held, request, row = Signal(self._shape.request), self.request.payload, self.row.payload
-        gathers = request.kind == Kind.GATHER
+        held, request, row = Signal(self._layout), self.request.payload, self.row.payload
+        gathers = request.gather
         taken = self.request.valid & self.request.ready & gathers
         # Row numbers yet to be read, rows yet to be walked, and the valid flags of those between.
-        unread, left, sram = Signal(_ROW_BITS), Signal(_ROW_BITS), Signal(ADDRESS_BITS)
+        unread, left, sram, sram_end = Signal(_ROW_BITS), Signal(_ROW_BITS), Signal(ADDRESS_BITS), Signal(ADDRESS_BITS + 1)
         stages = [Signal(name=f"stage_{index}") for index in range(4)]
         advance = self.row.ready | ~stages[-1]
         m.d.comb += [
@@ -67,20 +68,20 @@ class Gather(wiring.Component):
         address = self._address(m, held, advance, taken, words)
         with m.If(self.busy):
             m.d.comb += [
-                row.kind.eq(Kind.VECTOR),
-                row.rows.eq(held.rows != 0),
+                row.gather.eq(0),
+                row.one_row.eq(1),
                 row.sram.eq(sram),
-                row.sram_stride.eq(0),
+                row.sram_end.eq(sram_end),
+                row.beyond.eq(sram_end > self._shape.vector_elements),
                 row.memory.eq(address),
-                row.memory_stride.eq(0),
                 row.more.eq(left != 1),
             ]
         with m.If(self.busy & stages[-1] & self.row.ready):
-            m.d.sync += [left.eq(left - 1), sram.eq(sram + held.sram_stride * STRIDE_UNIT)]
+            m.d.sync += [left.eq(left - 1), sram.eq(sram + held.sram_stride), sram_end.eq(sram_end + held.sram_stride)]
         with m.If(taken):
             # A gather without rows is one request without rows, which is a fault.
             rows = Mux(request.rows == 0, 1, request.rows)
-            m.d.sync += [held.eq(request), unread.eq(rows), left.eq(rows), sram.eq(request.sram)]
+            m.d.sync += [held.eq(request), unread.eq(rows), left.eq(rows), sram.eq(request.sram), sram_end.eq(request.sram_end)]
         with m.If(self.clear):
             m.d.sync += [unread.eq(0), left.eq(0), *(stage.eq(0) for stage in stages)]
         return m

@@ -10,11 +10,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from unmask.rtl.bus import ADDRESS_BITS, ReadBus
-from unmask.rtl.dma import Kind, Shape
+from unmask.rtl.dma import Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.gather import Gather
 from unmask.rtl.matrix.sram import MatrixWrite
 from unmask.rtl.queue import Queue
+from unmask.rtl.request import PreparedRequest
 from unmask.rtl.retire import Retirement
 from unmask.rtl.sram import SramRead, SramWrite
 from unmask.rtl.under_way import UnderWay
@@ -38,7 +39,7 @@ class Load(wiring.Component):
     After a fault nothing more is asked for, written from the faulty beat on, or retired; beats under way are taken and dropped.
 
     Ports:
-        request: see `unmask.rtl.dma.request_layout`; taken is started.
+        request: see `unmask.rtl.request.PreparedRequest`; taken is started.
         bus: the memory.
         vector, integer: write ports of the SRAMs; matrix: if the shape has one.
         ids: with `gathers`, a read port of the integer SRAM.
@@ -57,7 +58,7 @@ class Load(wiring.Component):
         super().__init__(
             {
                 **ids,
-                "request": In(stream.Signature(shape.request)),
+                "request": In(stream.Signature(PreparedRequest(shape).layout)),
                 "bus": Out(ReadBus(shape.beat_bytes)),
                 "vector": Out(SramWrite(ceil_log2(shape.vector_elements // shape.granule), 16, shape.lanes)),
                 "integer": Out(SramWrite(ceil_log2(shape.integer_words), 32, shape.words)),
@@ -101,7 +102,7 @@ class Load(wiring.Component):
             walker.beat.ready.eq(1),
             walker.clear.eq(self.clear),
             retirement.start.eq(started),
-            retirement.sync.eq(self.request.payload.kind == Kind.SYNC),
+            retirement.sync.eq(self.request.payload.sync),
             retirement.tag.eq(self.request.payload.tag),
             retirement.clear.eq(self.clear),
         ]

@@ -17,6 +17,8 @@ from unmask.rtl.decode import SEMAPHORE_NAME_BITS
 
 COUNT_BITS = next(spec.bits for spec in BY_NAME["SEM_SET"].fields if spec.name == "value")
 MOST = (1 << COUNT_BITS) - 1
+SEQUENCER = "sequencer"
+"""The engine that takes its tokens when it reserves them."""
 _NAMES = {"wait0": SEMAPHORE_NAME_BITS, "wait1": SEMAPHORE_NAME_BITS}
 
 
@@ -72,8 +74,9 @@ class Semaphores(wiring.Component):
             first, second = (_one_hot(m, getattr(self, f"{engine}_wait{index}")) for index in range(2))
             missing = ((first | second) & ~some).any() | (first & second & ~several).any()
             m.d.comb += getattr(self, f"{engine}_ready").eq(~missing)
-        takes = self._events(m, "take", "wait", [getattr(self, f"{engine}_take") for engine in self.engines])
-        gives = self._events(m, "give", "signal", [getattr(self, f"{engine}_give") for engine in self.engines])
+        takes = self._events(m, "take", "wait", self.engines)
+        others = self._events(m, "take", "wait", [engine for engine in self.engines if engine != SEQUENCER], "other")
+        gives = self._events(m, "give", "signal", self.engines)
         wait0, wait1 = _one_hot(m, self.reserve_wait0), _one_hot(m, self.reserve_wait1)
         signal0, signal1 = _one_hot(m, self.reserve_signal0), _one_hot(m, self.reserve_signal1)
         chosen = _one_hot(m, self.set_name)
@@ -99,7 +102,8 @@ class Semaphores(wiring.Component):
                 unclaimed.eq(free - asked),
                 short[index].eq(free < wanted),
                 over[index].eq(free - wanted + given_later > MOST),
-                busy[index].eq(chosen[index] & ((unclaimed != 0) | (waiting != 0))),
+                # SEM_SET itself claims what it waits for, and takes it at once.
+                busy[index].eq(chosen[index] & ((free != wanted) | (pending != others[0][index] + others[1][index]))),
             ]
             setting = self.set & chosen[index]
             m.d.sync += [
@@ -112,14 +116,13 @@ class Semaphores(wiring.Component):
         m.d.comb += [self.underflow.eq(short.any()), self.overflow.eq(over.any()), self.set_fault.eq(busy.any())]
         return m
 
-    def _events(self, m: Module, strobe: str, name: str, strobes: list[Signal]) -> list[Signal]:
-        """Per semaphore, whether an engine takes (gives) it by its first and by its second name."""
+    def _events(self, m: Module, strobe: str, name: str, engines: Sequence[str], prefix: str = "") -> list[Signal]:
+        """Per semaphore, whether one of some engines takes (gives) it by its first and by its second name."""
         result = []
         for index in range(2):
-            hit = Signal(NO_SEMAPHORE, name=f"{strobe}{index}")
+            hit = Signal(NO_SEMAPHORE, name=f"{prefix}{strobe}{index}")
             masks = [
-                Mux(event, _one_hot(m, getattr(self, f"{engine}_{name}{index}")), 0)
-                for engine, event in zip(self.engines, strobes, strict=True)
+                Mux(getattr(self, f"{engine}_{strobe}"), _one_hot(m, getattr(self, f"{engine}_{name}{index}")), 0) for engine in engines
             ]
             m.d.comb += hit.eq(reduce(or_, masks))
             result.append(hit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
-from unmask.rtl import bf16, scalar
+from unmask.rtl import bf16, request, scalar
 from unmask.rtl.functions import WEIGHT_PLACES
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.road import Road
@@ -45,6 +45,8 @@ def machine_of(name: str, vlen: int | None = None) -> Machine:
             "scalar_function_latency": 2 + THREEFRY_PLACES + scalar.FUNCTION_PLACES,
         }
     )
+    sequencer = machine.sequencer.model_copy(update={"dispatch_latency": 1 + request.PLACES})
     # The vector SRAM grows with its width, so that as many rows fit.
     sram = machine.sram.model_copy(update={"vector_kib": machine.sram.vector_kib * max(1, vlen // vector.vlen)})
-    return Machine.model_validate({**machine.model_dump(), "vector": wide.model_dump(), "sram": sram.model_dump()})
+    parts = {"vector": wide, "sequencer": sequencer, "sram": sram}
+    return Machine.model_validate({**machine.model_dump(), **{name: part.model_dump() for name, part in parts.items()}})

@@ -10,11 +10,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from unmask.rtl.bus import ADDRESS_BITS, WriteBus
-from unmask.rtl.dma import Kind, Shape
+from unmask.rtl.dma import Shape
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
 from unmask.rtl.packing import Packing
 from unmask.rtl.queue import Queue
+from unmask.rtl.request import PreparedRequest
 from unmask.rtl.retire import Retirement
 from unmask.rtl.sram import SramRead
 from unmask.rtl.under_way import UnderWay
@@ -39,7 +40,7 @@ class Store(wiring.Component):
     After a fault nothing more is asked for or retired; beats of bursts that have been asked for are still sent.
 
     Ports:
-        request: see `unmask.rtl.dma.request_layout`; taken is started.
+        request: see `unmask.rtl.request.PreparedRequest`; taken is started.
         bus: the memory.
         vector, integer: read ports of the SRAMs.
         memory_bytes: size of the memory.
@@ -54,7 +55,7 @@ class Store(wiring.Component):
         self._shape = shape
         super().__init__(
             {
-                "request": In(stream.Signature(shape.request)),
+                "request": In(stream.Signature(PreparedRequest(shape).layout)),
                 "bus": Out(WriteBus(shape.beat_bytes)),
                 "vector": Out(SramRead(ceil_log2(shape.vector_elements // shape.granule), 16, shape.lanes)),
                 "integer": Out(SramRead(ceil_log2(shape.integer_words), 32, shape.words)),
@@ -92,7 +93,7 @@ class Store(wiring.Component):
             walker.memory_bytes.eq(self.memory_bytes),
             walker.clear.eq(self.clear),
             retirement.start.eq(started),
-            retirement.sync.eq(self.request.payload.kind == Kind.SYNC),
+            retirement.sync.eq(self.request.payload.sync),
             retirement.tag.eq(self.request.payload.tag),
             retirement.clear.eq(self.clear),
         ]
