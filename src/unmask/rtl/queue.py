@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -43,7 +43,7 @@ class Queue(wiring.Component):
         Args:
             layout: of an item.
             depth: items.
-            latency: at least 1; one register for each step's result from 1 + len(steps) on.
+            latency: at least 1; at 1 + len(steps) there is a register behind each step.
             steps: of work on an item between its place in the queue and the head.
         """
         self.depth, self._latency, self._steps = depth, latency, tuple(steps)
@@ -73,13 +73,15 @@ class Queue(wiring.Component):
         # Items in the memory that may leave it; a latency that no step needs is waited for there.
         kept = min(self._latency - 1, len(self._steps))
         wait = self._latency - 1 - kept
-        ready, leave = Signal(range(self.depth + 1)), Signal()
+        ready, leave = Signal(range(self.depth + 1)) if kept or wait else self.level, Signal()
         seen: Value = self.push
         for index in range(wait):
             later = Signal(name=f"push_{index + 1}")
             m.d.sync += later.eq(seen & ~self.clear)
             seen = later
-        m.d.sync += [ready.eq(ready + seen - leave), self.level.eq(self.level + self.push - self.pop)]
+        m.d.sync += self.level.eq(self.level + self.push - self.pop)
+        if kept or wait:
+            m.d.sync += ready.eq(ready + seen - leave)
         m.d.comb += [
             self.room.eq((self.level != self.depth) | self.pop),
             write.addr.eq(last),
@@ -92,7 +94,8 @@ class Queue(wiring.Component):
         with m.If(leave):
             m.d.sync += first.eq(after(first))
 
-        item, valid = read.data, ready != 0
+        stored = ready != 0
+        item, valid = read.data, stored
         stages: list[tuple[Signal, Signal]] = []
         for index, step in enumerate(self._steps):
             result = Signal(step.layout, name=f"worked_{index}")
@@ -111,12 +114,7 @@ class Queue(wiring.Component):
         for taken, there in reversed(stages):
             m.d.comb += taken.eq(~there | on)
             on = taken
-        m.d.comb += leave.eq((ready != 0) & on)
+        m.d.comb += leave.eq(stored & on)
         with m.If(self.clear):
             m.d.sync += [self.level.eq(0), ready.eq(0), first.eq(0), last.eq(0), *(there.eq(0) for _, there in stages)]
         return m
-
-
-def same(m: Module, item: data.View[data.StructLayout]) -> Value:
-    """The work of a step that only holds the item."""
-    return Cat(Value.cast(item))
