@@ -25,7 +25,7 @@ def with_trees(module: dict[str, Any], library: Library, clock: str, output_load
     """Put trees into a flat module of yosys' JSON, in place; the buffers that were added, by cell.
 
     Every sink of a net is behind equally many buffers. A buffer all of whose sinks lie in one instance of the top module is named as lying
-    there too. The clock stays as it is: its tree is laid out later.
+    there too. Clocks, gated ones too, stay as they are: their trees are laid out later.
 
     Args:
         clock: its port.
@@ -52,7 +52,8 @@ def with_trees(module: dict[str, Any], library: Library, clock: str, output_load
         if port["direction"] == "output":
             for place in range(len(port["bits"])):
                 add(port["bits"], place, "", output_load)
-    for bit in ports.get(clock, {"bits": ()})["bits"]:
+    gated = [cell["connections"][library.clock_gates[cell["type"]].output] for cell in cells.values() if cell["type"] in library.clock_gates]
+    for bit in (*ports.get(clock, {"bits": ()})["bits"], *(bit for bits in gated for bit in bits)):
         sinks.pop(bit, None)
     following = max((bit for entry in module["netnames"].values() for bit in entry["bits"] if isinstance(bit, int)), default=1) + 1
     added: Counter[str] = Counter()

@@ -1,7 +1,8 @@
 """A netlist of standard cells as arrays, and its simulation cycle by cycle, with the number of times each net toggles.
 
 Gates are evaluated at most once a cycle, in the order of their levels, and only where an input has changed; glitches are not counted. Every
-flip-flop is on the one clock.
+flip-flop is on the one clock, or behind a clock gate on it: then it takes its next state at the end of the cycles in which the gate's enable
+is 1, which the gate's latch sees while the clock is low.
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ class Gates:
         nets: number of nets, the two constants included.
         instances: (name, cell, net by pin) of every cell.
         net_of_bit: net by the number that yosys gave it.
+        clock_gates: the net of the enable by that of the clock gate's output.
     """
 
     def __init__(self, netlist: Netlist) -> None:
         """Read the netlist.
 
         Raises:
-            UnmaskError: a cell is no gate or flip-flop on the rising clock edge, or gates drive each other in a circle.
+            UnmaskError: a cell is no gate, clock gate or flip-flop on the rising clock edge, or gates drive each other in a circle.
         """
         self.library: Library = netlist.library
         self.design: Design = netlist.design
@@ -83,14 +85,19 @@ class Gates:
         ]
         self.net_of_bit = numbers
         self.nets = len(numbers) - 2
+        self.clock_gates = dict(self._clock_gate(name, kind, pins) for name, kind, pins in self.instances if kind in self.library.clock_gates)
         gates: list[_Function] = []
         registers: list[_Function] = []
         for name, kind, pins in self.instances:
+            if kind in self.library.clock_gates:
+                continue
             cell = self.library.cells[kind]
             nets = pins
             if cell.state:
                 nets = {**pins, cell.state[0]: self._state_net(name, cell, pins)}
-                registers.append(_function(cell.next_state, nets, cell.state[0]))
+                following = _function(cell.next_state, nets, cell.state[0])
+                enable = self.clock_gates.get(pins[_bare(cell.clocked_on)])
+                registers.append(following if enable is None else _enabled(following, enable))
             for pin in cell.pins:
                 if pin.direction == "output" and pin.name in pins and not (cell.state and _bare(pin.function) == cell.state[0]):
                     gates.append(_function(_of_state(cell, pin.function or ""), nets, pin.name))
@@ -98,11 +105,21 @@ class Gates:
         self._registers = _packed(registers)
         self._readers = _readers(self.nets, self._gates, self._registers)
 
+    def _clock_gate(self, name: str, kind: str, pins: dict[str, int]) -> tuple[int, int]:
+        """(Net of the output, net of the enable) of a clock gate."""
+        gate = self.library.clock_gates[kind]
+        if CLOCK not in self.ports or pins.get(gate.clock) != self.ports[CLOCK].nets[0]:
+            raise UnmaskError(f"clock gate {name} ({kind}) is not on {CLOCK}")
+        if any(pins.get(pin, ZERO) != ZERO for pin in gate.low):
+            raise UnmaskError(f"clock gate {name} ({kind}): expected 0 at {', '.join(gate.low)}")
+        return pins[gate.output], pins[gate.enable]
+
     def _state_net(self, name: str, cell: Cell, pins: dict[str, int]) -> int:
         """The net of the pin that shows the state, or a new one."""
         assert cell.state is not None
         clock = self.ports[CLOCK].nets[0] if CLOCK in self.ports else -1
-        if pins.get(_bare(cell.clocked_on)) != clock:
+        own = pins.get(_bare(cell.clocked_on), ZERO)
+        if own != clock and own not in self.clock_gates:
             raise UnmaskError(f"flip-flop {name} ({cell.name}) is not on the rising edge of {CLOCK}")
         used = {_bare(cell.clocked_on), *logic.names(cell.next_state)}
         if not cell.plain and any(pins.get(pin, ZERO) not in (ZERO, ONE) for pin in cell.inputs if pin not in used):
@@ -157,7 +174,8 @@ class Gates:
             only: [cycles] in which they are, of the others.
 
         Returns:
-            [cycles, bits] of all `outputs` at the end of each cycle, and [nets] how often each net changed.
+            [cycles, bits] of all `outputs` at the end of each cycle, and [nets] how often each net changed: that of a clock gate's output twice
+            in each cycle in which its enable is 1.
 
         Raises:
             UnmaskError: the stimulus does not fit.
@@ -175,8 +193,16 @@ class Gates:
         counted = np.arange(len(stimulus)) > skip
         if only is not None:
             counted &= only
-        _simulate(given, ports, shown, values, gates, registers, self._readers, counted, result, toggles)
+        clocks = np.array([*self.clock_gates], np.int64), np.array([*self.clock_gates.values()], np.int64)
+        _simulate(given, ports, shown, values, gates, registers, self._readers, clocks, counted, result, toggles)
         return result, toggles
+
+
+    def clocked(self, rates: NDArray[np.float64]) -> float:
+        """The share of the flip-flops' clock pulses that are not stopped, at [nets] toggles per cycle; 1 without flip-flops."""
+        cells = self.library.cells
+        clocks = [pins[_bare(cells[kind].clocked_on)] for _, kind, pins in self.instances if cells[kind].sequential]
+        return float(np.mean([rates[net] / 2 if net in self.clock_gates else 1.0 for net in clocks])) if clocks else 1.0
 
 
 # A truth table, the nets of its inputs and the net of its output.
@@ -195,6 +221,12 @@ def _of_state(cell: Cell, function: str) -> str:
 def _function(expression: str, nets: dict[str, int], output: str) -> _Function:
     names = logic.names(expression)
     return logic.truth_table(expression, names), [nets.get(name, ZERO) for name in names], nets[output]
+
+
+def _enabled(following: _Function, enable: int) -> _Function:
+    """The next state of a flip-flop behind a clock gate: what it was, where the enable is 0."""
+    table, inputs, state = following
+    return np.concatenate([np.zeros_like(table), table, np.ones_like(table), table]), [*inputs, enable, state], state
 
 
 def _packed(functions: list[_Function]) -> _Functions:
@@ -251,7 +283,7 @@ def _change(net, value, values, readers, dirty, groups, toggles, counts):  # typ
 
 
 @numba.njit(cache=True)  # type: ignore[misc]
-def _simulate(stimulus, ports, shown, values, gates, registers, readers, counted, result, toggles):  # type: ignore[no-untyped-def]
+def _simulate(stimulus, ports, shown, values, gates, registers, readers, clocks, counted, result, toggles):  # type: ignore[no-untyped-def]
     # Gates, then flip-flops, each dirty or not; and whether any of a group of them is.
     count, both = len(gates[4]), len(gates[4]) + len(registers[4])
     dirty, groups = np.ones(both, np.uint8), np.ones(both // _GROUP + 1, np.uint8)
@@ -280,5 +312,8 @@ def _simulate(stimulus, ports, shown, values, gates, registers, readers, counted
                     following[register] = _value(registers, register, values)
                     due[dues] = register
                     dues += 1
+        if counts:
+            for index in range(len(clocks[0])):
+                toggles[clocks[0][index]] += 2 * values[clocks[1][index]]
         for bit in range(len(shown)):
             result[cycle, bit] = values[shown[bit]]

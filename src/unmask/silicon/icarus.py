@@ -30,8 +30,11 @@ def simulate(netlist: Netlist, gates: Gates, stimulus: Bits, folder: Path) -> Bi
     folder.mkdir(parents=True, exist_ok=True)
     names = names_of(gates, netlist.flat)
     (folder / "netlist.v").write_text(verilog(gates, names, netlist.top))
-    used = " ".join(sorted({kind for _, kind, _ in gates.instances}))
-    models = f"read_liberty -ignore_miss_func {netlist.library.logic.resolve()}\nselect {used}\n"
+    library = netlist.library
+    kinds = {kind for _, kind, _ in gates.instances}
+    used = " ".join(sorted(kinds - library.clock_gates.keys()))
+    (folder / "gates.v").write_text("\n".join(library.clock_gates[kind].verilog for kind in sorted(kinds & library.clock_gates.keys())))
+    models = f"read_liberty -ignore_miss_func {library.logic.resolve()}\nselect {used}\n"
     yosys(f"{models}write_verilog -noattr -selected cells.v\n", folder, "models")
     inputs = [bit for port in gates.inputs for bit in names.ports[port.name]]
     outputs = [bit for port in gates.outputs for bit in names.ports[port.name]]
@@ -63,7 +66,7 @@ module bench;
 endmodule
 """
     )
-    run("iverilog", ["-g2005", "-o", "bench.vvp", "bench.v", "netlist.v", "cells.v"], folder)
+    run("iverilog", ["-g2005", "-o", "bench.vvp", "bench.v", "netlist.v", "cells.v", "gates.v"], folder)
     lines = [line for line in run("vvp", ["-n", "bench.vvp"], folder).splitlines() if line and set(line) <= set("01xz")]
     codes = {"0": 0, "1": 1, "x": UNKNOWN, "z": UNKNOWN}
     return np.array([[codes[bit] for bit in reversed(line)] for line in lines], np.uint8).reshape(len(stimulus), len(outputs))

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from unmask.errors import UnmaskError
+from unmask.silicon.clock_gates import ClockGate, clock_gate
 
 # What stands before the opening brace of a group.
 _HEADER = re.compile(r"(\w+)\s*\(([^(){}]*)\)\s*$")
@@ -30,6 +31,7 @@ _DELAY_CELL = re.compile(r"HB\d|DLY|CLKDLY|.*_dly", re.IGNORECASE)
 
 _SECONDS = {"fs": 1e-15, "ps": 1e-12, "ns": 1e-9, "us": 1e-6}
 _WATTS = {"pW": 1e-12, "nW": 1e-9, "uW": 1e-6, "mW": 1e-3}
+_VOLTS = {"mV": 1e-3, "V": 1.0}
 _FARADS = {"ff": 1e-15, "pf": 1e-12}
 
 
@@ -94,6 +96,7 @@ class Library:
     Attributes:
         name: the first library's own name, with the number of further files.
         full, logic, registers: merged files for timing and power analysis, for mapping logic (no power), and of the flip-flops alone.
+        gates: of the clock gates alone, with tables.
         digest: of the files' contents.
     """
 
@@ -101,6 +104,7 @@ class Library:
     full: Path
     logic: Path
     registers: Path
+    gates: Path
     digest: str
 
     @cached_property
@@ -112,6 +116,22 @@ class Library:
     def cells(self) -> dict[str, Cell]:
         """The cells by name."""
         return {group.name: _cell(group) for group in self.top.all("cell")}
+
+    @cached_property
+    def clock_gates(self) -> dict[str, ClockGate]:
+        """The clock gates for rising edges by name."""
+        found = (clock_gate(group) for group in parse(self.gates.read_text()).all("cell"))
+        return {gate.cell: gate for gate in found if gate is not None}
+
+    @property
+    def clock_gate(self) -> ClockGate | None:
+        """The smallest clock gate, or nothing."""
+        return min(self.clock_gates.values(), key=lambda gate: (gate.area, gate.cell), default=None)
+
+    @property
+    def energy_unit(self) -> float:
+        """Joules per unit of the energy inside a cell."""
+        return self.capacitance_unit * _quantity(self.top.attributes.get("voltage_unit", "1V"), _VOLTS, "voltage_unit") ** 2
 
     @property
     def time_unit(self) -> float:
@@ -164,13 +184,15 @@ def load_library(path: Path, cache: Path) -> Library:
     own = Path(__file__).read_bytes()
     digest = hashlib.sha256(b"\0".join([own, *contents])).hexdigest()[:16]
     folder = cache / "liberty" / digest
-    names = {kind: folder / f"{kind}.lib" for kind in ("full", "logic", "registers", "cells")}
+    names = {kind: folder / f"{kind}.lib" for kind in ("full", "logic", "registers", "gates", "cells")}
     if not all(file.exists() for file in names.values()):
         folder.mkdir(parents=True, exist_ok=True)
-        merged = _without_delay_cells(_merge([_COMMENT.sub("", text) for text in texts], path))
+        merged = _charge_once(_without_delay_cells(_merge([_COMMENT.sub("", text) for text in texts], path)))
         logic = thinned(merged, _POWER)
         kinds = {"full": merged, "logic": logic, "cells": thinned(logic, _TABLES)}
-        kinds["registers"] = _only(_cheapest_register(parse(kinds["cells"])), kinds["cells"])
+        cells = parse(kinds["cells"])
+        kinds["registers"] = _only({_cheapest_register(cells)}, kinds["cells"])
+        kinds["gates"] = _only({group.name for group in cells.all("cell") if clock_gate(group)}, merged)
         for kind, text in kinds.items():
             partial = names[kind].with_suffix(".partial")
             partial.write_text(text)
@@ -178,7 +200,7 @@ def load_library(path: Path, cache: Path) -> Library:
     first = re.search(r"library\s*\(\s*\"?([^)\"]*?)\"?\s*\)", names["cells"].read_text()[:4096])
     assert first is not None
     name = first[1] if len(files) == 1 else f"{first[1]} and {len(files) - 1} more"
-    return Library(name, names["full"], names["logic"], names["registers"], digest)
+    return Library(name, names["full"], names["logic"], names["registers"], names["gates"], digest)
 
 
 def parse(text: str) -> Group:
@@ -289,11 +311,11 @@ def _cheapest_register(library: Group) -> str:
     return min(cost, key=lambda name: cost[name])
 
 
-def _only(cell: str, text: str) -> str:
-    """The library with one cell."""
+def _only(cells: set[str], text: str) -> str:
+    """The library with these cells."""
     kept, position = [], 0
     for kind, name, start, end in _groups_of_library(text):
-        if kind == "cell" and name != cell:
+        if kind == "cell" and name not in cells:
             kept.append(text[position:start])
             position = end
     return "".join([*kept, text[position:]])
@@ -333,6 +355,27 @@ def _cell(group: Group) -> Cell:
         clocked_on=one.get("clocked_on", ""),
         plain=known and driven and not odd and not {"clear", "preset"} & one.keys(),
     )
+
+
+def _charge_once(text: str) -> str:
+    """The library without the internal power of ground pins: a charge that a cell takes from its supply leaves it through its ground, and
+    OpenSTA would count its energy at both."""
+    ground = re.compile(r"pg_pin\s*\(\s*\"?(\w+)\"?\s*\)\s*\{[^}]*pg_type\s*:\s*\"?\w*ground")
+    named = re.compile(rf'related_pg_pin\s*:\s*"?({"|".join(sorted(set(ground.findall(text)))) or "$^"})"?\s*;')
+    kept, position, begun, inside = [], 0, 0, 0
+    for start, end, header in _braces(text):
+        if header:
+            if not begun and header[0] == "internal_power":
+                begun = start
+            inside += bool(begun)
+        elif begun:
+            inside -= 1
+            if not inside:
+                if named.search(text, begun, end):
+                    kept.append(text[position:begun])
+                    position = end
+                begun = 0
+    return "".join([*kept, text[position:]])
 
 
 def _is_buffer(cell: Cell) -> bool:

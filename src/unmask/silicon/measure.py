@@ -52,7 +52,9 @@ class Measurement:
         area_um2: of standard cells, in the library's unit of area.
         wns_ps: worst slack; below 0 the clock is missed.
         critical: from where to where the worst path goes, and through how many cells.
-        power_mw: at the activity.
+        power_mw: at the activity: internal_mw inside cells, switching_mw on their outputs, leakage_mw; clock_mw of it in clock pins, clock
+            gates and gated clocks, registers_mw in flip-flops, their clock pins included.
+        clock_gates: number of them. clocked: share of the flip-flops' clock pulses that were not stopped.
         activity, cycles: what the power is at, and of how many cycles: of an engine, those in which a program runs.
         macro_bits: of memories that are not in area, timing and power.
         seconds: what the measurement took.
@@ -71,8 +73,13 @@ class Measurement:
     critical: str
     power_mw: float
     power_mw_per_lane: float
-    registers_mw: float
+    internal_mw: float
+    switching_mw: float
     leakage_mw: float
+    registers_mw: float
+    clock_mw: float
+    clock_gates: int
+    clocked: float
     activity: str
     cycles: int
     macro_bits: int
@@ -129,8 +136,13 @@ def measure(
         critical=f"{path.start} to {path.end}, {path.levels} cells" if path else "no path",
         power_mw=power.total_mw,
         power_mw_per_lane=power.total_mw / lanes,
-        registers_mw=power.registers_mw,
+        internal_mw=power.internal_mw,
+        switching_mw=power.switching_mw,
         leakage_mw=power.leakage_mw,
+        registers_mw=power.registers_mw,
+        clock_mw=power.clock_mw,
+        clock_gates=len(gates.clock_gates),
+        clocked=gates.clocked(rates),
         activity=activity,
         cycles=cycles,
         macro_bits=netlist.macro_bits,

@@ -32,6 +32,8 @@ RECIPES = {
     "swift": f"{_START}&st;&if -g -K 6;&dch;&nf;&put;{_SIZING}",
 }
 """Ways to map logic in ABC, the smaller result first: both rebuild it with balanced depth; many rounds of area flow cost some delay."""
+GATED = 3
+"""Flip-flops with one enable from which on a clock gate, where the library has one, replaces their multiplexers."""
 QUICK = {"quick": "strash;&get -n;&nf;&put"}
 """As it is, in a fraction of the time: gates to be simulated, no figures."""
 _DELAY = re.compile(r"^ABC: WireLoad.*Delay =\s*([\d.]+) ps", re.MULTILINE)
@@ -234,14 +236,26 @@ def _mapped(work: Path, name: str, scripts: list[str], clock_ps: float, recipes:
 
 
 def _front_end(name: str, library: Library) -> str:
-    """From a source to gates of yosys' own and flip-flops of the library."""
+    """From a source to gates of yosys' own and flip-flops and clock gates of the library."""
+    gate = library.clock_gate
+    gating = ""
+    if gate is not None:
+        # A reset that goes before an enable becomes part of the enable and of the data; equal enables become one before they are counted.
+        low = "".join(f" -tie_lo {pin}" for pin in gate.low)
+        gating = f"""dfflegalize -cell $_DFFE_PP_ x -cell $_SDFFCE_PP?P_ x -cell $_SDFF_PP?_ x -cell $_DFF_P_ x
+dffunmap -srst-only
+opt_merge
+opt_clean
+clockgate -pos {gate.cell} {gate.enable}:{gate.clock}:{gate.output}{low} -min_net_size {GATED}
+opt -fast
+"""
     return f"""read_rtlil source.il
 {MACRO_PORTS}
 hierarchy -top {name}
 proc
 flatten
 synth -top {name} -noshare -noabc
-splitnets
+{gating}splitnets
 rename -wire t:$_*DFF*_
 dfflibmap -liberty {library.registers.resolve()}
 opt

@@ -16,6 +16,7 @@ from unmask.silicon.tools import run
 from unmask.silicon.verilog import Names, names_of, verilog
 
 RESET = "rst"
+_POWER_OF_ALL = "report_power -instances [get_cells *] -digits 9"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class TimingPath:
 
 @dataclass(frozen=True)
 class Power:
-    """Milliwatts: inside cells, on their outputs, leaking; of that, of registers, clock pins included; and by part of the design.
+    """Milliwatts: inside cells, on their outputs, leaking; of that, of registers, clock pins included, and of all clock pins, gates and gated
+    nets of the clock; and by part of the design.
 
     A part is an instance in the top module, with all that is in it; the top module's own cells are the part "".
     """
@@ -39,6 +41,7 @@ class Power:
     switching_mw: float
     leakage_mw: float
     registers_mw: float
+    clock_mw: float
     parts_mw: dict[str, float]
 
     @property
@@ -59,7 +62,7 @@ class Analysis:
 def part_of(name: str) -> str:
     """The instance in the top module that a cell of the flat netlist lies in; "" of the top module's own."""
     first, dot, _ = name.removeprefix("$flatten\\").partition(".")
-    return first.strip("\\") if dot else ""
+    return first.strip("\\") if dot and not first.startswith("$") else ""
 
 
 def analyse(
@@ -74,7 +77,8 @@ def analyse(
         netlist, gates: the same design.
         clock_ps: period.
         folder: for the scripts and reports.
-        toggles: [nets] changes per cycle of each net, from a simulation; without it every input and flip-flop output has `rate`.
+        toggles: [nets] changes per cycle of each net, from a simulation, gated clocks included; without it every input and flip-flop output
+            has `rate`, and no clock is stopped.
         rate: changes per cycle where nothing was simulated.
 
     Raises:
@@ -113,14 +117,17 @@ def analyse(
         for port in gates.inputs:
             for bit, net in zip(names.ports[port.name], port.nets, strict=True):
                 script.append(f"sta::set_power_input_port_activity [get_ports {bit}] {toggles[net]:.6g} 0.5")
-    script += ["report_power -instances [get_cells *] -digits 9 > power.txt", "exit"]
+    # Once more while nothing but clocks toggles: OpenSTA takes every gated clock to run.
+    still = f"set_power_activity -global -activity 0 -duty 0.5\n{_POWER_OF_ALL}"
+    script += [f"{_POWER_OF_ALL} > power.txt", f"{still} > clock.txt", "exit"]
     (folder / "analyse.tcl").write_text("\n".join([*script, ""]))
     log = run("sta", ["-no_splash", "-exit", "analyse.tcl"], folder)
     (folder / "analyse.log").write_text(log)
     if "Error" in log:
         raise UnmaskError(f"OpenSTA in {folder}: {next(line for line in log.splitlines() if 'Error' in line)}")
     scale = library.time_unit / 1e-12
-    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), _power(folder / "power.txt", gates, names))
+    power = _power(_watts(folder / "power.txt", names), _watts(folder / "clock.txt", names), gates, toggles, clock_ps * 1e-12)
+    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), power)
 
 
 def _paths(name: str, which: str) -> list[str]:
@@ -138,20 +145,50 @@ def _path(file: Path, scale: float) -> TimingPath | None:
     return TimingPath(start[1], end[1], levels, float(slack[1]) * scale)
 
 
-def _power(file: Path, gates: Gates, names: Names) -> Power:
-    """The sums of a `report_power` of all instances, which is in watts."""
-    watts = {}
+def _watts(file: Path, names: Names) -> NDArray[np.float64]:
+    """[instances, 3] of a `report_power` of all: internal, switching, leakage."""
+    found = {}
     for line in file.read_text().splitlines():
         words = line.split()
         if len(words) == 5 and re.match(r"-?\d", words[0]):
-            watts[words[4]] = [float(word) for word in words[:3]]
-    if len(watts) != len(names.instances):
-        raise UnmaskError(f"{file}: OpenSTA reports the power of {len(watts)} instances, expected {len(names.instances)}")
-    internal, switching, leakage = (1e3 * sum(row[column] for row in watts.values()) for column in range(3))
-    registers = 0.0
+            found[words[4]] = [float(word) for word in words[:3]]
+    if len(found) != len(names.instances):
+        raise UnmaskError(f"{file}: OpenSTA reports the power of {len(found)} instances, expected {len(names.instances)}")
+    return np.array([found[instance] for instance in names.instances]).reshape(-1, 3)
+
+
+def _power(
+    all_toggle: NDArray[np.float64],
+    clocks_toggle: NDArray[np.float64],
+    gates: Gates,
+    toggles: NDArray[np.float64] | None,
+    period: float,
+) -> Power:
+    """The sums, less what stopped clocks save.
+
+    Args:
+        all_toggle, clocks_toggle: watts of each instance at the activity, and where only clocks have any; no clock being stopped.
+        toggles: as `analyse`. period: seconds.
+    """
+    library = gates.library
+    watts, clock = all_toggle.copy(), np.zeros(len(all_toggle))
+    for index, (_, kind, pins) in enumerate(gates.instances):
+        cell, gate = library.cells[kind], library.clock_gates.get(kind)
+        if gate is not None:
+            runs = 1.0 if toggles is None else toggles[pins[gate.output]] / 2
+            own = (runs * gate.running + (1 - runs) * gate.stopped) * library.energy_unit / period
+            watts[index, 0] += own - clocks_toggle[index, 0]
+            watts[index, 1] *= runs
+            clock[index] = own + watts[index, 1]
+        elif cell.sequential:
+            net = pins[cell.clocked_on.strip("() ")]
+            runs = 1.0 if toggles is None or net not in gates.clock_gates else toggles[net] / 2
+            watts[index, 0] -= (1 - runs) * clocks_toggle[index, 0]
+            clock[index] = runs * clocks_toggle[index, 0]
+    internal, switching, leakage = 1e3 * watts.sum(axis=0)
+    own_mw = 1e3 * watts.sum(axis=1)
+    registers = sum(own for own, (_, kind, _) in zip(own_mw, gates.instances, strict=True) if library.cells[kind].sequential)
     parts: dict[str, float] = {}
-    for (name, kind, _), instance in zip(gates.instances, names.instances, strict=True):
-        own = 1e3 * sum(watts[instance])
-        parts[part_of(name)] = parts.get(part_of(name), 0.0) + own
-        registers += own * gates.library.cells[kind].sequential
-    return Power(internal, switching, leakage, registers, parts)
+    for own, (name, _, _) in zip(own_mw, gates.instances, strict=True):
+        parts[part_of(name)] = parts.get(part_of(name), 0.0) + float(own)
+    return Power(float(internal), float(switching), float(leakage), float(registers), float(1e3 * clock.sum()), parts)
