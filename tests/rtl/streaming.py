@@ -52,14 +52,14 @@ class Simulation:
         """Hold `inputs` [n] for a cycle each, and return the outputs of every cycle, seen before the clock edge that ends it.
 
         Ports of up to 64 bits are integers (any dtype in, uint64 out), wider ones uint32 [n, words], lowest first. Inputs that are not
-        given are 0; beyond their end (`cycles` > n) the last ones stay.
+        given are 0, but those that say which registers load are all ones; beyond their end (`cycles` > n) the last ones stay.
         """
         unknown = inputs.keys() - {name for _, name in self._inputs}
         if unknown:
             raise KeyError(f"no input {sorted(unknown)}: expected some of {[name for _, name in self._inputs]}")
         given = max((len(values) for values in inputs.values()), default=0)
         total = given if cycles is None else cycles
-        columns = [_words(inputs.get(name), width, given, total) for width, name in self._inputs]
+        columns = [_words(inputs.get(name), width, given, total, name.endswith("loads")) for width, name in self._inputs]
         driven = np.ascontiguousarray(np.concatenate([np.zeros((total, 0), np.uint32), *columns], axis=1))
         sizes = [_word_count(width) for width, _ in self._outputs]
         seen = np.zeros((total, sum(sizes)), np.uint32)
@@ -86,10 +86,11 @@ def _word_count(width: int) -> int:
     return (width + 31) // 32
 
 
-def _words(values: NDArray[Any] | None, width: int, given: int, total: int) -> NDArray[np.uint32]:
+def _words(values: NDArray[Any] | None, width: int, given: int, total: int, ones: bool) -> NDArray[np.uint32]:
     size = _word_count(width)
     if values is None:
-        return np.zeros((total, size), np.uint32)
+        bits = [min(32, width - 32 * index) for index in range(size)]
+        return np.tile(np.array([(1 << of_word) - 1 if ones else 0 for of_word in bits], np.uint32), (total, 1))
     if len(values) != given:
         raise ValueError(f"{len(values)} values of an input beside {given} of another")
     if values.ndim == 1:

@@ -68,3 +68,20 @@ class Rows(wiring.Component):
         m.d.comb += [port.addr.eq(self.address) for port in (write, direct, through)]
         m.d.comb += [write.data.eq(self.data), write.en.eq(1), self.direct.eq(direct.data), self.through.eq(through.data)]
         return m
+
+
+class Held(wiring.Component):
+    """A product that is held until `en`, beside what a further register without a reset holds of it until a is odd too."""
+
+    def __init__(self) -> None:
+        super().__init__({"en": In(1), "a": In(6), "b": In(6), "product": Out(12), "later": Out(12)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        later = Signal(12, reset_less=True)
+        with m.If(self.en):
+            m.d.sync += self.product.eq(self.a * self.b)
+        with m.If(self.en & self.a[0]):
+            m.d.sync += later.eq(self.product)
+        m.d.comb += self.later.eq(later)
+        return m

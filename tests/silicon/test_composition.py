@@ -19,6 +19,10 @@ def node(level: int) -> float:
     return 20 + 3 * level
 
 
+# Of a measurement: internal, switching, leakage, flip-flops, clock, clock gates, and the share of clock pulses that are not stopped.
+IDLE = (0.0, 0.0, 0.0, 0.0, 0.0, 0, 1.0)
+
+
 def tree(lanes: int) -> float:
     levels = lanes.bit_length() - 1
     return sum(node(level) * (lanes >> level) for level in range(1, levels + 1))
@@ -31,7 +35,7 @@ def point(vlen: int, lane_area: float = 300.0) -> Measurement:
     area = sum(block.instances * block.area_um2 for block in blocks)
     parts = [Part("vector", area - 900, vlen * 0.5)]
     return Measurement(
-        "sampler", vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, 10, "", vlen * 0.5 + 3, 0, 0, 0, "a run", 1, 0, 0, parts, blocks
+        "sampler", vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, 10, "", vlen * 0.5 + 3, 0, *IDLE, "a run", 1, 0, 0, parts, blocks
     )
 
 
@@ -67,10 +71,11 @@ def test_what_does_not_change_stays_and_what_doubles_doubles() -> None:
 def test_a_datapath_is_the_sum_of_its_parts_with_and_without_noise() -> None:
     library = cast(Library, type("Kit", (), {"name": "kit"}))
 
-    def part(unit: str, vlen: int) -> Measurement:
+    def part(unit: str, vlen: int, idle: bool) -> Measurement:
         areas = {"lane": 400, "gumbel": 900, "scale": 150, "words": 100 + 50 * (vlen // 2 + 1)}
         area = areas.get(unit, tree(vlen))
-        return Measurement(unit, vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, -5, "", area / 100, 0, 0, 0, "a run", 1, 0, 0, [], [])
+        power = area / (1000 if idle else 100)
+        return Measurement(unit, vlen, vlen, 1000, "kit", 1, 1, area, area / vlen, -5, "", power, 0, *IDLE, "a run", 1, 0, 0, [], [])
 
     found = datapath(library, 1000, Path(), synthesized=(8, 16, 32), composed=(64, 2048), measured=part)
     area = {(row.vlen, row.noise): row.area_mm2 * 1e6 for row in found.rows}
@@ -78,4 +83,5 @@ def test_a_datapath_is_the_sum_of_its_parts_with_and_without_noise() -> None:
         assert area[vlen, False] == pytest.approx(400 * vlen + 2 * tree(vlen))
         assert area[vlen, True] - area[vlen, False] == pytest.approx(1050 * vlen + 100 + 50 * (vlen // 2 + 1))
     assert abs(found.area_error) < 0.01
+    assert all(row.idle_mw == pytest.approx(row.power_mw / 10) for row in found.rows)
     assert {row.wns_ps for row in found.rows} == {-5}

@@ -46,7 +46,8 @@ def test_units_of_lanes_are_converted_once_and_do_what_they_did(osu018: Library,
     gates = Gates(netlist)
     stimulus = random_inputs(gates, 100, reset=RESET)
     expected = rtl_outputs(Scales(), gates.inputs, gates.outputs, stimulus[RESET:])
-    assert np.array_equal(gates.run(stimulus)[0][RESET:], expected)
+    # Their registers have no reset: the first results are of what they powered up with.
+    assert np.array_equal(gates.run(stimulus)[0][RESET + 1 :], expected[1:])
 
 
 def test_a_large_memory_is_a_macro_with_ports_that_tell_how_it_is_read() -> None:

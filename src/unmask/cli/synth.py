@@ -88,6 +88,8 @@ def _show(found: Measurement) -> None:
     table.add_row("area", f"{found.area_um2:,.1f} um2, {found.area_um2_per_lane:,.1f} per lane")
     table.add_row("worst slack", "no path" if found.wns_ps is None else f"{found.wns_ps:.1f} ps: {found.critical}")
     table.add_row("power", f"{found.power_mw:.3f} mW, {found.power_mw_per_lane:.4f} per lane ({found.activity})")
+    clock = f"{found.clock_mw:.3f} mW; {found.clock_gates:,} gates, {found.clocked:.1%} of the flip-flops' pulses pass"
+    table.add_row("of that, clock", clock)
     if found.macro_bits:
         table.add_row("memory macros", f"{found.macro_bits:,} bits, in none of the above")
     console.print(table)
@@ -107,17 +109,26 @@ def _show(found: Measurement) -> None:
 def _show_datapath(found: Datapath) -> None:
     console = Console()
     title = f"vector datapath, {found.clock_ps:g} ps, {found.library}: before layout, no wires; power at {found.activity}"
-    rows = Table("VLEN", "noise", "", "mm2", "um2/lane", "mW", "mW/lane", "slack ps", "published mm2", "published mW", title=title)
+    titles = ("VLEN", "noise", "", "mm2", "um2/lane", "mW", "mW/lane", "idle mW", "slack ps", "published mm2", "published mW")
+    rows = Table(*titles, title=title)
     for row in found.rows:
         figures = [f"{row.area_mm2:.4f}", f"{row.area_um2_per_lane:.1f}", f"{row.power_mw:.2f}", f"{row.power_mw_per_lane:.4f}"]
+        figures.append(f"{row.idle_mw:.2f}")
         rest = ["" if figure is None else f"{figure:g}" for figure in (row.published_mm2, row.published_mw)]
         slack = "" if row.wns_ps is None else f"{row.wns_ps:.0f}"
         rows.add_row(str(row.vlen), "with" if row.noise else "without", row.how, *figures, slack, *rest)
     console.print(rows)
-    parts = Table("part", "VLEN", "um2/lane", "mW/lane", "slack ps")
+    parts = Table("part", "VLEN", "um2/lane", "mW/lane", "idle mW/lane", "slack ps")
     for part in found.parts:
         slack = "" if part.wns_ps is None else f"{part.wns_ps:.0f}"
-        parts.add_row(part.part, str(part.vlen), f"{part.area_um2_per_lane:.1f}", f"{part.power_mw_per_lane:.4f}", slack)
+        parts.add_row(
+            part.part,
+            str(part.vlen),
+            f"{part.area_um2_per_lane:.1f}",
+            f"{part.power_mw_per_lane:.4f}",
+            f"{part.idle_mw_per_lane:.4f}",
+            slack,
+        )
     console.print(parts)
     console.print(
         f"composed of smaller ones, {found.checked_vlen} lanes are {found.area_error:+.2%} off in area, {found.power_error:+.2%} in power; "

@@ -77,12 +77,14 @@ class Control:
         return Value.cast(0) if chosen is None else chosen
 
     def at(self, cycles: int) -> tuple[Value, data.View]:
-        """The step that was issued that many cycles ago: whether there was one, and what is known of it."""
+        """The step that was issued that many cycles ago: whether there was one, and if so what is known of it."""
         while len(self._chain) <= cycles:
             valid, now = self._chain[-1]
             index = len(self._chain)
             later_valid, later = Signal(name=f"step_valid_{index}"), Signal(self.generator.layout, name=f"step_{index}")
-            self.m.d.sync += [later_valid.eq(valid & ~self._forget), later.eq(now)]
+            self.m.d.sync += later_valid.eq(valid & ~self._forget)
+            with self.m.If(valid):
+                self.m.d.sync += later.eq(now)
             self._chain.append((later_valid, later))
         valid, now = self._chain[cycles]
         return valid, data.View(self.generator.layout, Value.cast(now))

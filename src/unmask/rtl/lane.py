@@ -11,7 +11,8 @@ from amaranth.lib.wiring import In, Out
 from unmask.errors import UnmaskError
 from unmask.numerics.bf16 import INFINITY_BITS, SIGN_BIT
 from unmask.rtl import bf16, floating, functions
-from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.bits import wire
+from unmask.rtl.pipeline import Pipeline, loads_of
 from unmask.rtl.road import LONG, NOISY, OP_BITS, OPERATIONS, SHORT, LaneOp, Road, chosen
 from unmask.rtl.window import EXPONENT_BITS
 
@@ -37,6 +38,8 @@ class Lane(wiring.Component):
         a, b: the operands' patterns; b is the factor or the constant where an instruction has one per row or one at all.
         level: the window's level of the row for V_EXP_WIN, signed, `level_later` cycles after a; `functions.NO_LEVEL` without one.
         key: V_CUT's key of the row, at least 0 and at most 0xFFFF (nearest to the word's value).
+        short_loads, function_loads: the registers that load, as `Pipeline` has it, on the road to `result`, and to `function_result`, whose
+            first `weight` ones are also those of V_SAMPLE.
         result: of one of `SHORT`, or a + b of one of `NOISY`, `short` cycles later.
         function_result: of one of `LONG`, `function` cycles later.
         significand, exponent, invalid: of V_SAMPLE, `weight` cycles later, the weight of a as `functions.weight` has it, and whether a is
@@ -70,6 +73,8 @@ class Lane(wiring.Component):
                 "b": In(16),
                 "level": In(signed(functions.LEVEL_BITS)),
                 "key": In(KEY_BITS),
+                "short_loads": loads_of(short),
+                "function_loads": loads_of(function),
                 "result": Out(16),
                 "function_result": Out(16),
                 "significand": Out(8),
@@ -88,7 +93,7 @@ class Lane(wiring.Component):
         if self._operations & frozenset(SHORT + NOISY):
             m.d.comb += self.result.eq(self._short_result(m))
         if self._operations & frozenset(LONG) or self._weighs:
-            road = Road(m, self._operations, self._function)
+            road = Road(m, self._operations, self._function, self.function_loads)
             m.d.comb += self.function_result.eq(road.result(self.op, self.a, self.level))
             if self._weighs:
                 m.d.comb += [
@@ -102,14 +107,16 @@ class Lane(wiring.Component):
         def is_one_of(*names: str) -> Value:
             return chosen(self.op, self._operations, *names)
 
-        p = Pipeline(m, SHORT_PLACES, self._short, "short")
+        p = Pipeline(m, SHORT_PLACES, self._short, "short", self.short_loads)
         b = Cat(self.b[:15], self.b[15] ^ is_one_of("V_SUB", "V_SUB_F"))
         terms = floating.add_terms(m, self.a, b)
+        # What the adder does not need stands still while it adds.
+        a = wire(m, self.a & is_one_of("V_MUL", "V_MUL_F", "V_MUL_I", "V_FILL", "V_CUT").replicate(16))
         if self._operations & {"V_MUL", "V_MUL_F", "V_MUL_I"}:
-            terms = floating.select(m, is_one_of("V_MUL", "V_MUL_F", "V_MUL_I"), floating.multiply_terms(m, self.a, self.b), terms)
+            terms = floating.select(m, is_one_of("V_MUL", "V_MUL_F", "V_MUL_I"), floating.multiply_terms(m, a, self.b), terms)
         if self._operations & {"V_FILL", "V_CUT"}:
-            kept = floating.is_nan(m, self.a) | (bf16.ordered(m, self.a) >= self.key)
-            passed = Mux(is_one_of("V_FILL"), self.b, Mux(kept, self.a, SIGN_BIT | INFINITY_BITS))[:16]
+            kept = floating.is_nan(m, a) | (bf16.ordered(m, a) >= self.key)
+            passed = Mux(is_one_of("V_FILL"), self.b, Mux(kept, a, SIGN_BIT | INFINITY_BITS))[:16]
             terms = floating.select(m, is_one_of("V_FILL", "V_CUT"), floating.term(m, passed), terms)
         (result,) = floating.rounded(p, terms, bf16.FRACTION)
         p.done()

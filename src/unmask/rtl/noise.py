@@ -13,7 +13,7 @@ from amaranth.utils import exact_log2
 from unmask.numerics.noise import NARROW, TOKENS_PER_COUNTER, WIDE, GumbelTransform
 from unmask.rtl import bf16, floating, fp32
 from unmask.rtl.bits import leading_zeros, shift_left, table, wire
-from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.pipeline import Pipeline, loads_of
 from unmask.rtl.threefry import THREEFRY_PLACES, added, key_groups, rounds
 
 GUMBEL_PLACES = 5
@@ -98,6 +98,7 @@ class NoiseLanes(wiring.Component):
     Ports, the output `registers` cycles after the inputs of its vector:
         seed, step: the key, constant from a cycle before the first vector on. position: of the row. token: of lane 0, any.
         noise: BF16 Gumbel noise of (seed, step, position, token + lane) of each lane.
+        loads: the registers that load, as `Pipeline` has it.
 
     A generator makes the words of four tokens from a multiple of four on. If `token` is none, one generator more than fours of lanes is
     needed, and every lane takes the word of a lane up to three above its own.
@@ -113,6 +114,7 @@ class NoiseLanes(wiring.Component):
                 "position": In(_WORD),
                 "token": In(_WORD),
                 "noise": Out(data.ArrayLayout(16, lanes)),
+                "loads": loads_of(registers),
             }
         )
 
@@ -121,10 +123,14 @@ class NoiseLanes(wiring.Component):
         lanes = 1 << self._index_bits
         drawing = self._registers * WORDS_PLACES // NOISE_PLACES
         m.submodules.words = words = NoiseWords(lanes, drawing)
-        m.d.comb += [getattr(words, name).eq(getattr(self, name)) for name in ("seed", "step", "position", "token")]
+        m.d.comb += [getattr(words, name).eq(getattr(self, name)) for name in ("seed", "step", "position", "token", "loads")]
         for lane in range(lanes):
             m.submodules[f"gumbel_{lane}"] = transform = Gumbel(self._registers - drawing)
-            m.d.comb += [transform.bits.eq(words.words[lane]), self.noise[lane].eq(transform.noise)]
+            m.d.comb += [
+                transform.bits.eq(words.words[lane]),
+                transform.loads.eq(self.loads[drawing:]),
+                self.noise[lane].eq(transform.noise),
+            ]
         return m
 
 
@@ -135,11 +141,11 @@ class NoiseWords(wiring.Component):
         """Of so many lanes, a power of two from 2 on; `WORDS_PLACES` registers suffice for 1 GHz in ASAP7."""
         self._lanes, self._registers = lanes, registers
         inputs = dict.fromkeys(("seed", "step", "position", "token"), In(_WORD))
-        super().__init__({**inputs, "words": Out(data.ArrayLayout(_WORD, lanes))})
+        super().__init__({**inputs, "loads": loads_of(registers), "words": Out(data.ArrayLayout(_WORD, lanes))})
 
     def elaborate(self, _: object) -> Module:
         m = Module()
-        p = Pipeline(m, WORDS_PLACES, self._registers)
+        p = Pipeline(m, WORDS_PLACES, self._registers, loads=self.loads)
         group, within = self.token[exact_log2(TOKENS_PER_COUNTER) :], self.token[: exact_log2(TOKENS_PER_COUNTER)]
         left, right = added(m, self.position, self.seed), added(m, group, self.step)
         left, right, within = p.cut(left, right, within)
@@ -165,16 +171,16 @@ def _counting(m: Module, start: Value, count: int) -> list[Value]:
 
 
 class Gumbel(wiring.Component):
-    """`gumbel` as a unit: BF16 `noise` of 32 random `bits`, `registers` cycles later."""
+    """`gumbel` as a unit: BF16 `noise` of 32 random `bits`, `registers` cycles later; `loads` as `Pipeline` has it."""
 
     def __init__(self, registers: int) -> None:
         """With so many registers; `GUMBEL_PLACES` suffice for 1 GHz in ASAP7."""
         self._registers = registers
-        super().__init__({"bits": In(_WORD), "noise": Out(16)})
+        super().__init__({"bits": In(_WORD), "loads": loads_of(registers), "noise": Out(16)})
 
     def elaborate(self, _: object) -> Module:
         m = Module()
-        p = Pipeline(m, GUMBEL_PLACES, self._registers)
+        p = Pipeline(m, GUMBEL_PLACES, self._registers, loads=self.loads)
         m.d.comb += self.noise.eq(gumbel(p, self.bits))
         p.done()
         return m

@@ -12,7 +12,7 @@ from amaranth.utils import exact_log2
 from unmask.numerics import bf16
 from unmask.rtl.bf16 import ordered
 from unmask.rtl.bits import wire
-from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.pipeline import Pipeline, loads_of
 
 #: Comparisons in a row that fit between two registers at 1 GHz in ASAP7.
 LEVELS_PER_PLACE = 3
@@ -64,6 +64,7 @@ class MaxTree(wiring.Component):
 
     Ports, all of one vector, the outputs `registers` cycles after the inputs:
         scores, companions: BF16 bits of each lane; mask: the lanes that take part.
+        loads: the registers that load, as `Pipeline` has it.
         found: whether any did; score, companion: the winner's bits, the score never a NaN; lane: its number.
     """
 
@@ -75,6 +76,7 @@ class MaxTree(wiring.Component):
                 "scores": In(data.ArrayLayout(16, lanes)),
                 "companions": In(data.ArrayLayout(16, lanes)),
                 "mask": In(lanes),
+                "loads": loads_of(registers),
                 "found": Out(1),
                 "score": Out(16),
                 "companion": Out(16),
@@ -89,7 +91,7 @@ class MaxTree(wiring.Component):
 
     def elaborate(self, _: object) -> Module:
         m = Module()
-        p = Pipeline(m, self.places(len(self.mask)), self._registers)
+        p = Pipeline(m, self.places(len(self.mask)), self._registers, loads=self.loads)
         group = [self._leaf(m, index) for index in range(len(self.mask))]
         for level in range(self._levels):
             if level and level % LEVELS_PER_PLACE == 0:

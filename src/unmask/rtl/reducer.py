@@ -16,6 +16,7 @@ from unmask.rtl.bits import wire
 from unmask.rtl.control import COLUMNS, Control
 from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
 from unmask.rtl.lane import Lane, key_of
+from unmask.rtl.loads import loads
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.sampler_rows import ROW_PLACES, RowOp, RowState
@@ -76,6 +77,13 @@ class Reducer:
         self._samples = control.of(Cost.SAMPLE)
         self._maxima(maxima, lanes, adding)
         self._sums(sums, lanes, weighing)
+        operand = self._operand
+        largest, summed = control.is_("V_RED_MAX", "V_RED_MAX_IDX"), control.is_("V_RED_SUM", "V_RED_SUM_WIN", _ABOVE)
+        weighed = operand[Cost.SAMPLE] + weighing
+        m.d.comb += [
+            maxima.loads.eq(loads(m, control, tree, [(largest, operand[Cost.REDUCE]), (self._samples, self._score)], "maxima")),
+            sums.loads.eq(loads(m, control, tree, [(summed, operand[Cost.REDUCE]), (self._samples, weighed)], "sums")),
+        ]
         found = delay(m, Cat(maxima.score, maxima.companion, maxima.lane), late, "found")
         apart = Cat(maxima.score, maxima.companion, maxima.lane)
         winner = Mux(self._samples, found, apart)
@@ -90,15 +98,16 @@ class Reducer:
         return Mux(valid, ((Const(1, vlen + 1) << now.count) - 1)[:vlen], 0)
 
     def _maxima(self, tree: MaxTree, lanes: list[Lane], adding: int) -> None:
-        m, ports = self._m, self._ports
+        m, ports, control = self._m, self._ports, self._control
         mask = Mux(self._samples, self._mask(self._score), self._mask(self._operand[Cost.REDUCE]))
         m.d.comb += tree.mask.eq(mask)
+        waits = loads(m, control, adding, [(self._samples, self._operand[Cost.SAMPLE])], "logits")
         for lane in range(len(tree.mask)):
             logit = Value.cast(ports.a.data[lane])
             beside = Value.cast(ports.b.data[lane])
             m.d.comb += [
                 tree.scores[lane].eq(Mux(self._samples, lanes[lane].result, logit)),
-                tree.companions[lane].eq(Mux(self._samples, delay(m, logit, adding, f"logit_{lane}"), beside)),
+                tree.companions[lane].eq(Mux(self._samples, delay(m, logit, adding, f"logit_{lane}", waits), beside)),
             ]
 
     def _sums(self, tree: WindowTree, lanes: list[Lane], weighing: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import IntEnum
 
-from amaranth.hdl import Cat, Const, Module, Mux, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Value, ValueLike, signed
 
 from unmask.rtl import bf16, floating, functions
 from unmask.rtl.bits import saturated, wire
@@ -46,9 +46,9 @@ class Road:
     weight: functions.Weight
     invalid: Value
 
-    def __init__(self, m: Module, operations: frozenset[str], registers: int) -> None:
+    def __init__(self, m: Module, operations: frozenset[str], registers: int, loads: ValueLike | None = None) -> None:
         self._m, self._operations = m, operations & frozenset((*LONG, "V_SAMPLE"))
-        self._p = Pipeline(m, self.places(operations), registers, "long")
+        self._p = Pipeline(m, self.places(operations), registers, "long", loads)
 
     @staticmethod
     def places(operations: Collection[str]) -> int:

@@ -65,7 +65,7 @@ class RowState(wiring.Component):
         score, picked: BF16 bits from a `MaxTree`, its score and companion; index: what its lane stands for.
         level, upper, lower, invalid: from a `WindowTree` (`RowOp.SCALED`: level is that of the row's maximum).
     Of a row, `registers` cycles after its last vector:
-        done; row_done: its number.
+        done, without which the others mean nothing; row_done: its number.
         sum: FP32 bits of the row's sum, of the window of a `RowOp.READ`; NaN if it is invalid.
         best: FP32 bits of the maximum; replaced: whether it was found by this instruction; companion, candidate: what belongs to it.
         window_level: that of the window sum, `NO_LEVEL` without terms.
@@ -118,9 +118,15 @@ class RowState(wiring.Component):
         invalid = self._store(m, "invalid", 1, keeps, ends & (windowed | fixed))
         m.d.comb += invalid.after.eq(invalid.before | (self.invalid & (windowed | fixed)))
 
-        p = Pipeline(m, ROW_PLACES, self._registers)
-        done, row, sampled, replaced, level, upper, lower, total, invalid, fixed = p.cut(
-            ends, self.row, sampled, replaced, node.level, node.upper, node.lower, total.after, invalid.after, fixed
+        # A row's end goes along, and what follows it loads with it.
+        passed: list[Value] = [ends]
+        for index in range(self._registers):
+            later = Signal(name=f"done_{index + 1}")
+            m.d.sync += later.eq(passed[-1])
+            passed.append(later)
+        p = Pipeline(m, ROW_PLACES, self._registers, loads=Cat(*passed[:-1]))
+        row, sampled, replaced, level, upper, lower, total, invalid, fixed = p.cut(
+            self.row, sampled, replaced, node.level, node.upper, node.lower, total.after, invalid.after, fixed
         )
         # A fixed-point sum has its sign, and half of the fraction bits.
         sign = wire(m, fixed & total[-1])
@@ -128,18 +134,18 @@ class RowState(wiring.Component):
         width = COUNTER_BITS + BIN_BITS
         window = wire(m, (Cat(Const(0, BIN_BITS), upper) + lower)[:width])
         mantissa = wire(m, Mux(fixed, magnitude, window)[:width])
-        beside = p.cut(done, row, sampled, replaced, level, invalid, fixed, sign, mantissa)
+        beside = p.cut(row, sampled, replaced, level, invalid, fixed, sign, mantissa)
         mantissa = beside.pop()
         *beside, mantissa, zeros = p.cut(*beside, mantissa, leading_zeros(m, mantissa)[: (width - 1).bit_length()])
-        done, row, sampled, replaced, level, invalid, fixed, sign = beside
+        row, sampled, replaced, level, invalid, fixed, sign = beside
         unit = floating.BIAS + width - 2
         exponent = wire(m, Mux(fixed, unit - accumulator.VECTOR_FRACTION, unit - TERM_BITS)[:9])
         rounded = floating.packed(m, floating.Unrounded(sign, mantissa, exponent, invalid, Const(0, 1)), zeros, _FP32_FRACTION, right=False)
-        done, row, sampled, replaced, level, rounded = p.cut(done, row, sampled, replaced, level, rounded)
+        row, sampled, replaced, level, rounded = p.cut(row, sampled, replaced, level, rounded)
         p.done()
         score, companion, candidate = _parts_of(sampled)
         m.d.comb += [
-            self.done.eq(done),
+            self.done.eq(passed[-1]),
             self.row_done.eq(row),
             self.sum.eq(rounded),
             self.best.eq(score),

@@ -25,6 +25,7 @@ from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
 from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
 from unmask.rtl.integer import IntegerUnit
+from unmask.rtl.loads import loads
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reducer import Reducer
 from unmask.rtl.scalars import Scalars
@@ -161,6 +162,7 @@ class VectorEngine(wiring.Component):
         computes = control.of(Cost.LANES, Cost.FUNCTION, Cost.NOISE, Cost.SAMPLE).replicate(16)
         key = delay(m, lanes.key_of(self.integer_first.data[0]), leads[Cost.LANES], "row_key")
         built = [lanes.Lane(self._short(leads), function, operations) for _ in range(self.machine.vector.vlen)]
+        short_loads, function_loads = self._lane_loads(m, leads, built[0].weight, function)
         level = delay(m, self._level(m, leads[Cost.FUNCTION], "lanes"), built[0].level_later, "lanes_level")
         for index, lane in enumerate(built):
             m.submodules[f"lane_{index}"] = lane
@@ -170,8 +172,22 @@ class VectorEngine(wiring.Component):
                 lane.b.eq(Mux(noisy, noise[index], Mux(own, self.b.data[index], factor))),
                 lane.key.eq(key),
                 lane.level.eq(level),
+                lane.short_loads.eq(short_loads),
+                lane.function_loads.eq(function_loads),
             ]
         return built
+
+    def _lane_loads(self, m: Module, leads: dict[Cost, int], weight: int, function: int) -> tuple[Value, Value]:
+        """Which registers of a lane load, on its short road and on that of the functions, whose first `weight` ones V_SAMPLE uses too."""
+        control = self._control
+
+        def users(costs: tuple[Cost, ...], ahead: int = 0) -> list[tuple[Value, int]]:
+            return [(control.of(cost), leads[cost] + 1 + ahead) for cost in costs]
+
+        short = loads(m, control, self._short(leads), users((Cost.LANES, Cost.NOISE, Cost.SAMPLE)), "short")
+        first = loads(m, control, weight, users((Cost.FUNCTION, Cost.SAMPLE)), "weight")
+        rest = loads(m, control, function - weight, users((Cost.FUNCTION,), weight), "function")
+        return short, Cat(first, rest)
 
     def _level(self, m: Module, cycles: int, user: str) -> Value:
         """The window's level of a row, of the maximum that is read in the cycle before, so many cycles after."""
@@ -191,9 +207,11 @@ class VectorEngine(wiring.Component):
             m.d.sync += phase.eq(Mux(again, 0, phase + 1))
         held = control.held
         # Generators stand still while no noise is used.
-        with m.If(control.of(Cost.NOISE, Cost.SAMPLE) & valid & held["temperature"][:15].any()):
+        noisy = control.of(Cost.NOISE, Cost.SAMPLE) & held["temperature"][:15].any()
+        with m.If(noisy & valid):
             m.d.sync += [noise.position.eq(held["position"] + phase), noise.token.eq(held["token"] + now.column)]
         m.d.comb += [noise.seed.eq(held["seed"]), noise.step.eq(held["step"]), noise.temperature.eq(held["temperature"])]
+        m.d.comb += noise.loads.eq(loads(m, control, registers, [(noisy, 1)], "noise"))
         return [Value.cast(noise.scaled[index]) for index in range(self.machine.vector.vlen)]
 
     def _tile_writes(self, m: Module, built: list[lanes.Lane]) -> None:

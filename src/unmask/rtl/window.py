@@ -21,7 +21,7 @@ from unmask.numerics.window import BIN_BITS
 from unmask.rtl import floating
 from unmask.rtl.bits import wire
 from unmask.rtl.functions import LEVEL_BITS, NO_LEVEL, Weight, weight_level
-from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.pipeline import Pipeline, loads_of
 
 #: Merges in a row that fit between two registers at 1 GHz in ASAP7.
 LEVELS_PER_PLACE = 2
@@ -146,6 +146,7 @@ class WindowTree(wiring.Component):
 
     Ports, all of one vector, the outputs `registers` cycles after the inputs:
         kind: a `Sum`; values: BF16 bits of each lane; mask: the lanes that take part.
+        loads: the registers that load, as `Pipeline` has it.
         significands, exponents: the weights of the values as `functions.weight` gives them, for `Sum.WINDOW`.
         level, upper, lower: the sum (`Node`); level is 0 unless kind is `Sum.WINDOW`. Of a `Sum.FIXED` upper is modulo 2^32.
         invalid: whether a lane that takes part holds what the sum cannot: a NaN; plus infinity (`Sum.WINDOW`), an infinity or a magnitude
@@ -163,6 +164,7 @@ class WindowTree(wiring.Component):
                 "significands": In(data.ArrayLayout(8, lanes)),
                 "exponents": In(data.ArrayLayout(signed(EXPONENT_BITS), lanes)),
                 "mask": In(lanes),
+                "loads": loads_of(registers),
                 "level": Out(signed(LEVEL_BITS)),
                 "upper": Out(width),
                 "lower": Out(width),
@@ -178,7 +180,7 @@ class WindowTree(wiring.Component):
     def elaborate(self, _: object) -> Module:
         m = Module()
         count = len(self.mask)
-        p = Pipeline(m, self.places(count), self._registers)
+        p = Pipeline(m, self.places(count), self._registers, loads=self.loads)
         lanes = [self._lane(m, index) for index in range(count)]
         invalid = wire(m, Cat(bad for _, bad in lanes).any())
         # Levels are compared a place ahead of the counters that move by them.

@@ -1,4 +1,4 @@
-"""Integrated clock gates of a library: a latch, open while the clock is low, and an AND that passes the clock while the latch holds a one."""
+"""Integrated clock gates of a library: a latch that is open while the clock is low, and an AND that passes the clock while it holds 1."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def _energy(powers: list[Group], values: Mapping[str, bool]) -> float:
 def _most(table: Group) -> float:
     """The largest of a table's first row, or of a table by the clock's edge alone the first."""
     text = table.attributes.get("values", "")
-    rows = re.findall(r'"([^"]*)"', text) or [text]
-    first = [float(number) for number in _NUMBER.findall(rows[0])]
-    return (max(first) if len(rows) > 1 else first[0]) if first else 0.0
+    rows = [[float(number) for number in _NUMBER.findall(row)] for row in text.split('"')]
+    rows = [row for row in rows if row]
+    return (max(rows[0]) if len(rows) > 1 else rows[0][0]) if rows else 0.0

@@ -1,4 +1,5 @@
-"""Trees of buffers on nets that drive much: those of flip-flops and ports, which logic synthesis leaves alone, and between blocks."""
+"""Trees of buffers on nets that drive much: those of flip-flops and ports, which logic synthesis leaves alone, and between blocks; and
+further clock gates where one would drive too much."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ class _Sink(NamedTuple):
 
 
 def with_trees(module: dict[str, Any], library: Library, clock: str, output_load: float) -> Counter[str]:
-    """Put trees into a flat module of yosys' JSON, in place; the buffers that were added, by cell.
+    """Put trees into a flat module of yosys' JSON, in place; the buffers and clock gates that were added, by cell.
 
     Every sink of a net is behind equally many buffers. A buffer all of whose sinks lie in one instance of the top module is named as lying
-    there too. Clocks, gated ones too, stay as they are: their trees are laid out later.
+    there too. The clock stays as it is: its tree is laid out later. A clock gate that drives more than `MOST` gets others beside
+    it, with its enable.
 
     Args:
         clock: its port.
@@ -52,15 +54,26 @@ def with_trees(module: dict[str, Any], library: Library, clock: str, output_load
         if port["direction"] == "output":
             for place in range(len(port["bits"])):
                 add(port["bits"], place, "", output_load)
-    gated = [cell["connections"][library.clock_gates[cell["type"]].output] for cell in cells.values() if cell["type"] in library.clock_gates]
-    for bit in (*ports.get(clock, {"bits": ()})["bits"], *(bit for bits in gated for bit in bits)):
-        sinks.pop(bit, None)
     following = max((bit for entry in module["netnames"].values() for bit in entry["bits"] if isinstance(bit, int)), default=1) + 1
     added: Counter[str] = Counter()
+    for name, cell in list(cells.items()):
+        if (gate := library.clock_gates.get(cell["type"])) is None:
+            continue
+        _, *others = [*_groups(sinks.pop(cell["connections"][gate.output][0], ()), MOST)]
+        for group in others:
+            connections = {pin: list(bits) for pin, bits in cell["connections"].items()} | {gate.output: [following]}
+            for sink in group:
+                sink.bits[sink.place] = following
+            cells[f"{name}.beside_{following}"] = {"type": gate.cell, "connections": connections}
+            add(connections[gate.enable], 0, f"{name}.beside_{following}", loads[gate.cell][gate.enable])
+            added[gate.cell] += 1
+            following += 1
+    for bit in ports.get(clock, {"bits": ()})["bits"]:
+        sinks.pop(bit, None)
     for bit, driven in sinks.items():
         while sum(sink.load for sink in driven) > MOST and len(driven) > 1:
             above: list[_Sink] = []
-            for group in _groups(driven):
+            for group in _groups(driven, EACH):
                 places = {sink.name.rpartition(".")[0] for sink in group}
                 inside = places.pop() if len(places) == 1 else ""
                 name = f"{inside}.fanout_{following}" if inside else f"fanout_{following}"
@@ -74,12 +87,12 @@ def with_trees(module: dict[str, Any], library: Library, clock: str, output_load
     return added
 
 
-def _groups(sinks: Sequence[_Sink]) -> Iterator[list[_Sink]]:
-    """Neighbours that a buffer drives together."""
+def _groups(sinks: Sequence[_Sink], most: float) -> Iterator[list[_Sink]]:
+    """Neighbours that a cell drives together, one or more."""
     group: list[_Sink] = []
     driven = 0.0
     for sink in sinks:
-        if group and driven + sink.load > EACH:
+        if group and driven + sink.load > most:
             yield group
             group, driven = [], 0.0
         group.append(sink)

@@ -1,8 +1,8 @@
 """A netlist of standard cells as arrays, and its simulation cycle by cycle, with the number of times each net toggles.
 
 Gates are evaluated at most once a cycle, in the order of their levels, and only where an input has changed; glitches are not counted. Every
-flip-flop is on the one clock, or behind a clock gate on it: then it takes its next state at the end of the cycles in which the gate's enable
-is 1, which the gate's latch sees while the clock is low.
+flip-flop is on the one clock, or behind a clock gate on it: then it takes its next state at the end of the cycles in which the gate's
+enable is 1, which the gate's latch sees while the clock is low.
 """
 
 from __future__ import annotations
@@ -85,11 +85,12 @@ class Gates:
         ]
         self.net_of_bit = numbers
         self.nets = len(numbers) - 2
-        self.clock_gates = dict(self._clock_gate(name, kind, pins) for name, kind, pins in self.instances if kind in self.library.clock_gates)
+        known = self.library.clock_gates
+        self.clock_gates = dict(self._clock_gate(name, kind, pins) for name, kind, pins in self.instances if kind in known)
         gates: list[_Function] = []
         registers: list[_Function] = []
         for name, kind, pins in self.instances:
-            if kind in self.library.clock_gates:
+            if kind in known:
                 continue
             cell = self.library.cells[kind]
             nets = pins
@@ -174,8 +175,8 @@ class Gates:
             only: [cycles] in which they are, of the others.
 
         Returns:
-            [cycles, bits] of all `outputs` at the end of each cycle, and [nets] how often each net changed: that of a clock gate's output twice
-            in each cycle in which its enable is 1.
+            [cycles, bits] of all `outputs` at the end of each cycle, and [nets] how often each net changed: that of a clock gate's output
+            twice in each cycle in which its enable is 1.
 
         Raises:
             UnmaskError: the stimulus does not fit.
@@ -196,7 +197,6 @@ class Gates:
         clocks = np.array([*self.clock_gates], np.int64), np.array([*self.clock_gates.values()], np.int64)
         _simulate(given, ports, shown, values, gates, registers, self._readers, clocks, counted, result, toggles)
         return result, toggles
-
 
     def clocked(self, rates: NDArray[np.float64]) -> float:
         """The share of the flip-flops' clock pulses that are not stopped, at [nets] toggles per cycle; 1 without flip-flops."""

@@ -26,6 +26,8 @@ from unmask.silicon.units import unit_named
 RESET = 4
 # Data of a memory macro's write port (`unmask.silicon.blocks`), whose mask has a bit for so many.
 _WRITE_DATA = re.compile(r"__w\d+_data$")
+# Cycles after which registers without a reset, which load in every other cycle or so, hold what came in.
+SETTLE = 100
 # Power-up states of the flip-flops that are tried.
 POWER_UPS = 2
 
@@ -91,9 +93,9 @@ def compare(
     netlist = synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat, quick=quick)
     gates = Gates(netlist)
     if recorded is None:
-        start, inputs = RESET, f"{cycles} cycles of random inputs"
-        stimulus = random_inputs(gates, cycles + RESET, seed, RESET)
-        expected = rtl_outputs(unit.build(machine), gates.inputs, gates.outputs, stimulus[start:])
+        start, inputs = RESET + SETTLE, f"{cycles} cycles of random inputs"
+        stimulus = random_inputs(gates, cycles + start, seed, RESET)
+        expected = rtl_outputs(unit.build(machine), gates.inputs, gates.outputs, stimulus[RESET:])[SETTLE:]
     else:
         run = recorded(gates)
         start, inputs = run.after_reset(gates.inputs), run.what

@@ -7,12 +7,15 @@ from numpy.typing import NDArray
 
 from unmask.numerics import bf16
 from unmask.numerics.functions import weight
+from unmask.rtl.functions import WEIGHT_PLACES
 from unmask.rtl.lane import LaneOp
 from unmask.rtl.window import Sum
 from unmask.silicon.gates import Bits, Gates
 from unmask.silicon.recording import Recording
 
 CYCLES, RESET, SEED = 1024, 4, 0
+# The cycle from which on an idle part is given nothing new; before it, registers take what they then hold.
+IDLE_FROM = 32
 # Logits as a language model's: a normal distribution, with a spread of this many.
 SPREAD, TEMPERATURE = 4.0, 0.8
 _LOGITS = frozenset({"a", "value", "scores", "companions"})
@@ -29,6 +32,10 @@ _CONSTANT = {
     "b": 0,
     "key": 0,
     "level": 0,
+    # Every register that V_SAMPLE needs loads.
+    "loads": -1,
+    "short_loads": -1,
+    "function_loads": (1 << WEIGHT_PLACES) - 1,
 }
 
 
@@ -63,6 +70,18 @@ def sampling_inputs(gates: Gates) -> Recording:
             columns.append(rng.integers(0, 2, (CYCLES, width), dtype=np.uint8))
     what = f"{CYCLES} cycles of sampling at a temperature, a vector of normal logits in each"
     return Recording(np.concatenate(columns, axis=1), np.zeros((CYCLES, 0), np.uint8), what)
+
+
+def idle_inputs(gates: Gates) -> Recording:
+    """Inputs of a part between instructions: those of sampling for some cycles, and then no register loads and nothing changes."""
+    inputs = sampling_inputs(gates).inputs
+    inputs[IDLE_FROM:] = inputs[IDLE_FROM]
+    start = 0
+    for port in gates.inputs:
+        if port.name.endswith("loads"):
+            inputs[IDLE_FROM:, start : start + len(port.nets)] = 0
+        start += len(port.nets)
+    return Recording(inputs, np.zeros((CYCLES, 0), np.uint8), f"{CYCLES - IDLE_FROM} cycles in which nothing runs")
 
 
 def _bits(numbers: NDArray[np.int64], width: int) -> Bits:

@@ -31,8 +31,8 @@ class TimingPath:
 
 @dataclass(frozen=True)
 class Power:
-    """Milliwatts: inside cells, on their outputs, leaking; of that, of registers, clock pins included, and of all clock pins, gates and gated
-    nets of the clock; and by part of the design.
+    """Milliwatts: inside cells, on their outputs, leaking; of that, of registers, clock pins included, and of the clock: pins, gates and
+    gated nets; and by part of the design.
 
     A part is an instance in the top module, with all that is in it; the top module's own cells are the part "".
     """
