@@ -16,6 +16,10 @@ _LONG = 80
 """Characters of a fact that gets a line of its own."""
 
 
+_BREAKS = re.compile(r"([._])(?=\w)")
+"""Where the name of a column may be broken."""
+
+
 class Data(NamedTuple):
     """Rows under named columns."""
 
@@ -43,7 +47,7 @@ def figure(title: str, drawing: str, data: Data, note: str = "") -> str:
 def table(title: str, data: Data) -> str:
     """A sortable table; its first column names rows."""
     head = "".join(
-        f"<th{' class=n' if _is_number(data, column) else ''}><button type=button>{escape(name)}</button></th>"
+        f"<th{' class=n' if _is_number(data, column) else ''}><button type=button>{_BREAKS.sub(r"\1<wbr>", escape(name))}</button></th>"
         for column, name in enumerate(data.columns)
     )
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in data.rows)

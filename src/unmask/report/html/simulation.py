@@ -23,7 +23,7 @@ def simulation(found: Mapping[str, Any]) -> str:
             ("latency", f"{found['seconds']:.4g} s, {found['cycles']:,} cycles at {found['clock_ghz']:g} GHz"),
             ("memory", f"{moved:,.1f} GB/s of {peak:,.1f}, {moved / peak:.1%}"),
             ("steps", f"{found['steps']:,}, {found['tokens']:,} tokens, {found['reading']} reading"),
-            ("formats", ", ".join(f"{role} {form}" for role, form in found["formats"].items())),
+            ("formats", ", ".join(f"{role.replace('_', ' ')} {form}" for role, form in found["formats"].items())),
             ("assumed", "; ".join(found["assumptions"])),
         ]
     )

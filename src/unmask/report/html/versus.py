@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unmask.report.html import plots
@@ -103,4 +103,11 @@ def _bound(found: Mapping[str, Any]) -> str:
     rows = [(phase["phase"], 100 * phase["share"], phase["by"], 100 * phase["busy"]) for phase in bounds["phases"]]
     gain = found["ratio"]["tokens_per_s"] * bounds["speedup_if_busy"]
     note = facts([("with the busiest unit of every phase always busy", f"{gain:.2f}x tokens/s of the GPU")])
-    return table("What bounds the machine", Data(("phase", "% of the time", "bound by", "busy, % of it"), rows)) + note
+    times = table("What bounds the machine's time", Data(("phase", "% of the time", "bound by", "busy, % of it"), rows)) + note
+    ratio, summed = found["ratio"]["tokens_per_j"], 0.0
+    parts: list[Sequence[Cell]] = []
+    for name, share in bounds["energy"].items():
+        summed += share
+        parts.append((name.replace("_", " "), 100 * share, ratio / share, ratio / summed))
+    columns = ("part", "% of the energy", "x tokens/J if it were all", "x tokens/J with it and those above")
+    return times + table("What bounds tokens/J", Data(columns, parts))
