@@ -47,12 +47,16 @@ def figure(title: str, drawing: str, data: Data, note: str = "") -> str:
 def table(title: str, data: Data) -> str:
     """A sortable table; its first column names rows."""
     head = "".join(
-        f"<th{' class=n' if _is_number(data, column) else ''}><button type=button>{_BREAKS.sub(r"\1<wbr>", escape(name))}</button></th>"
+        f"<th{' class=n' if _is_number(data, column) else ''}><button type=button>{_breakable(name)}</button></th>"
         for column, name in enumerate(data.columns)
     )
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in data.rows)
     caption = f"<figcaption>{escape(title)} {csv_link(title, data)}</figcaption>"
     return f"<figure>{caption}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
+
+
+def _breakable(name: str) -> str:
+    return _BREAKS.sub(r"\1<wbr>", escape(name))
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
