@@ -24,11 +24,8 @@ def show(found: dict[str, Any]) -> None:
         f"prompt {found['prompt']}, {found['generate']} new tokens in blocks of {found['block']}, cache {found['policy']['cache']}, "
         f"commit {found['policy']['commit']}, {found['sim']['steps']:,} steps"
     )
-    console.print(
-        "machine: "
-        + ", ".join(f"{role.replace('_', ' ')} {form}" for role, form in found["formats"].items())
-        + f"; {found['reading']} reading"
-    )
+    formats = ", ".join(f"{role.replace('_', ' ')} {form}" for role, form in found["formats"].items())
+    console.print(f"machine: {formats}; {found['reading']} reading")
     console.print(f"GPU: {escape(found['gpu_basis'])}")
     console.print("assumed: " + "; ".join(found["assumptions"]) + "\n")
     console.print(_sides(found))

@@ -50,13 +50,14 @@ def table(title: str, data: Data) -> str:
         f"<th{' class=n' if _is_number(data, column) else ''}><button type=button>{_breakable(name)}</button></th>"
         for column, name in enumerate(data.columns)
     )
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in data.rows)
+    numbers = [_is_number(data, column) for column in range(len(data.columns))]
+    body = "".join("<tr>" + "".join(map(_cell, row, numbers)) + "</tr>" for row in data.rows)
     caption = f"<figcaption>{escape(title)} {csv_link(title, data)}</figcaption>"
     return f"<figure>{caption}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
 
 
 def _breakable(name: str) -> str:
-    return _BREAKS.sub(r"\1<wbr>", escape(name))
+    return _BREAKS.sub(r"\1&#8203;", escape(name))
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -89,7 +90,7 @@ def _is_number(data: Data, column: int) -> bool:
     return any(not isinstance(row[column], str | None) for row in data.rows)
 
 
-def _cell(value: Cell) -> str:
+def _cell(value: Cell, among_numbers: bool) -> str:
     if isinstance(value, str) or value is None:
-        return f"<td>{escape(value or '')}</td>"
+        return f"<td{' class=n' if among_numbers else ''}>{escape(value or '')}</td>"
     return f'<td class=n data-value="{value!r}">{number(value)}</td>'
