@@ -4,8 +4,8 @@
 pair of formats and one for a tail. A product is a 32nd of the RTL's own unit, `unmask.rtl.matrix.dot.BlockDot`: 32 multipliers, the two
 elements of the right operand that each keeps (one is multiplied, one is collected meanwhile), the tree that adds them up, and the shift of
 their sum to the grid of the accumulator, with all its registers. A left block comes every cycle, a right one every 32; in every other
-cycle a block passes on its way to another column. The registers of the right elements are written once in 32 cycles: `energy_fj` has
-their clock stopped for the share `--gated` of the time, by clock gates that the RTL leaves to synthesis, `ungated_fj` has not. `wire_fj` is
+cycle a block passes on its way to another column. The registers of the right elements are written once in 32 cycles, and the mapping stops
+their clocks in the others. `wire_fj` is
 that of the left element's way over the block's side, by `wires.bit_mm_fj`: every block of a column sees the same left row. The tail
 adds such a sum to those of the other blocks and to the accumulator. No layout, a clock without a tree.
 """
@@ -136,15 +136,11 @@ def product(pair: str, args: argparse.Namespace, rng: np.random.Generator) -> di
     forms = [mx.FORMATS[name].element for name in rights]
     unit = BlockDot(mx.FORMATS[left].element, forms, PLACES)
     found = measured(unit, f"dot_{pair.replace(':', '_').replace('+', '_')}", dot_inputs(left, rights[0], rights, rng), args)
-    kept = 2 * (BLOCK * part_layout(forms).size + 9)
-    clock = found["idle_fj"] / found["flip_flops"]
-    gated = found["dynamic_fj"] - args.gated * kept * clock
     costs = load_costs()
     side = (found["area_um2"] / costs.layout.utilization) ** 0.5 / 1000
     return {
         "pair": pair,
-        "energy_fj": gated / BLOCK,
-        "ungated_fj": found["dynamic_fj"] / BLOCK,
+        "energy_fj": found["dynamic_fj"] / BLOCK,
         "wire_fj": (mx.FORMATS[left].element.bits + 8 / BLOCK) * side * costs.wires.bit_mm_fj,
         "idle_fj": found["idle_fj"] / BLOCK,
         "area_um2": found["area_um2"] / BLOCK,
@@ -160,7 +156,6 @@ def main() -> None:
     parser.add_argument("--liberty", default="asap7")
     parser.add_argument("--clock-ps", type=float, default=1000)
     parser.add_argument("--cache", type=Path, default=Path("build/silicon"))
-    parser.add_argument("--gated", type=float, default=0.9, help="of the cycles in which a register is not written, its clock stands still")
     parser.add_argument("--pairs", nargs="*", default=list(PAIRS), metavar="LEFT:RIGHT[+OTHER]", help="the right operand is of RIGHT")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
