@@ -100,9 +100,9 @@ def prices_of(machine: Machine, costs: Costs) -> dict[str, dict[str, float]]:
 def energy_of(counts: Counts, costs: Costs) -> Energy:
     """The energy of counted events by a table of prices.
 
-    Every event costs what `prices_of` says, whatever the values; a cycle in which a lane or a multiplier does nothing costs the share of
-    its clock that clock gates leave, and so does every cycle of the control; leakage goes on all the time. What a gate-level power run
-    measures is this for its events, with `layout.ungated` = 1 for a netlist without clock gates (bench/gate_energy.py).
+    Every event costs what `prices_of` says, whatever the values; a cycle in which a lane does nothing costs what its clock gates leave, one
+    in which a multiplier does nothing the share of its clock that they would leave, and so does every cycle of the control; leakage goes on
+    all the time. What a gate-level power run measures is this for its events, with `layout.ungated` = 1 (bench/gate_energy.py).
 
     Args:
         counts: of one or several runs.
@@ -136,7 +136,7 @@ def _idle(counts: Counts, costs: Costs) -> float:
     multipliers = max(machine.peak_multiplies * counts.cycles - products, 0) * widest
     lanes = max(machine.vector.vlen * counts.cycles - totals.get("vector.busy", 0), 0) * costs.vector.idle_fj
     control = counts.cycles * (costs.dma.idle_fj + costs.sequencer.idle_fj)
-    return (multipliers + lanes + control) * costs.layout.ungated * costs.layout.energy * FEMTO
+    return (lanes + (multipliers + control) * costs.layout.ungated) * costs.layout.energy * FEMTO
 
 
 def widest_multiplier(machine: Machine, costs: Costs) -> float:

@@ -133,7 +133,7 @@ class Layout(Part):
     Attributes:
         utilization: share of the area of a floorplan that cells take.
         energy: factor on the energy of logic, for wires and the clock tree; 1 is before layout.
-        ungated: share of idle clock energy that clock gates leave.
+        ungated: share of the idle clock energy of multipliers and control that clock gates would leave; that of lanes is as they leave it.
         leakage_nw_um2: of logic, nanowatts per square micrometre of cells.
     """
 
