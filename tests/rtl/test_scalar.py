@@ -63,7 +63,7 @@ def expected_long(name: str, a: np.ndarray, b: np.ndarray, bits: np.ndarray, lev
             case "F_GUMBEL":
                 return x + noise.gumbel_fp32(bits)
             case "F_EXP_WIN":
-                return window.scaled(x, levels)
+                return window.scaled(x, window.level(patterns.as_fp32(b & np.uint32(0xFFFF0000))))
             case "V_SAMPLE_END":
                 return window.scaled(x, levels) * functions.reciprocal_fp32(y)
     raise KeyError(name)
@@ -93,9 +93,14 @@ def test_functions(registers: int, operations: tuple[str, ...]) -> None:
     levels = window.level(patterns.as_fp32(narrow & np.uint32(0xFFFF0000))) + random.integers(-1, 4, COUNT)
     levels = np.where(levels < -(2**39), window.LOWEST, levels)
     level = np.where(levels == window.LOWEST, NO_LEVEL, levels)
+    # Maxima around the values, and some at any distance.
+    with np.errstate(all="ignore"):
+        near = bf16.round(patterns.as_fp32(narrow) + random.uniform(-60, 90, COUNT).astype(np.float32)).view(np.uint32)
+    maxima = np.where(np.arange(COUNT) % 5 == 0, b, near)
     unit = run(operations, registers)
     for name in operations:
         a = narrow if name in ("F_EXP_WIN", "V_SAMPLE_END") else anything
-        found = unit(name, {"a": a, "b": b, "random": bits, "level": level})
-        expected = patterns.to_fp32(expected_long(name, a, b, bits, levels))
+        given = maxima if name == "F_EXP_WIN" else b
+        found = unit(name, {"a": a, "b": given, "random": bits, "level": level})
+        expected = patterns.to_fp32(expected_long(name, a, given, bits, levels))
         np.testing.assert_array_equal(found, expected.astype(np.uint64), err_msg=name)

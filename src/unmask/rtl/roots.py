@@ -12,10 +12,11 @@ from unmask.rtl.pipeline import Pipeline
 
 _DIGITS = fp32.PRECISION + 3
 """A quotient's: two to round by, and one before the point."""
-_PER_PLACE = 3
-_TRIALS = _DIGITS // _PER_PLACE
-RECIPROCAL_PLACES = RSQRT_PLACES = 1 + _TRIALS
-LOG_PLACES = 5 + fp32.PLACES
+_PER_PLACE = 2
+_TRIALS = [min(_PER_PLACE, _DIGITS - first) for first in range(0, _DIGITS, _PER_PLACE)]
+"""Digits between two places."""
+RECIPROCAL_PLACES = RSQRT_PLACES = 1 + len(_TRIALS)
+LOG_PLACES = 9 + fp32.PLACES
 _ARGUMENT_FRACTION = 23 + LOG_INVERSE_FRACTION
 
 
@@ -44,8 +45,8 @@ def reciprocal(p: Pipeline, x: Value) -> Value:
     rest: Value = Const(1 << fp32.FRACTION, fp32.PRECISION + 1)
     digits: Value = Const(0, 0)
     sign, nan, infinity, exponent, divisor = p.cut(sign, nan, infinity, exponent, divisor)
-    for _ in range(_TRIALS):
-        for _ in range(_PER_PLACE):
+    for count in _TRIALS:
+        for _ in range(count):
             trial = wire(m, rest - divisor)
             digit = ~trial[-1]
             rest = wire(m, Cat(Const(0, 1), Mux(digit, trial, rest)[: fp32.PRECISION]))
@@ -74,8 +75,8 @@ def rsqrt(p: Pipeline, x: Value) -> Value:
     multiple: Value = Const(0, width)
     digits: Value = Const(0, 0)
     nan, infinity, exponent, square = p.cut(nan, infinity, exponent, square)
-    for _ in range(_TRIALS):
-        for _ in range(_PER_PLACE):
+    for count in _TRIALS:
+        for _ in range(count):
             trial = wire(m, (Cat(Const(0, 2), rest) - Cat(Const(0, 2), multiple) - square)[: width + 1])
             digit = ~trial[-1]
             rest = wire(m, Mux(digit, trial, Cat(Const(0, 2), rest))[:width])
@@ -105,15 +106,18 @@ def logarithm(p: Pipeline, x: Value) -> Value:
     r = wire(m, (significand * inverse - one)[: _ARGUMENT_FRACTION - 4].as_signed())
     minus, plus, nan, power, constant, r = p.cut(minus, plus, nan, power, constant, r)
 
+    # A product is a cycle's work by itself.
     series = wire(m, round(one / 3) - (r >> 2))
-    series = wire(m, one // 2 - ((r * series) >> _ARGUMENT_FRACTION))
     base = wire(m, power * LN2 + constant)
     minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
-
-    series = wire(m, one - ((r * series) >> _ARGUMENT_FRACTION))
-    minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
-
-    total = wire(m, (base + ((r * series) >> (2 * _ARGUMENT_FRACTION - LOG_FRACTION)))[:64].as_signed())
+    for term in (one // 2, one):
+        product = wire(m, (r * series) >> _ARGUMENT_FRACTION)
+        minus, plus, nan, base, r, product = p.cut(minus, plus, nan, base, r, product)
+        series = wire(m, term - product)
+        minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
+    product = wire(m, (r * series) >> (2 * _ARGUMENT_FRACTION - LOG_FRACTION))
+    minus, plus, nan, base, product = p.cut(minus, plus, nan, base, product)
+    total = wire(m, (base + product)[:64].as_signed())
     minus, plus, nan, total = p.cut(minus, plus, nan, total)
 
     value = fp32.fixed(m, total, LOG_FRACTION)

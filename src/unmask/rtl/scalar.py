@@ -14,7 +14,7 @@ from unmask.isa.table import INSTRUCTIONS
 from unmask.numerics.bf16 import NAN_BITS
 from unmask.rtl import bf16, floating, fp32, noise, roots
 from unmask.rtl.bits import wire
-from unmask.rtl.functions import LEVEL_BITS
+from unmask.rtl.functions import LEVEL_BITS, WEIGHT_PLACES, weight, weight_level
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.road import LaneOp, Road
 
@@ -37,10 +37,10 @@ class ScalarUnit(wiring.Component):
 
     Ports:
         op: a `ScalarOp`, constant while results are under way.
-        a, b: operands, FP32 patterns; of F_FROM_INT the integer a; of V_SAMPLE_END the picked value and the row's window sum, NaN if the
-            row met a NaN or an infinity.
+        a, b: operands, FP32 patterns; of F_FROM_INT the integer a; of F_EXP_WIN a value and the maximum that gives the level of its window;
+            of V_SAMPLE_END the picked value and the row's window sum, NaN if the row met a NaN or an infinity.
         immediate: the constant of F_FILL, F_ADD_I, F_MUL_I. random: the 32 random bits of F_UNIFORM and F_GUMBEL.
-        level: of the row's window for F_EXP_WIN and V_SAMPLE_END, signed; `functions.NO_LEVEL` where there is none.
+        level: of the row's window for V_SAMPLE_END, signed; `functions.NO_LEVEL` where there is none.
         result: of one of `SHORT`, `short` cycles later; of F_LT and I_SET_BIT_GT 1 or 0, whether a < b or a > b.
         function_result: of one of `LONG`, `function` cycles later.
 
@@ -115,7 +115,7 @@ class ScalarUnit(wiring.Component):
         result: Value = Const(0, 32)
         own = {("F_EXP", "F_EXP_WIN"): weight, ("F_RECIP",): inverse, **self._functions(m, first)}
         for names, value in own.items():
-            result = wire(m, Mux(self._chosen(self.op, *names), value, result)[:32])
+            result = wire(m, result | (value & wire(m, self._chosen(self.op, *names)).replicate(32)))
         if not self._built("V_SAMPLE_END"):
             return result
         p = Pipeline(m, _PRODUCT_PLACES, last, "confidence")
@@ -159,9 +159,30 @@ class ScalarUnit(wiring.Component):
         cut = wire(m, Mux(floating.is_nan(m, self.a), NAN_BITS, self.a[16:]))
         x = wire(m, Mux(self._chosen(self.op, "F_EXP"), bf16.round_fp32(m, self.a), cut)[:16])
         operations = frozenset(_EXPONENTIALS[name] for name in built)
-        road = Road(m, operations, registers)
-        level = delay(m, self.level, Road.level_registers(operations, registers), "level")
-        return wire(m, fp32.from_bf16(road.result(wire(m, op), x, level)))
+        # A place of its own for the rounding.
+        before = registers // (1 + Road.places(operations))
+        road = Road(m, operations, registers - before)
+        level: Value = Const(0, signed(LEVEL_BITS))
+        if "V_EXP_WIN" in operations:
+            level = self._window_level(m, before + Road.level_registers(operations, registers - before))
+        return wire(m, fp32.from_bf16(road.result(wire(m, op), delay(m, x, before, "exponent_of"), level)))
+
+    def _window_level(self, m: Module, registers: int) -> Value:
+        """The level of a maximum, or for V_SAMPLE_END that of the row, `registers` cycles after the inputs."""
+        p = Pipeline(m, WEIGHT_PLACES + 1, registers, "level")
+        own: Value = Const(0, signed(LEVEL_BITS))
+        if self._built("F_EXP_WIN"):
+            found = weight(p, self.b[16:])
+            own = weight_level(m, found)
+        else:
+            for _ in range(WEIGHT_PLACES):
+                p.cut()
+        (own,) = p.cut(own)
+        p.done()
+        if not self._built("V_SAMPLE_END"):
+            return own
+        given = delay(m, self.level, registers, "given_level")
+        return wire(m, Mux(self._chosen(self.op, "V_SAMPLE_END"), given, own)[:LEVEL_BITS].as_signed())
 
     def _inverse(self, m: Module, registers: int) -> Value:
         """1 / a, or for V_SAMPLE_END the reciprocal of the window sum."""

@@ -13,7 +13,6 @@ from unmask.rtl import scalar
 from unmask.rtl.bits import saturated
 from unmask.rtl.control import Control
 from unmask.rtl.decode import places
-from unmask.rtl.functions import WEIGHT_PLACES, weight, weight_level
 from unmask.rtl.pipeline import Pipeline, delay
 from unmask.rtl.reducer import Reducer
 from unmask.rtl.threefry import THREEFRY_PLACES, added, drawn, key_groups, rounds
@@ -76,14 +75,9 @@ class Scalars:
             unit.b.eq(Mux(ends, total, second)),
             unit.immediate.eq(control.held["value"]),
             unit.random.eq(self._random()),
-            unit.level.eq(Mux(ends, level, self._level(second))),
+            unit.level.eq(level),
         ]
         self._results(unit, short, rows, integer)
-
-    def _level(self, word: Value) -> Value:
-        """The level of the maximum that F_EXP_WIN is given; scalars have time for it."""
-        p = Pipeline(self._m, WEIGHT_PLACES, 0, "scalar_level")
-        return weight_level(self._m, weight(p, word[16:]))
 
     def _random(self) -> Value:
         """32 bits of the position that an entry stands for."""
