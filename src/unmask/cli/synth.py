@@ -20,7 +20,7 @@ LibertyOption = Annotated[
     str | None,
     typer.Option(help="A Liberty file (.lib, .lib.gz), a folder of them, or asap7, a kit in pdk/ beside the checkout. Default: OSU 180."),
 ]
-UNITS = "sampler, vector, lane, gumbel, scale, words, max_tree, window_tree, noise, integer_unit or sequencer"
+UNITS = "sampler, vector, lane, gumbel, scale, words, max_tree, window_tree, noise, scalar, integer_unit or sequencer"
 UnitOption = Annotated[str, typer.Option(help=f"{UNITS}; with --table also datapath: the vector datapath, added up of its parts.")]
 WidestOption = Annotated[int, typer.Option(help="The largest width that a table synthesizes, at least 32; wider ones are composed.")]
 VlenOption = Annotated[int | None, typer.Option(help="Lanes, a power of two from 8 to 2048; by default the machine's.")]

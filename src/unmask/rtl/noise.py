@@ -18,8 +18,8 @@ from unmask.rtl.threefry import THREEFRY_PLACES, added, key_groups, rounds
 
 GUMBEL_PLACES = 5
 """Of `gumbel`."""
-GUMBEL_FP32_PLACES = GUMBEL_PLACES + 2
-"""Of `gumbel_fp32`: its two products stand alone."""
+GUMBEL_FP32_PLACES = GUMBEL_PLACES + 4
+"""Of `gumbel_fp32`: its two products stand alone, as do a sign, leading zeros and a rounding."""
 WORDS_PLACES = 1 + THREEFRY_PLACES
 """Of `NoiseWords`."""
 NOISE_PLACES = WORDS_PLACES + GUMBEL_PLACES
@@ -32,12 +32,12 @@ _WHOLE_BITS = 5
 
 def gumbel(p: Pipeline, bits: Value) -> Value:
     """Standard Gumbel noise of 32 random bits, a BF16 pattern: `unmask.numerics.noise.gumbel`; `GUMBEL_PLACES`."""
-    return _rounded(p, _noise(p, NARROW, bits, apart=False), NARROW.fraction, bf16.FRACTION)
+    return _rounded(p, _noise(p, NARROW, bits, apart=False), NARROW.fraction, bf16.FRACTION, apart=False)
 
 
 def gumbel_fp32(p: Pipeline, bits: Value) -> Value:
     """Standard Gumbel noise of 32 random bits, an FP32 pattern: `unmask.numerics.noise.gumbel_fp32`; `GUMBEL_FP32_PLACES`."""
-    return _rounded(p, _noise(p, WIDE, bits, apart=True), WIDE.fraction, fp32.FRACTION)
+    return _rounded(p, _noise(p, WIDE, bits, apart=True), WIDE.fraction, fp32.FRACTION, apart=True)
 
 
 def _noise(p: Pipeline, form: GumbelTransform, bits: Value, *, apart: bool) -> Value:
@@ -81,12 +81,16 @@ def _interpolated(
     return p.cut(base, product, *beside) if apart else [base, product, *beside]
 
 
-def _rounded(p: Pipeline, noise: Value, fraction_bits: int, fraction: int) -> Value:
-    """Signed fixed point as a pattern with that many bits of fraction; a place."""
+def _rounded(p: Pipeline, noise: Value, fraction_bits: int, fraction: int, *, apart: bool) -> Value:
+    """Signed fixed point as a pattern with that many bits of fraction; a place; `apart`: and one behind each step before."""
     m, bits = p.m, len(noise) - 1
     sign = noise[-1]
     magnitude = wire(m, ((noise ^ sign.replicate(len(noise))) + sign)[:bits])
+    if apart:
+        sign, magnitude = p.cut(sign, magnitude)
     zeros = wire(m, leading_zeros(m, magnitude)[: (bits - 1).bit_length()])
+    if apart:
+        sign, magnitude, zeros = p.cut(sign, magnitude, zeros)
     exponent = Const(floating.BIAS + bits - 2 - fraction_bits, 9)
     value = floating.Unrounded(sign, magnitude, exponent, Const(0, 1), Const(0, 1))
     return p.cut(floating.packed(m, value, zeros, fraction, right=False))[0]

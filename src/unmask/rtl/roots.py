@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Value, ValueLike
 
 from unmask.numerics.functions import LN2, LOG_FRACTION, LOG_INDEX_BITS, LOG_INVERSE_FRACTION, LOG_INVERSES, LOG_ROM
 from unmask.rtl import floating, fp32
@@ -34,7 +34,8 @@ def _rounded(m: Module, sign: Value, digits: Value, rest: Value, exponent: Value
 def reciprocal(p: Pipeline, x: Value) -> Value:
     """1 / x, correctly rounded: `unmask.numerics.functions.reciprocal_fp32`; `RECIPROCAL_PLACES` places.
 
-    Restoring division: a digit is whether the divisor fits into the rest.
+    Restoring division: a digit is whether the divisor fits into the rest. The second of two is found for either first one at once, whose
+    rests are 2 rest - divisor and 2 (rest - divisor) - divisor.
     """
     m = p.m
     number = floating.unpack(m, x)
@@ -44,14 +45,20 @@ def reciprocal(p: Pipeline, x: Value) -> Value:
     sign, nan, infinity = number.sign, number.nan, number.zero
     rest: Value = Const(1 << fp32.FRACTION, fp32.PRECISION + 1)
     digits: Value = Const(0, 0)
-    sign, nan, infinity, exponent, divisor = p.cut(sign, nan, infinity, exponent, divisor)
+    triple = wire(m, (divisor + Cat(Const(0, 1), divisor))[: fp32.PRECISION + 2])
+    sign, nan, infinity, exponent, divisor, triple = p.cut(sign, nan, infinity, exponent, divisor, triple)
     for count in _TRIALS:
-        for _ in range(count):
-            trial = wire(m, rest - divisor)
-            digit = ~trial[-1]
-            rest = wire(m, Cat(Const(0, 1), Mux(digit, trial, rest)[: fp32.PRECISION]))
-            digits = Cat(digit, digits)
-        sign, nan, infinity, exponent, divisor, rest, digits = p.cut(sign, nan, infinity, exponent, divisor, rest, wire(m, digits))
+        trial = wire(m, rest - divisor)
+        fits = wire(m, ~trial[-1])
+        kept, found = Mux(fits, trial, rest)[: fp32.PRECISION], Cat(fits)
+        if count == _PER_PLACE:
+            double = Cat(Const(0, 1), rest)
+            without, with_it = wire(m, double - divisor), wire(m, double - triple)
+            digit = wire(m, ~Mux(fits, with_it[-1], without[-1]))
+            kept = Mux(digit, Mux(fits, with_it, without), Cat(Const(0, 1), kept))[: fp32.PRECISION]
+            found = Cat(digit, fits)
+        rest, digits = wire(m, Cat(Const(0, 1), kept)), wire(m, Cat(found, digits))
+        sign, nan, infinity, exponent, divisor, triple, rest, digits = p.cut(sign, nan, infinity, exponent, divisor, triple, rest, digits)
     return _rounded(m, sign, digits, rest, exponent, nan, infinity)
 
 
@@ -86,6 +93,15 @@ def rsqrt(p: Pipeline, x: Value) -> Value:
     return _rounded(m, Const(0, 1), digits, rest, exponent, nan, infinity)
 
 
+def _halves(m: Module, factor: ValueLike, other: Value) -> tuple[Value, Value]:
+    """factor * other as the sum of two products, with the low and the high half of the other's bits, the latter signed as it is."""
+    half = len(other) // 2
+    high = other[half:].as_signed() if other.shape().signed else other[half:]
+    product = wire(m, factor * high)
+    moved = Cat(Const(0, half), product)
+    return wire(m, factor * other[:half]), wire(m, moved.as_signed() if product.shape().signed else moved)
+
+
 def logarithm(p: Pipeline, x: Value) -> Value:
     """ln(x): `unmask.numerics.functions.log_fp32`, step for step; `LOG_PLACES` places."""
     m = p.m
@@ -104,20 +120,21 @@ def logarithm(p: Pipeline, x: Value) -> Value:
     one = 1 << _ARGUMENT_FRACTION
     # |r| < 2^-6.9
     r = wire(m, (significand * inverse - one)[: _ARGUMENT_FRACTION - 4].as_signed())
-    minus, plus, nan, power, constant, r = p.cut(minus, plus, nan, power, constant, r)
+    low, high = _halves(m, LN2, power)
+    minus, plus, nan, low, high, constant, r = p.cut(minus, plus, nan, low, high, constant, r)
 
-    # A product is a cycle's work by itself.
     series = wire(m, round(one / 3) - (r >> 2))
-    base = wire(m, power * LN2 + constant)
+    base = wire(m, low + high + constant)
     minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
+    # The halves of a product are a cycle's work, their sum the next one's.
     for term in (one // 2, one):
-        product = wire(m, (r * series) >> _ARGUMENT_FRACTION)
-        minus, plus, nan, base, r, product = p.cut(minus, plus, nan, base, r, product)
-        series = wire(m, term - product)
+        low, high = _halves(m, r, series)
+        minus, plus, nan, base, r, low, high = p.cut(minus, plus, nan, base, r, low, high)
+        series = wire(m, term - ((low + high) >> _ARGUMENT_FRACTION))
         minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
-    product = wire(m, (r * series) >> (2 * _ARGUMENT_FRACTION - LOG_FRACTION))
-    minus, plus, nan, base, product = p.cut(minus, plus, nan, base, product)
-    total = wire(m, (base + product)[:64].as_signed())
+    low, high = _halves(m, r, series)
+    minus, plus, nan, base, low, high = p.cut(minus, plus, nan, base, low, high)
+    total = wire(m, (base + ((low + high) >> (2 * _ARGUMENT_FRACTION - LOG_FRACTION)))[:64].as_signed())
     minus, plus, nan, total = p.cut(minus, plus, nan, total)
 
     value = fp32.fixed(m, total, LOG_FRACTION)

@@ -82,6 +82,13 @@ def _gumbel(machine: Machine) -> wiring.Component:
     return Gumbel(GUMBEL_PLACES)
 
 
+def _scalar(machine: Machine) -> wiring.Component:
+    from unmask.rtl.engine import SAMPLER_INSTRUCTIONS
+    from unmask.rtl.scalar import FUNCTION_PLACES, LONG, SHORT, SHORT_PLACES, ScalarUnit
+
+    return ScalarUnit(SHORT_PLACES, FUNCTION_PLACES, [name for name in (*SHORT, *LONG) if name in SAMPLER_INSTRUCTIONS])
+
+
 def _scale(machine: Machine) -> wiring.Component:
     from unmask.rtl import bf16
     from unmask.rtl.scaled_noise import Scale
@@ -121,6 +128,7 @@ UNITS = {
     "gumbel": Unit(_gumbel, _one),
     "scale": Unit(_scale, _one),
     "noise": Unit(_noise, _vlen, flat=False),
+    "scalar": Unit(_scalar, _one),
     "integer_unit": Unit(_integer, _vlen),
     "sequencer": Unit(_part("sequencer"), _vlen),
     "vector": Unit(_part("vector"), _vlen, flat=False),
