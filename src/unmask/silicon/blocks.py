@@ -199,8 +199,9 @@ def _interface(block: Block) -> str:
 
 
 def _without_power_up_values(text: str) -> str:
-    """A standard-cell flip-flop powers up as it likes."""
-    return re.sub(r"^  attribute \\init [^\n]*\n", "", text, flags=re.MULTILINE)
+    """A standard-cell flip-flop powers up as it likes, be it a register or of a small memory."""
+    text = re.sub(r"^  attribute \\init [^\n]*\n", "", text, flags=re.MULTILINE)
+    return _MEMORY_CELL.sub(lambda cell: "" if cell[1] == "meminit" else cell[0], text)
 
 
 def _canonical(body: str) -> str:
