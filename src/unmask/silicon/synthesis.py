@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from amaranth.lib import wiring
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unmask.errors import UnmaskError
 from unmask.silicon.blocks import MACRO_PORTS, Design
@@ -163,15 +167,30 @@ def synthesize(
     """
     design = Design(component, name)
     kept = design.kept(flat)
-    mapped = []
-    for name_of_block in kept:
+
+    def mapped_block(name_of_block: str) -> MappedBlock:
         block, instances = design.blocks[name_of_block], design.instances[name_of_block]
         if block.macro:
-            mapped.append(MappedBlock(block.name, instances, Counter(), block.memory_bits, None))
-        else:
-            source = design.source(block.name, kept)
-            path, cells = _map(source, block.name, library, clock_ps, cache, set(design.blocks), QUICK if quick else RECIPES)
-            mapped.append(MappedBlock(block.name, instances, cells, 0, path))
+            return MappedBlock(block.name, instances, Counter(), block.memory_bits, None)
+        source = design.source(block.name, kept)
+        path, cells = _map(source, block.name, library, clock_ps, cache, set(design.blocks), QUICK if quick else RECIPES)
+        return MappedBlock(block.name, instances, cells, 0, path)
+
+    console = Console(stderr=True)
+    columns = TextColumn(f"mapping {name}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        # Each block is a process of its own.
+        mapping = [pool.submit(mapped_block, name_of_block) for name_of_block in kept]
+        try:
+            for one in progress.track(as_completed(mapping), total=len(mapping)):
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    mapped = [one.result() for one in mapping]
     if unknown := {cell for block in mapped for cell in block.cells} - library.cells.keys():
         raise UnmaskError(f"{name}: yosys left {', '.join(sorted(unknown))}, which library {library.name} does not have")
     key = hashlib.sha256("".join(str(block.path) for block in mapped).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
+from unmask.silicon.calibration import internal_power_scale
 from unmask.silicon.gates import Gates
 from unmask.silicon.synthesis import CLOCK, OUTPUT_LOAD, Netlist
 from unmask.silicon.tools import run
@@ -154,7 +155,9 @@ def _watts(file: Path, names: Names) -> NDArray[np.float64]:
             found[words[4]] = [float(word) for word in words[:3]]
     if len(found) != len(names.instances):
         raise UnmaskError(f"{file}: OpenSTA reports the power of {len(found)} instances, expected {len(names.instances)}")
-    return np.array([found[instance] for instance in names.instances]).reshape(-1, 3)
+    watts = np.array([found[instance] for instance in names.instances]).reshape(-1, 3)
+    watts[:, 0] *= internal_power_scale()
+    return watts
 
 
 def _power(
