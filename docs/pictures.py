@@ -51,7 +51,7 @@ def main() -> int:
     left, top, right, bottom = box
     space = MARGIN * SCALE
     cut = (max(left - space, 0), max(top - space, 0), min(right + space, image.width), min(bottom + space, image.height))
-    image.crop(cut).quantize(64).save(given.picture, optimize=True)
+    image.crop(cut).quantize(256).save(given.picture, optimize=True)
     return 0
 
 
