@@ -11,7 +11,7 @@ from unmask.errors import UnmaskError
 from unmask.silicon.composition import composed_area, continued, table
 from unmask.silicon.datapath import datapath
 from unmask.silicon.liberty import Library
-from unmask.silicon.measure import BlockArea, Measurement, Part
+from unmask.silicon.measure import BlockFigures, Measurement, Part
 
 
 def node(level: int) -> float:
@@ -30,8 +30,9 @@ def tree(lanes: int) -> float:
 
 def point(vlen: int, lane_area: float = 300.0) -> Measurement:
     """A machine of lanes, a tree and a control that does not grow."""
-    blocks = [BlockArea("lane", vlen, 1, lane_area, 0), BlockArea("tree", 1, 1, tree(vlen), 0), BlockArea("control", 1, 1, 900.0, 0)]
-    blocks.append(BlockArea("memory", 4, 0, 0.0, 1024))
+    areas = {"lane": (vlen, lane_area), "tree": (1, tree(vlen)), "control": (1, 900.0)}
+    blocks = [BlockFigures(name, number, 1, area, 0, None, 0.0) for name, (number, area) in areas.items()]
+    blocks.append(BlockFigures("memory", 4, 0, 0.0, 1024, None, 0.0))
     area = sum(block.instances * block.area_um2 for block in blocks)
     parts = [Part("vector", area - 900, vlen * 0.5)]
     return Measurement(

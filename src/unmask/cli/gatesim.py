@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unmask.cli.options import JsonOption
-from unmask.cli.synth import ClockOption, LibertyOption, SynthesisMachine, UnitOption, VlenOption
+from unmask.cli.synth import ClockOption, LibertyOption, SynthesisMachine, UnitOption, VlenOption, machine_for
 
 
 def gatesim(
@@ -16,7 +16,7 @@ def gatesim(
     vlen: VlenOption = None,
     clock_ps: ClockOption = 1000,
     liberty: LibertyOption = None,
-    machine: SynthesisMachine = "sampler",
+    machine: SynthesisMachine = None,
     cycles: Annotated[int, typer.Option(min=1, help="Cycles of random inputs, of a unit other than the sampler.")] = 1000,
     programs: Annotated[int, typer.Option(min=1, help="Random programs that the sampler runs after its sampling steps.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of random inputs and of the flip-flops' states before reset.")] = 0,
@@ -25,13 +25,13 @@ def gatesim(
     as_json: JsonOption = False,
 ) -> None:
     """Run a unit's mapped netlist on what its RTL is run on and compare every output in every cycle; exit 1 if any bit differs."""
-    from unmask.cli.sampling_run import sampling_recording
+    from unmask.cli.npu_run import recording_of
     from unmask.rtl.speed import machine_of
     from unmask.silicon.gatesim import compare
     from unmask.silicon.kits import cache_folder, library_named
 
-    cache, built = cache_folder(), machine_of(machine, vlen)
-    recorded = sampling_recording(built, cache / "recording", programs, seed) if unit == "sampler" else None
+    cache, built = cache_folder(), machine_of(machine_for(unit, machine), vlen)
+    recorded = recording_of(unit, built, cache / "recording", programs, seed)
     library = library_named(liberty, cache)
     found = compare(unit, built, library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus, quick=quick, recorded=recorded)
     if as_json:

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unmask.machine.config import Machine
+    from unmask.machine.functional import FunctionalMachine
+    from unmask.rtl.lockstep.generator import Case
     from unmask.silicon.gates import Gates
     from unmask.silicon.recording import Recording, Run
 
 BLOCK, TEMPERATURE, VECTORS = 8, 0.8, 128
+COMMITS = BLOCK // 2
 MODEL, PROMPT = "sotu", "My fellow Americans, the state of our"
 
 
@@ -39,27 +42,15 @@ def model_logits() -> NDArray[np.float32]:
 def sampling_run(machine: Machine, program: Literal["four-phase", "single-pass"], temperature: float, vocabulary: int, seed: int) -> Run:
     """The sampling of a denoising step: the first columns of the model's logits, and the tokens and the canvas that PyTorch finds."""
     import numpy as np
-    import torch
 
     from unmask.compiler.sampling.workload import Workload, sampling_program
-    from unmask.decoding.noise import TorchNoise
-    from unmask.decoding.policy import Policy
-    from unmask.decoding.sampler import Sampling
     from unmask.machine.config import BF16
     from unmask.machine.functional import FunctionalMachine
     from unmask.numerics import bf16, mx
-    from unmask.quant.commit import machine_committer
-    from unmask.quant.streaming import StreamingSampler
-    from unmask.rtl.lockstep.generator import Case
-    from unmask.silicon.recording import Run
 
     raw = model_logits()[:, :vocabulary]
-    work, commits = Workload(1, BLOCK, raw.shape[1], temperature), BLOCK // 2
-    made = sampling_program(work, machine, program)
+    made = sampling_program(Workload(1, BLOCK, raw.shape[1], temperature), machine, program)
     npu = FunctionalMachine(made, machine)
-    parameters = [0, seed, 0, commits]
-    npu.write("canvas", np.full(BLOCK, -1, "<i4"))
-    npu.write("parameters", np.array(parameters, "<i4"))
     if machine.formats.logits == BF16:
         seen = raw
         padded = np.zeros((BLOCK, made.regions["logits"].size // BLOCK // 2), "<u2")
@@ -72,15 +63,45 @@ def sampling_run(machine: Machine, program: Literal["four-phase", "single-pass"]
         seen = bf16.round(mx.dequantize(packed))[:, : raw.shape[1]]
         npu.write("logits.elements", mx.pack(packed))
         npu.write("logits.scales", packed.scales)
-    data = {name: npu.state.hbm[region.address : region.address + region.size].copy() for name, region in made.regions.items()}
-    case = Case(replace(made, data=data), {BLOCK + index: value for index, value in enumerate(parameters)})
+    return run_of(npu, seen, temperature, seed)
 
+
+def run_of(npu: FunctionalMachine, logits: NDArray[np.float32], temperature: float, seed: int) -> Run:
+    """A program that samples, of `unmask.compiler.sampling.workload`, on a canvas of masks, with what PyTorch finds.
+
+    Args:
+        npu: with the program and its operands.
+        logits: BF16-valued [`BLOCK`, vocabulary], what the program samples.
+    """
+    import numpy as np
+    import torch
+
+    from unmask.decoding.noise import TorchNoise
+    from unmask.decoding.policy import Policy
+    from unmask.decoding.sampler import Sampling
+    from unmask.quant.commit import machine_committer
+    from unmask.quant.streaming import StreamingSampler
+    from unmask.silicon.recording import Run
+
+    parameters = [0, seed, 0, COMMITS]
+    npu.write("canvas", np.full(BLOCK, -1, "<i4"))
+    npu.write("parameters", np.array(parameters, "<i4"))
     policy = Policy(gen_length=BLOCK, block_length=BLOCK, steps=1, temperature=temperature, exclude_mask=False)
     sampling = Sampling(0, torch.arange(BLOCK), temperature, policy.remasking, (), (), TorchNoise(seed))
-    tokens, confidence = StreamingSampler(policy, seed=seed)(torch.from_numpy(seen)[None], sampling)
-    chosen = machine_committer(policy)(confidence, torch.tensor([commits]))[0].numpy()
+    tokens, confidence = StreamingSampler(policy, seed=seed)(torch.from_numpy(logits)[None], sampling)
+    chosen = machine_committer(policy)(confidence, torch.tensor([COMMITS]))[0].numpy()
     found = tokens[0].numpy().astype(np.int32)
-    return Run(case, {"tokens": found, "canvas": np.where(chosen, found, np.int32(-1))})
+    leaves = {"tokens": found, "canvas": np.where(chosen, found, np.int32(-1))}
+    return Run(case_of(npu, dict(enumerate(parameters, BLOCK))), leaves)
+
+
+def case_of(npu: FunctionalMachine, parameters: dict[int, int]) -> Case:
+    """A program with the memory as it is now, and what it finds in the integer SRAM."""
+    from unmask.rtl.lockstep.generator import Case
+
+    made = npu.program
+    data = {name: npu.state.hbm[region.address : region.address + region.size].copy() for name, region in made.regions.items()}
+    return Case(replace(made, data=data), parameters)
 
 
 def single_passes(machine: Machine, seed: int = 0, vocabulary: int | None = None) -> list[Run]:

@@ -20,12 +20,23 @@ LibertyOption = Annotated[
     str | None,
     typer.Option(help="A Liberty file (.lib, .lib.gz), a folder of them, or asap7, a kit in pdk/ beside the checkout. Default: OSU 180."),
 ]
-UNITS = "sampler, vector, lane, gumbel, scale, words, max_tree, window_tree, noise, scalar, integer_unit or sequencer"
+UNITS = (
+    "npu, matrix (its matrix engine), sampler, vector, lane, gumbel, scale, words, max_tree, window_tree, noise, scalar, integer_unit "
+    "or sequencer"
+)
 UnitOption = Annotated[str, typer.Option(help=f"{UNITS}; with --table also datapath: the vector datapath, added up of its parts.")]
 WidestOption = Annotated[int, typer.Option(help="The largest width that a table synthesizes, at least 32; wider ones are composed.")]
 VlenOption = Annotated[int | None, typer.Option(help="Lanes, a power of two from 8 to 2048; by default the machine's.")]
-SynthesisMachine = Annotated[str, typer.Option("--machine", help="Preset or .toml file of the machine that the unit is built for.")]
+SynthesisMachine = Annotated[
+    str | None,
+    typer.Option("--machine", help="Preset or .toml file of the machine that the unit is built for; by default sampler or rtl-tiny."),
+]
 ClockOption = Annotated[float, typer.Option(min=1, help="Clock period, picoseconds.")]
+
+
+def machine_for(unit: str, name: str | None) -> str:
+    """The machine that a unit is built for if none is named."""
+    return name or ("rtl-tiny" if unit in ("npu", "matrix") else "sampler")
 
 
 def synth(
@@ -33,13 +44,13 @@ def synth(
     vlen: VlenOption = None,
     clock_ps: ClockOption = 1000,
     liberty: LibertyOption = None,
-    machine: SynthesisMachine = "sampler",
+    machine: SynthesisMachine = None,
     table: Annotated[bool, typer.Option("--table", help="VLEN 8 to 128 synthesized, 256 to 2048 composed, beside the published.")] = False,
     widest: WidestOption = 128,
     as_json: JsonOption = False,
 ) -> None:
     """Synthesize a unit, time it, and measure its power at the activity of a run."""
-    from unmask.cli.sampling_run import sampling_recording
+    from unmask.cli.npu_run import recording_of
     from unmask.rtl.speed import machine_of
     from unmask.silicon.composition import COMPOSED, SYNTHESIZED
     from unmask.silicon.composition import table as compose
@@ -47,19 +58,18 @@ def synth(
     from unmask.silicon.kits import cache_folder, library_named
     from unmask.silicon.measure import measure
 
-    cache = cache_folder()
+    cache, chosen = cache_folder(), machine_for(unit, machine)
     library = library_named(liberty, cache)
 
     def at(vlen: int | None) -> Measurement:
-        built = machine_of(machine, vlen)
-        recorded = sampling_recording(built, cache / "recording") if unit == "sampler" else None
-        return measure(unit, built, library, clock_ps, cache, recorded)
+        built = machine_of(chosen, vlen)
+        return measure(unit, built, library, clock_ps, cache, recording_of(unit, built, cache / "recording"))
 
     if table:
         synthesized = [vlen for vlen in SYNTHESIZED if vlen <= max(widest, 32)]
         composed_to = [vlen for vlen in (*SYNTHESIZED, *COMPOSED) if vlen not in synthesized]
         if unit == "datapath":
-            parts = datapath(library, clock_ps, cache, machine=machine, synthesized=synthesized, composed=composed_to)
+            parts = datapath(library, clock_ps, cache, machine=chosen, synthesized=synthesized, composed=composed_to)
             print_json(parts.as_dict()) if as_json else _show_datapath(parts)
             return
         composed = compose(
@@ -98,11 +108,13 @@ def _show(found: Measurement) -> None:
         for part in found.parts:
             parts.add_row(part.name or "(top)", f"{part.area_um2:,.1f}", f"{part.power_mw:.3f}")
         console.print(parts)
-    blocks = Table("block", "instances", "cells", "um2 each", "um2 in all")
+    blocks = Table("block", "instances", "cells", "um2 each", "um2 in all", "slack ps", "mW in all")
     for block in sorted(found.blocks, key=lambda block: -block.instances * block.area_um2):
         area = "macro" if block.macro_bits else f"{block.area_um2:,.1f}"
         whole = "" if block.macro_bits else f"{block.instances * block.area_um2:,.1f}"
-        blocks.add_row(block.name, str(block.instances), f"{block.cells:,}", area, whole)
+        slack = "" if block.wns_ps is None else f"{block.wns_ps:.0f}"
+        power = "" if block.macro_bits else f"{block.power_mw:.3f}"
+        blocks.add_row(block.name, str(block.instances), f"{block.cells:,}", area, whole, slack, power)
     console.print(blocks)
 
 

@@ -6,7 +6,7 @@ Amaranth writes a module for every instance. At 128 lanes all else takes seconds
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,11 +49,12 @@ def _size(value: Any) -> Any:
 
 
 @contextmanager
-def once_each(top: wiring.Component, prefix: str = "once") -> Iterator[dict[str, str]]:
+def once_each(top: wiring.Component, prefix: str = "once", apart: Collection[wiring.Component] = ()) -> Iterator[dict[str, str]]:
     """While it is open, repeated units but `top` elaborate to an instance of a module.
 
     Args:
         prefix: of the modules' names.
+        apart: other units within it that become instances too, whose ports then have the names of their signatures.
 
     Yields:
         The RTLIL of these modules and of their parts, by name.
@@ -61,20 +62,23 @@ def once_each(top: wiring.Component, prefix: str = "once") -> Iterator[dict[str,
     texts: dict[str, str] = {}
     names: dict[Any, str] = {}
     open_units = [top]
-    originals: dict[type[wiring.Component], Callable[[Any, Any], Module]] = {kind: kind.elaborate for kind in _repeated()}
+    kinds: set[type[wiring.Component]] = {*_repeated(), *(type(unit) for unit in apart)}
+    originals: dict[type[wiring.Component], Callable[[Any, Any], Module]] = {kind: kind.elaborate for kind in kinds}
 
     def elaborate(unit: Any, platform: Any) -> Module | Instance:
         kind = type(unit)
         if any(unit is other for other in open_units):
             return originals[kind](unit, platform)
-        key = _sizes(unit)
+        key = id(unit) if any(unit is other for other in apart) else _sizes(unit)
         if key not in names:
             names[key] = name = f"{prefix}.{kind.__name__.lower()}_{len(names)}"
             open_units.append(unit)
             texts[name] = str(rtlil.convert(unit, name=name, emit_src=False))
             open_units.pop()
-        members = unit.signature.members.items()
-        ports: dict[str, Any] = {f"{'i' if of.flow is In else 'o'}_{name}": Value.cast(getattr(unit, name)) for name, of in members}
+        ports: dict[str, Any] = {
+            f"{'i' if of.flow is In else 'o'}_{'__'.join(map(str, path))}": Value.cast(value)
+            for path, of, value in unit.signature.flatten(unit)
+        }
         clocks = set(re.findall(r"^  wire width 1 input \d+\s+\\(\S+)$", texts[names[key]], re.MULTILINE)) & _CLOCK.keys()
         ports |= {f"i_{name}": _CLOCK[name]() for name in sorted(clocks)}
         return Instance(names[key], **ports)

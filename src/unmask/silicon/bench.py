@@ -1,4 +1,4 @@
-"""The RTL of a sampling engine in Icarus: models of its memory macros and of the memory behind its bus, and a recorder of ports."""
+"""The RTL of an engine or an NPU in Icarus: models of its memory macros and of the memory behind its bus, and a recorder of ports."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def bench(
     beat_bytes: int,
     delays: tuple[int, int],
     programs: Sequence[tuple[int, int, int]],
+    place: Sequence[str] = (),
 ) -> str:
     """The module `bench`, which does what the lockstep test bench does: see `unmask.rtl.lockstep`.
 
@@ -66,11 +67,12 @@ def bench(
         delays: cycles from a request to its first beat, and from the last beat of a write to its response.
         programs: of each, words of 32 bits in `program_N.hex`, bytes of memory, in beats, in `memory_N.hex`, and the most cycles it may
             take. What it leaves is written to `left_N.hex`.
+        place: the instances that lead to the unit whose netlist it is.
 
     Raises:
         UnmaskError: the design lacks a port of the netlist.
     """
-    sides = [[f"dut.{_reference(modules, design.top, port.name)}" for port in side] for side in (inputs, outputs)]
+    sides = [[f"dut.{_reference(modules, design.top, place, port.name)}" for port in side] for side in (inputs, outputs)]
     # Bit 0 of a row is the first port's; the first of a Verilog concatenation is the highest.
     given, seen = (", ".join(reversed(side)) for side in sides)
     own = modules[design.top]["ports"]
@@ -106,10 +108,13 @@ def bench(
     return re.sub(r"@(\w+)@", lambda match: values[match[1]], Path(__file__).with_name("bench.v").read_text())
 
 
-def _reference(modules: dict[str, Any], top: str, name: str) -> str:
+def _reference(modules: dict[str, Any], top: str, place: Sequence[str], name: str) -> str:
     """A port of the netlist in the words of the top module."""
+    module = modules[top]
+    for step in place:
+        module = modules[module["cells"][step]["type"]]
     path, inside, port = name.rpartition("__")
-    module, steps = modules[top], path.split(".") if inside and name not in modules[top]["ports"] else []
+    steps = path.split(".") if inside and name not in module["ports"] else []
     port = port if steps else name
     for step in steps:
         if step not in module["cells"]:
@@ -117,7 +122,7 @@ def _reference(modules: dict[str, Any], top: str, name: str) -> str:
         module = modules[module["cells"][step]["type"]]
     if port not in module["ports"]:
         raise UnmaskError(f"port {name} of the netlist is none of the RTL")
-    return ".".join(_identifier(part) for part in (*steps, port))
+    return ".".join(_identifier(part) for part in (*place, *steps, port))
 
 
 def _identifier(name: str) -> str:

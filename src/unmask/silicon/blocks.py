@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -67,9 +67,9 @@ class Block:
         return not self.text
 
 
-def rtlil_of(component: wiring.Component, name: str) -> str:
-    """RTLIL of a component, its large memories being macros, what stands in it many times being converted once."""
-    with once_each(component) as repeated:
+def rtlil_of(component: wiring.Component, name: str, apart: Collection[wiring.Component] = ()) -> str:
+    """RTLIL of a component, its large memories being macros, what stands in it many times, and what is set apart, being converted once."""
+    with once_each(component, apart=apart) as repeated:
         text = str(rtlil.convert(component, name=name, emit_src=False))
     return _MODULE.sub(_with_macros, "\n".join([*repeated.values(), text]))
 
@@ -114,14 +114,17 @@ class Design:
         blocks: by name, children before parents.
     """
 
-    def __init__(self, component: wiring.Component, name: str) -> None:
+    def __init__(self, component: wiring.Component, name: str, apart: Collection[wiring.Component] = ()) -> None:
         """Read the component's RTLIL.
+
+        Args:
+            apart: units within it whose ports have the names of their signatures.
 
         Raises:
             UnmaskError: the component instantiates a module that it does not bring along.
         """
         self.blocks: dict[str, Block] = {}
-        modules = dict(_MODULE.findall(rtlil_of(component, name)))
+        modules = dict(_MODULE.findall(rtlil_of(component, name, apart)))
         block_of: dict[str, str] = {}
         by_text: dict[str, str] = {}
 

@@ -3,6 +3,7 @@ further clock gates where one would drive too much."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,10 @@ class _Sink(NamedTuple):
     place: int
     name: str
     load: float
+
+
+TREE = re.compile(r"(?:^|\.)fanout_\d+$")
+"""What buffers are called."""
 
 
 def with_trees(module: dict[str, Any], library: Library, clock: str, output_load: float) -> Counter[str]:

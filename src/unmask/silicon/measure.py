@@ -13,31 +13,38 @@ import numpy as np
 from unmask.machine.config import Machine
 from unmask.silicon.gates import Bits, Gates
 from unmask.silicon.liberty import Library
+from unmask.silicon.places import TREES, Places, part_of
 from unmask.silicon.recording import Recording
-from unmask.silicon.synthesis import synthesize
-from unmask.silicon.timing import Power, analyse, part_of
+from unmask.silicon.synthesis import Netlist, synthesize
+from unmask.silicon.timing import Analysis, analyse
 from unmask.silicon.units import unit_named
 
-TREES = "fanout trees"
-"""What the buffers between and around the blocks are called among these."""
 # Cycles of random inputs where no run was recorded, and those before counting starts.
 RANDOM_CYCLES, WARM_UP = 1024, 64
 
 
 @dataclass(frozen=True)
-class BlockArea:
-    """Part of a unit: its name, how often it stands there, cells and area of one without the blocks inside it, bits of a memory macro."""
+class BlockFigures:
+    """Part of a unit that is mapped by itself, without the blocks inside it.
+
+    Attributes:
+        instances: how often it stands in the unit. cells, area_um2: of one. macro_bits: of a memory macro.
+        wns_ps: worst slack of the paths that end in it, wherever they start; None where none does.
+        power_mw: of all its instances.
+    """
 
     name: str
     instances: int
     cells: int
     area_um2: float
     macro_bits: int
+    wns_ps: float | None
+    power_mw: float
 
 
 @dataclass(frozen=True)
 class Part:
-    """An instance in the top module, with all that is in it; the top module's own cells have no name."""
+    """An instance, with all that is in it but other parts; the top module's own cells have no name."""
 
     name: str
     area_um2: float
@@ -85,7 +92,7 @@ class Measurement:
     macro_bits: int
     seconds: float
     parts: list[Part]
-    blocks: list[BlockArea]
+    blocks: list[BlockFigures]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -121,7 +128,7 @@ def measure(
     cycles = int(np.count_nonzero(counted[WARM_UP + 1 :]))
     rates = toggles / max(cycles, 1)
     analysis = analyse(netlist, gates, clock_ps, netlist.folder / f"{clock_ps:g}", rates)
-    lanes, path, power = unit.lanes(machine), analysis.critical, analysis.power
+    lanes, path, power, places = unit.lanes(machine), analysis.critical, analysis.power, Places(netlist)
     return Measurement(
         unit=name,
         vlen=machine.vector.vlen,
@@ -147,12 +154,8 @@ def measure(
         cycles=cycles,
         macro_bits=netlist.macro_bits,
         seconds=time.perf_counter() - started,
-        parts=_parts(gates, power),
-        blocks=[
-            BlockArea(block.name, block.instances, sum(block.cells.values()), block.area(netlist.library), block.bits)
-            for block in netlist.blocks
-        ]
-        + [BlockArea(TREES, 1, sum(netlist.trees.values()), netlist.area_of_trees, 0)],
+        parts=_parts(gates, analysis, unit.opened),
+        blocks=_blocks(netlist, gates, places, analysis),
     )
 
 
@@ -168,8 +171,26 @@ def random_inputs(gates: Gates, cycles: int, seed: int = 0, reset: int = 4) -> B
     return bits
 
 
-def _parts(gates: Gates, power: Power) -> list[Part]:
-    areas = dict.fromkeys(power.parts_mw, 0.0)
-    for name, kind, _ in gates.instances:
-        areas[part_of(name)] += gates.library.cells[kind].area
-    return [Part(name, area, power.parts_mw[name]) for name, area in sorted(areas.items(), key=lambda item: -item[1])]
+def _parts(gates: Gates, analysis: Analysis, opened: frozenset[str]) -> list[Part]:
+    areas: dict[str, float] = {}
+    watts: dict[str, float] = {}
+    for (name, kind, _), own in zip(gates.instances, analysis.power.cells_mw, strict=True):
+        part = part_of(name, opened)
+        areas[part] = areas.get(part, 0.0) + gates.library.cells[kind].area
+        watts[part] = watts.get(part, 0.0) + float(own)
+    return [Part(name, area, watts[name]) for name, area in sorted(areas.items(), key=lambda item: -item[1])]
+
+
+def _blocks(netlist: Netlist, gates: Gates, places: Places, analysis: Analysis) -> list[BlockFigures]:
+    owners = [places.block_of(name) for name, _, _ in gates.instances]
+    watts = dict.fromkeys([TREES, *(block.name for block in netlist.blocks)], 0.0)
+    for owner, own in zip(owners, analysis.power.cells_mw, strict=True):
+        watts[owner] += float(own)
+    slacks: dict[str, float] = {}
+    for position, slack in analysis.slacks_ps.items():
+        slacks[owners[position]] = min(slack, slacks.get(owners[position], slack))
+    figures = [
+        (block.name, block.instances, sum(block.cells.values()), block.area(netlist.library), block.bits) for block in netlist.blocks
+    ]
+    figures.append((TREES, 1, sum(netlist.trees.values()), netlist.area_of_trees, 0))
+    return [BlockFigures(*each, slacks.get(each[0]), watts[each[0]]) for each in figures]

@@ -26,6 +26,7 @@ from unmask.silicon.tools import run as tool
 
 if TYPE_CHECKING:
     from unmask.isa.program import Program
+    from unmask.silicon.blocks import Design
 
 # A program has run away after so many times the cycles that it should take.
 _PATIENCE = 4
@@ -39,24 +40,43 @@ BUSY = "busy"
 
 @dataclass(frozen=True)
 class Recording:
-    """[cycles, bits] of a netlist's inputs and of its outputs, in the order of `Gates.inputs` and `Gates.outputs`, and what was run."""
+    """What went in and out.
+
+    Attributes:
+        inputs, outputs: [cycles, bits], in the order of `Gates.inputs` and `Gates.outputs`.
+        what: was run.
+        running: [cycles] in which the unit is at work, if its `BUSY` does not say so.
+    """
 
     inputs: Bits
     outputs: Bits
     what: str
+    running: NDArray[np.bool_] | None = None
+
+    def column(self, ports: Sequence[Port], name: str) -> NDArray[np.uint8] | None:
+        """[cycles], the lowest bit of a port; None if there is no such port.
+
+        Args:
+            ports: of the inputs, or of the outputs.
+        """
+        start = 0
+        for port in ports:
+            if port.name == name:
+                side = self.inputs if port.direction == "input" else self.outputs
+                return np.asarray(side[:, start], np.uint8)
+            start += len(port.nets)
+        return None
 
     def busy(self, ports: Sequence[Port]) -> NDArray[np.bool_]:
-        """[cycles] in which a program runs: all, of a netlist that does not say so.
+        """[cycles] in which the unit is at work: all, of a netlist that does not say so.
 
         Args:
             ports: of the outputs.
         """
-        start = 0
-        for port in ports:
-            if port.name == BUSY:
-                return np.asarray(self.outputs[:, start], np.bool_)
-            start += len(port.nets)
-        return np.ones(len(self.outputs), np.bool_)
+        if self.running is not None:
+            return self.running
+        said = self.column(ports, BUSY)
+        return np.ones(len(self.outputs), np.bool_) if said is None else said.astype(np.bool_)
 
     def after_reset(self, ports: Sequence[Port]) -> int:
         """The first cycle before which there was a reset; 0 if the netlist has none.
@@ -67,15 +87,13 @@ class Recording:
         Raises:
             UnmaskError: there was no reset.
         """
-        start = 0
-        for port in ports:
-            if port.name == "rst":
-                held = np.flatnonzero(self.inputs[:, start])
-                if not len(held):
-                    raise UnmaskError("a recording without a reset")
-                return int(held[0]) + 1
-            start += len(port.nets)
-        return 0
+        reset = self.column(ports, "rst")
+        if reset is None:
+            return 0
+        held = np.flatnonzero(reset)
+        if not len(held):
+            raise UnmaskError("a recording without a reset")
+        return int(held[0]) + 1
 
 
 @dataclass(frozen=True)
@@ -86,14 +104,18 @@ class Run:
     leaves: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
-def record(machine: Machine, runs: Sequence[Run], what: str, gates: Gates, folder: Path) -> Recording:
-    """Run programs on the RTL of a machine's sampling engine.
+def record(
+    machine: Machine, runs: Sequence[Run], what: str, gates: Gates, folder: Path, whole: Design | None = None, place: Sequence[str] = ()
+) -> Recording:
+    """Run programs on the RTL of a machine's sampling engine, or of its NPU.
 
     Args:
         machine: with the ideal memory.
         runs: the programs; what: in words.
         gates: the netlist whose ports are recorded.
         folder: for the files.
+        whole: the design that runs, if the netlist is not all of it.
+        place: the instances that lead from there to the netlist's unit.
 
     Raises:
         UnmaskError: the engine can't be run, lacks ports of the netlist, leaves other results than the functional reading or PyTorch, or
@@ -113,8 +135,9 @@ def record(machine: Machine, runs: Sequence[Run], what: str, gates: Gates, folde
         _write_hex(folder / f"memory_{number}.hex", memory, beat)
         timings.append(time_program(run.case.program, machine, parameters=run.case.parameters).cycles)
         sizes.append((len(words), memory.size, _PATIENCE * timings[-1] + 10_000))
-    rtl, modules = rtl_verilog(gates.design)
-    text = bench(gates.design, modules, gates.inputs, gates.outputs, beat, delays_of(machine), sizes)
+    design = whole or gates.design
+    rtl, modules = rtl_verilog(design)
+    text = bench(design, modules, gates.inputs, gates.outputs, beat, delays_of(machine), sizes, place)
     (folder / "bench.v").write_text("\n".join([rtl, text]))
     tool("iverilog", ["-g2005", "-s", "bench", "-o", "bench.vvp", "bench.v"], folder)
     tool("vvp", ["-n", "bench.vvp"], folder)

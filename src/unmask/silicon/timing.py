@@ -33,9 +33,7 @@ class TimingPath:
 @dataclass(frozen=True)
 class Power:
     """Milliwatts: inside cells, on their outputs, leaking; of that, of registers, clock pins included, and of the clock: pins, gates and
-    gated nets; and by part of the design.
-
-    A part is an instance in the top module, with all that is in it; the top module's own cells are the part "".
+    gated nets; and of each cell, [instances].
     """
 
     internal_mw: float
@@ -43,7 +41,7 @@ class Power:
     leakage_mw: float
     registers_mw: float
     clock_mw: float
-    parts_mw: dict[str, float]
+    cells_mw: NDArray[np.float64]
 
     @property
     def total_mw(self) -> float:
@@ -53,17 +51,16 @@ class Power:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What OpenSTA says: the critical path, the critical one between flip-flops if there is one, and power."""
+    """What OpenSTA says: the critical path, the critical one between flip-flops if there is one, and power.
+
+    Attributes:
+        slacks_ps: worst slack of the paths that end in a cell, by the position of the cell in `Gates.instances`.
+    """
 
     critical: TimingPath | None
     inside: TimingPath | None
     power: Power
-
-
-def part_of(name: str) -> str:
-    """The instance in the top module that a cell of the flat netlist lies in; "" of the top module's own."""
-    first, dot, _ = name.removeprefix("$flatten\\").partition(".")
-    return first.strip("\\") if dot and not first.startswith("$") else ""
+    slacks_ps: dict[int, float]
 
 
 def analyse(
@@ -108,6 +105,7 @@ def analyse(
         for bit in names.ports[port.name]:
             script += [f"set_output_delay 0 -clock {CLOCK} [get_ports {bit}]", f"set_load {load:.6g} [get_ports {bit}]"]
     script += _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
+    script.append(f"report_checks -path_delay max -format end -group_count {len(gates.instances) + 1} -digits 6 > ends.txt")
     if toggles is None:
         script += [f"set_power_activity -global -activity {rate} -duty 0.5", f"set_power_activity -input -activity {rate} -duty 0.5"]
     else:
@@ -128,7 +126,8 @@ def analyse(
         raise UnmaskError(f"OpenSTA in {folder}: {next(line for line in log.splitlines() if 'Error' in line)}")
     scale = library.time_unit / 1e-12
     power = _power(_watts(folder / "power.txt", names), _watts(folder / "clock.txt", names), gates, toggles, clock_ps * 1e-12)
-    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), power)
+    slacks = _slacks(folder / "ends.txt", names, scale)
+    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), power, slacks)
 
 
 def _paths(name: str, which: str) -> list[str]:
@@ -144,6 +143,18 @@ def _path(file: Path, scale: float) -> TimingPath | None:
         return None
     levels = len(re.findall(r"^\s+-?[\d.]+\s+-?[\d.]+ [v^] \S+/\S+ \(", text.partition("data arrival time")[0], re.MULTILINE))
     return TimingPath(start[1], end[1], levels, float(slack[1]) * scale)
+
+
+def _slacks(file: Path, names: Names, scale: float) -> dict[int, float]:
+    """The worst slack at each cell where paths end, by its position, of a `report_checks` of all ends; what ends in a port is left out."""
+    positions = {name: position for position, name in enumerate(names.instances)}
+    found: dict[int, float] = {}
+    for line in file.read_text().splitlines():
+        end = re.match(r"(\S+)/\S+ \(.*\) .*?(-?[\d.]+)(?: \(\w+\))?$", line)
+        if end and end[1] in positions:
+            position, slack = positions[end[1]], float(end[2]) * scale
+            found[position] = min(slack, found.get(position, slack))
+    return found
 
 
 def _watts(file: Path, names: Names) -> NDArray[np.float64]:
@@ -191,7 +202,4 @@ def _power(
     internal, switching, leakage = 1e3 * watts.sum(axis=0)
     own_mw = 1e3 * watts.sum(axis=1)
     registers = sum(own for own, (_, kind, _) in zip(own_mw, gates.instances, strict=True) if library.cells[kind].sequential)
-    parts: dict[str, float] = {}
-    for own, (name, _, _) in zip(own_mw, gates.instances, strict=True):
-        parts[part_of(name)] = parts.get(part_of(name), 0.0) + float(own)
-    return Power(float(internal), float(switching), float(leakage), float(registers), float(1e3 * clock.sum()), parts)
+    return Power(float(internal), float(switching), float(leakage), float(registers), float(1e3 * clock.sum()), own_mw)

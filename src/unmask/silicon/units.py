@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from amaranth.hdl import UnusedElaboratable
 from amaranth.lib import wiring
 
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
+
+if TYPE_CHECKING:
+    from unmask.rtl.npu import Npu
 
 
 @dataclass(frozen=True)
@@ -19,11 +25,13 @@ class Unit:
         build: the component for a machine.
         lanes: how many lanes of the vector engine it serves; area and power per lane are by these.
         flat: it is one block to the mapper.
+        opened: instances that are shown by what is in them; "" is the unit itself.
     """
 
     build: Callable[[Machine], wiring.Component]
     lanes: Callable[[Machine], int]
     flat: bool = True
+    opened: frozenset[str] = frozenset({""})
 
 
 def unit_named(name: str) -> Unit:
@@ -96,12 +104,17 @@ def _scale(machine: Machine) -> wiring.Component:
     return Scale(bf16.PLACES)
 
 
+def _alone(part: wiring.Component) -> wiring.Component:
+    """A part of a design of which nothing else is used, which Amaranth would warn of."""
+    warnings.simplefilter("ignore", UnusedElaboratable)
+    return part
+
+
 def _part(name: str) -> Callable[[Machine], wiring.Component]:
     def build(machine: Machine) -> wiring.Component:
         from unmask.rtl.engine import SamplingEngine
 
-        part: wiring.Component = getattr(SamplingEngine(machine, black_box=True), name)
-        return part
+        return _alone(getattr(SamplingEngine(machine, black_box=True), name))
 
     return build
 
@@ -110,6 +123,17 @@ def _sampler(machine: Machine) -> wiring.Component:
     from unmask.rtl.engine import SamplingEngine
 
     return SamplingEngine(machine, black_box=True)
+
+
+def _matrix(machine: Machine) -> wiring.Component:
+    return _alone(npu(machine).array)
+
+
+def npu(machine: Machine) -> Npu:
+    """The whole NPU, its SRAMs being macros."""
+    from unmask.rtl.npu import Npu
+
+    return Npu(machine, black_box=True)
 
 
 def _vlen(machine: Machine) -> int:
@@ -133,4 +157,6 @@ UNITS = {
     "sequencer": Unit(_part("sequencer"), _vlen),
     "vector": Unit(_part("vector"), _vlen, flat=False),
     "sampler": Unit(_sampler, _vlen, flat=False),
+    "matrix": Unit(_matrix, _one, flat=False),
+    "npu": Unit(npu, _vlen, flat=False, opened=frozenset({"", "engine", "engine.vector", "array"})),
 }
