@@ -14,7 +14,7 @@ from unmask.silicon.calibration import internal_power_scale
 from unmask.silicon.gates import Gates
 from unmask.silicon.synthesis import CLOCK, OUTPUT_LOAD, Netlist
 from unmask.silicon.tools import run
-from unmask.silicon.verilog import Names, names_of, verilog
+from unmask.silicon.verilog import TIES, Names, names_of, verilog
 
 RESET = "rst"
 _POWER_OF_ALL = "report_power -instances [get_cells *] -digits 9"
@@ -84,11 +84,10 @@ def analyse(
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = names_of(gates, netlist.flat)
-    (folder / "netlist.v").write_text(verilog(gates, names, netlist.top))
     library, driver = netlist.library, netlist.library.driver
     period = clock_ps * 1e-12 / library.time_unit
     output = next(pin.name for pin in driver.pins if pin.direction == "output")
-    script = [
+    start = [
         f"read_liberty {{{library.full.resolve()}}}",
         "read_verilog netlist.v",
         f"link_design {netlist.top}",
@@ -96,16 +95,19 @@ def analyse(
     ]
     for port in gates.inputs:
         for bit in names.ports[port.name]:
-            script.append(f"set_driving_cell -lib_cell {driver.name} -pin {output} [get_ports {bit}]")
-            script.append(
+            start.append(f"set_driving_cell -lib_cell {driver.name} -pin {output} [get_ports {bit}]")
+            start.append(
                 f"set_false_path -from [get_ports {bit}]" if port.name == RESET else f"set_input_delay 0 -clock {CLOCK} [get_ports {bit}]"
             )
     load = OUTPUT_LOAD * library.load_of(driver)
     for port in gates.outputs:
         for bit in names.ports[port.name]:
-            script += [f"set_output_delay 0 -clock {CLOCK} [get_ports {bit}]", f"set_load {load:.6g} [get_ports {bit}]"]
-    script += _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
+            start += [f"set_output_delay 0 -clock {CLOCK} [get_ports {bit}]", f"set_load {load:.6g} [get_ports {bit}]"]
+    script = _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
     script.append(f"report_checks -path_delay max -format end -group_count {len(gates.instances) + 1} -digits 6 > ends.txt")
+    _sta(folder, "timing", verilog(gates, names, netlist.top), [*start, *script])
+    # The activity of gates that constants silence is worked out in no order, and ends OpenSTA: ports hold 0 and 1 instead.
+    script = [f"sta::set_power_input_port_activity [get_ports {tie}] 0 {level}" for level, tie in enumerate(TIES)]
     if toggles is None:
         script += [f"set_power_activity -global -activity {rate} -duty 0.5", f"set_power_activity -input -activity {rate} -duty 0.5"]
     else:
@@ -118,16 +120,22 @@ def analyse(
                 script.append(f"sta::set_power_input_port_activity [get_ports {bit}] {toggles[net]:.6g} 0.5")
     # Once more while nothing but clocks toggles: OpenSTA takes every gated clock to run.
     still = f"set_power_activity -global -activity 0 -duty 0.5\n{_POWER_OF_ALL}"
-    script += [f"{_POWER_OF_ALL} > power.txt", f"{still} > clock.txt", "exit"]
-    (folder / "analyse.tcl").write_text("\n".join([*script, ""]))
-    log = run("sta", ["-no_splash", "-exit", "analyse.tcl"], folder)
-    (folder / "analyse.log").write_text(log)
-    if "Error" in log:
-        raise UnmaskError(f"OpenSTA in {folder}: {next(line for line in log.splitlines() if 'Error' in line)}")
+    script += [f"{_POWER_OF_ALL} > power.txt", f"{still} > clock.txt"]
+    _sta(folder, "power", verilog(gates, names, netlist.top, tied=True), [*start, *script])
     scale = library.time_unit / 1e-12
     power = _power(_watts(folder / "power.txt", names), _watts(folder / "clock.txt", names), gates, toggles, clock_ps * 1e-12)
     slacks = _slacks(folder / "ends.txt", names, scale)
     return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), power, slacks)
+
+
+def _sta(folder: Path, name: str, netlist: str, script: list[str]) -> None:
+    """Run OpenSTA on a netlist."""
+    (folder / "netlist.v").write_text(netlist)
+    (folder / f"{name}.tcl").write_text("\n".join([*script, "exit", ""]))
+    log = run("sta", ["-no_splash", "-exit", f"{name}.tcl"], folder)
+    (folder / f"{name}.log").write_text(log)
+    if "Error" in log:
+        raise UnmaskError(f"OpenSTA in {folder}: {next(line for line in log.splitlines() if 'Error' in line)}")
 
 
 def _paths(name: str, which: str) -> list[str]:

@@ -70,16 +70,28 @@ def names_of(gates: Gates, flat: dict[str, Any]) -> Names:
     return Names(nets, instances, ports)
 
 
-def verilog(gates: Gates, names: Names, top: str) -> str:
-    """The module."""
+TIES = ("tie_0_", "tie_1_")
+"""Ports that hold 0 and 1, where constants are not wanted."""
+
+
+def verilog(gates: Gates, names: Names, top: str, tied: bool = False) -> str:
+    """The module.
+
+    Args:
+        tied: constants come from two more ports, `TIES`.
+    """
     ports = [(bit, port.direction) for name, port in gates.ports.items() for bit in names.ports[name]]
+    nets = names.nets
+    if tied:
+        nets = [*TIES, *nets[len(TIES) :]]
+        ports += [(tie, "input") for tie in TIES]
     lines = [f"module {top} ({', '.join(bit for bit, _ in ports)});"]
     lines += [f"  {direction} {bit};" for bit, direction in ports]
     inputs = {bit for bit, direction in ports if direction == "input"}
-    lines += [f"  wire {name};" for net, name in enumerate(names.nets) if net not in (ZERO, ONE) and name not in inputs]
+    lines += [f"  wire {name};" for net, name in enumerate(nets) if net not in (ZERO, ONE) and name not in inputs]
     for (_, kind, pins), instance in zip(gates.instances, names.instances, strict=True):
-        lines.append(f"  {kind} {instance} ({', '.join(f'.{pin}({names.nets[net]})' for pin, net in pins.items())});")
+        lines.append(f"  {kind} {instance} ({', '.join(f'.{pin}({nets[net]})' for pin, net in pins.items())});")
     for name, port in gates.ports.items():
         if port.direction == "output":
-            lines += [f"  assign {bit} = {names.nets[net]};" for bit, net in zip(names.ports[name], port.nets, strict=True)]
+            lines += [f"  assign {bit} = {nets[net]};" for bit, net in zip(names.ports[name], port.nets, strict=True)]
     return "\n".join([*lines, "endmodule", ""])
