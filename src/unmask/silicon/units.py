@@ -157,6 +157,6 @@ UNITS = {
     "sequencer": Unit(_part("sequencer"), _vlen),
     "vector": Unit(_part("vector"), _vlen, flat=False),
     "sampler": Unit(_sampler, _vlen, flat=False),
-    "matrix": Unit(_matrix, _one, flat=False),
-    "npu": Unit(npu, _vlen, flat=False, opened=frozenset({"", "engine", "engine.vector", "array"})),
+    "matrix": Unit(_matrix, _one, flat=False, opened=frozenset({"", "array_row0"})),
+    "npu": Unit(npu, _vlen, flat=False, opened=frozenset({"", "engine", "engine.vector", "array", "array.array_row0"})),
 }
