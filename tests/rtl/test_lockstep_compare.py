@@ -108,3 +108,12 @@ def test_a_failing_program_is_shrunk_to_the_instruction_that_fails() -> None:
     assert fails([small]) == [True]
     assert [op.name for op in small.program.ops if op.name.startswith(("V_", "L_", "F_", "I_", "ST_"))] == ["V_MUL_I"]
     assert len(small.program.ops) <= 4
+
+
+def test_a_load_whose_end_is_put_off_keeps_its_words() -> None:
+    """Of two loads to one place the second's words may be there before the first has ended."""
+    _, expected, _ = some(6)
+    log, outcomes = perfect_log(expected)
+    log["cycle"][(log["kind"] == RETIRE) & (log["engine"] == Engine.LOAD)] += 40
+    found = compare(expected, log, outcomes, [False] * 6)
+    assert (found.value_mismatches, found.details) == (0, [])
