@@ -1,7 +1,7 @@
 """The energy of sampling steps by counted events beside that of the engine's gates at the same steps' activity, part by part.
 
-`python bench/gate_energy.py --vlen 8 --liberty asap7 [--json]`. The gates have no clock gates, so events are priced without them; macros
-and the memory are in neither.
+`python bench/gate_energy.py --vlen 8 --liberty asap7 [--json]`. Control and the DMA engines are priced as they are, without the clock gates
+that `layout.ungated` assumes; macros and the memory are in neither.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from operator import add
 from unmask.cli.sampling_run import sampling_recording, single_passes
 from unmask.machine.cycle import time_program
 from unmask.rtl.speed import machine_of
-from unmask.silicon.cost.energy import energy_of
+from unmask.silicon.cost.energy import energy_of, widest_multiplier
 from unmask.silicon.cost.events import count_events
 from unmask.silicon.cost.table import load_costs
 from unmask.silicon.kits import cache_folder, library_named
@@ -47,10 +47,11 @@ def main() -> None:
     events = energy_of(counts, costs).by_part
     picojoules = CLOCK_PS * 1e-3 * gates.cycles
     found = {part.name: part.power_mw * picojoules for part in gates.parts}
-    # Idle clocks of control are priced as such; the rest is the lanes'.
+    # Idle clocks of control are priced as such; the rest is the lanes' and the array's, which is no part of the engine.
     fixed = {"load": costs.dma.idle_fj / 2, "store": costs.dma.idle_fj / 2, "sequencer": costs.sequencer.idle_fj}
     idle = {name: 1e-15 * counts.cycles * price for name, price in fixed.items()}
-    idle["vector"] = events["idle_clock"] - sum(idle.values())
+    array = 1e-15 * counts.cycles * machine.peak_multiplies * widest_multiplier(machine, costs)
+    idle["vector"] = events["idle_clock"] - array - sum(idle.values())
     rows = {
         name: {"events_pj": 1e12 * (events[name] + idle[name]), "gates_pj": sum(found.get(part, 0.0) for part in parts)}
         for name, parts in PARTS.items()
