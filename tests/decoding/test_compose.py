@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.small import CONFIG, small_dream, small_model
@@ -155,8 +155,13 @@ def decodings(draw: st.DrawFn) -> tuple[str, Policy, list[list[int]], list[list[
     return draw(st.sampled_from(sorted(NETWORKS))), chosen, prompt, template
 
 
+# No row of a block's positions is fed, and none predicts.
+UNFED = ("dream", Policy(gen_length=6, block_length=2, steps=12, cache="dkv", suppress_eos=False), [[]], [[39, 39, 39, 39, 0, 39]])
+
+
 @settings(deadline=None, max_examples=150)
 @given(decodings())
+@example(UNFED)
 def test_every_policy_fills_the_gaps_and_leaves_the_rest(case):
     network, chosen, prompt, template = case
     guide = Reader() if chosen.commit == "guided" else None

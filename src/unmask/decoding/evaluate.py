@@ -123,7 +123,7 @@ class Evaluator:
             return self._model.logits(hidden[:, own])
         before = (own - 1).clamp(min=0)
         source = torch.where(rows[before] == window - 1, before, own)
-        needed = torch.tensor(sorted({*source.tolist(), *own.tolist()}))
+        needed = torch.tensor(sorted({*source.tolist(), *own.tolist()}), dtype=torch.long)
         return self._model.logits(hidden[:, needed])[:, torch.searchsorted(needed, source)]
 
 
