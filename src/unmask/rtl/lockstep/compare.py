@@ -4,7 +4,7 @@ Values are compared after each instruction: in every location that it may write,
 the instruction and those before it have written; and it may write nowhere else. Which instruction a write belongs to follows from time: one
 of an engine's writes is its instruction's that ends next. Those of store and matrix engine are told apart by their number, because the next
 instruction's beats pass while the last one's response is still on its way, and its results before the last one's end; so are those of
-loads, whose end an earlier one may put off, in programs that load nothing into the matrix SRAM, of whose blocks more is written than counted.
+loads (an earlier one may put off their end) in programs that load nothing into the matrix SRAM, of whose blocks more is written.
 """
 
 from __future__ import annotations
