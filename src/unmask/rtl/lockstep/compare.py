@@ -3,8 +3,9 @@
 Values are compared after each instruction: in every location that it may write, the RTL must have the reference's value, counting only what
 the instruction and those before it have written; and it may write nowhere else. Which instruction a write belongs to follows from time: one
 of an engine's writes is its instruction's that ends next. Those of store and matrix engine are told apart by their number, because the next
-instruction's beats pass while the last one's response is still on its way, and its results before the last one's end; so are those of
-loads (an earlier one may put off their end) in programs that load nothing into the matrix SRAM, of whose blocks more is written.
+instruction's beats pass while the last one's response is still on its way, and its results before the last one's end. So are the words of
+loads, whose end an earlier one may put off, but for those of the matrix SRAM: a beat that ends inside a block writes of it what the next
+one writes again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ I64 = NDArray[np.int64]
 _ENGINES = len(Engine)
 _CYCLE_BITS = 36
 _RANK_BITS = 24
-_COUNTED = (Engine.STORE, Engine.MATRIX)
+_COUNTED = (Engine.STORE, Engine.MATRIX, Engine.LOAD)
+_REWRITTEN = (Space.MATRIX, Space.SCALES)
+"""Memories whose locations a load may write more than once."""
 
 
 class Mismatch(NamedTuple):
@@ -164,14 +167,18 @@ def _owners(x: _Executions, expected: Sequence[Expected], log: NDArray[Any], wri
     rank = np.searchsorted(end_codes, (lane << _CYCLE_BITS) + writes["cycle"], side="right") - np.searchsorted(
         end_codes, lane << _CYCLE_BITS
     )
-    blocks = any(bool((e.space == Space.MATRIX).any()) for e in expected)
-    for engine in _COUNTED if blocks else (*_COUNTED, Engine.LOAD):
-        mine = writes["engine"] == engine
+    for engine in _COUNTED:
+        mine = (writes["engine"] == engine) & ~np.isin(writes["kind"], _REWRITTEN)
         if not mine.any():
             continue
         # The locations that each instruction writes, in order: a program's n-th belongs to the one that brings their sum above n.
         sizes = np.concatenate(
-            [np.bincount(e.instruction[e.trace.engine[e.instruction] == engine], minlength=len(e.trace.pc)) for e in expected]
+            [
+                np.bincount(
+                    e.instruction[(e.trace.engine[e.instruction] == engine) & ~np.isin(e.space, _REWRITTEN)], minlength=len(e.trace.pc)
+                )
+                for e in expected
+            ]
         )
         order = x.order
         of_engine = order[x.engine[order] == engine]
