@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -60,22 +60,22 @@ class Gather(wiring.Component):
             self.busy.eq(left != 0),
             self.request.ready.eq(self.row.ready & ~self.busy),
             self.row.valid.eq(Mux(self.busy, stages[-1], self.request.valid & ~gathers)),
-            row.eq(Mux(self.busy, held, request)),
         ]
         with m.If(advance):
             m.d.sync += [later.eq(now) for later, now in zip(stages, [unread != 0, *stages], strict=False)]
             m.d.sync += unread.eq(unread - (unread != 0))
         address = self._address(m, held, advance, taken, words)
-        with m.If(self.busy):
-            m.d.comb += [
-                row.gather.eq(0),
-                row.one_row.eq(1),
-                row.sram.eq(sram),
-                row.sram_end.eq(sram_end),
-                row.beyond.eq(sram_end > self._shape.vector_elements),
-                row.memory.eq(address),
-                row.more.eq(left != 1),
-            ]
+        own = {
+            "gather": Const(0, 1),
+            "one_row": Const(1, 1),
+            "sram": sram,
+            "sram_end": sram_end,
+            "beyond": sram_end > self._shape.vector_elements,
+            "memory": address,
+            "more": left != 1,
+        }
+        # Field by field: simulators take a signal of which some bits are overridden for a combinational loop.
+        m.d.comb += [row[name].eq(Mux(self.busy, own.get(name, held[name]), request[name])) for name, _ in row.shape()]
         with m.If(self.busy & stages[-1] & self.row.ready):
             m.d.sync += [left.eq(left - 1), sram.eq(sram + held.sram_stride), sram_end.eq(sram_end + held.sram_stride)]
         with m.If(taken):
