@@ -149,6 +149,7 @@ def test_the_fault_of_the_oldest_instruction_is_told_though_another_is_found_ear
     [
         (machine_of(4, 48, 1), "matrix.mlen 48: expected a multiple of 32"),
         (machine_of(6, 96, 2), "matrix.blen 6: expected a power of two"),
+        (machine_of(1, 32, 4), "matrix.blen 1: expected a power of two, 2 or more"),
         (machine_of(2, 32, 1), "blen x matrix.rows 2: expected a multiple of vector.granule, 4"),
     ],
 )

@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Signal
 
 from unmask.numerics import formats, mx
 from unmask.rtl.matrix.parts import decode, lowered, part_layout, whole
+from unmask.rtl.matrix.quantizer import largest
 
 from .test_mx import evaluate
 
@@ -53,3 +54,13 @@ def test_a_lowered_part_is_the_element_rounded_to_the_larger_scale(form):
         nan = formats.is_special(turned.codes[:, 0], element)
         assert (mine[:, 2] == nan).all()
         assert (significands(mine) == formats.significand(turned.codes[:, 0], element))[~nan].all(), d
+
+
+@pytest.mark.parametrize(("bits", "count"), [(8, 32), (6, 5), (3, 4)])
+def test_the_largest_of_values_is_found_digit_by_digit(bits, count):
+    rng = np.random.default_rng(bits)
+    m, values = Module(), [Signal(bits, name=f"value_{i}") for i in range(count)]
+    rows = [rng.integers(0, 1 << int(rng.integers(1, bits + 1)), count) for _ in range(200)]
+    rows += [np.where(np.arange(count) == i % count, (1 << bits) - 1 - i % (1 << bits), 0) for i in range(40)]
+    got = evaluate(m, values, [largest(m, values)], rows)[:, 0]
+    assert (got == np.max(rows, axis=1)).all()

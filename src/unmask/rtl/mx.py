@@ -74,8 +74,8 @@ def decode(m: Module, code: Value, element: ElementFormat, name: str) -> data.Vi
     return small
 
 
-def _rounded(m: Module, significand: Value, right: Value, name: str) -> Value:
-    """An 8-bit significand shifted right by 0 to 9 or more places, to nearest even: 8 bits."""
+def _moved(m: Module, significand: Value, right: Value, name: str) -> tuple[Value, Value]:
+    """An 8-bit significand shifted right by 0 to 9 or more places: 8 bits, and whether its rounding to nearest even adds one."""
     places = Signal(range(SIGNIFICAND + 3), name=f"{name}_places")
     shifted = Signal(2 * (SIGNIFICAND + 1) + 1, name=f"{name}_shifted")
     m.d.comb += [
@@ -83,14 +83,18 @@ def _rounded(m: Module, significand: Value, right: Value, name: str) -> Value:
         shifted.eq(Cat(Const(0, SIGNIFICAND + 2), significand) >> places),
     ]
     rest, kept = shifted[: SIGNIFICAND + 2], shifted[SIGNIFICAND + 2 :]
-    return (kept + (rest[-1] & (rest[:-1].any() | kept[0])))[: SIGNIFICAND + 1]
+    return kept, rest[-1] & (rest[:-1].any() | kept[0])
+
+
+def _rounded(kept: Value, up: Value) -> Value:
+    return (kept + up)[: SIGNIFICAND + 1]
 
 
 def scaled(m: Module, small: data.View, scale: Value, name: str) -> Value:
     """BF16 bits of a decoded element times the scale of code `scale`."""
     biased = Signal(signed(10), name=f"{name}_biased")
     result = Signal(16, name=name)
-    below = _rounded(m, Cat(small.mantissa, Const(1, 1)), (1 - biased)[:6], name)
+    below = _rounded(*_moved(m, Cat(small.mantissa, Const(1, 1)), (1 - biased)[:6], name))
     m.d.comb += biased.eq(small.exponent + scale)
     with m.If((small.kind == Class.NAN) | (scale == NAN_SCALE)):
         m.d.comb += result.eq(NAN_BITS)
@@ -165,6 +169,16 @@ def scale_of(top: Value, coding: Coding) -> Value:
 
 def encode(m: Module, pattern: Value, scale: Value, coding: Coding, name: str) -> Value:
     """The code, 8 bits, of a BF16 element of a block with that scale; 0 under the NaN scale."""
+    return coded(m, aligned(m, pattern, scale, coding, name), coding, name)
+
+
+def aligned(m: Module, pattern: Value, scale: Value, coding: Coding, name: str) -> tuple[Value, ...]:
+    """The first part of `encode`, with which a register may stand before the other: what `coded` takes.
+
+    Returns:
+        The significand on the grid of the format, 8 bits; whether rounding adds one; binades above the lowest, 5 bits; and a bit each: the
+        sign, whether it is zero, and whether the block's scale is NaN.
+    """
     field, fraction, sign = pattern[SIGNIFICAND:15], pattern[:SIGNIFICAND], pattern[15]
     significand = Signal(SIGNIFICAND + 1, name=f"{name}_significand")
     exponent = Signal(signed(10), name=f"{name}_exponent")
@@ -177,14 +191,19 @@ def encode(m: Module, pattern: Value, scale: Value, coding: Coding, name: str) -
     m.d.comb += distance.eq(exponent - scale - coding.emin)
     right = Signal(12, name=f"{name}_right")
     m.d.comb += right.eq(coding.drop + Mux(distance < 0, -distance, 0))
-    rounded = _rounded(m, significand, right, name)
+    kept, up = _moved(m, significand, right, name)
+    return kept, up, Mux(distance < 0, 0, distance[:5]), sign, (field == 0) & (fraction == 0), scale == NAN_SCALE
+
+
+def coded(m: Module, element: tuple[Value, ...], coding: Coding, name: str) -> Value:
+    """The second part of `encode`, of what `aligned` has found: the code, 8 bits."""
+    kept, up, binades, sign, zero, nan = element
     sum_ = Signal(13, name=f"{name}_sum")
-    m.d.comb += sum_.eq(rounded + (Mux(distance < 0, 0, distance[:5]) << coding.mantissa_bits))
+    m.d.comb += sum_.eq(_rounded(kept, up) + (binades << coding.mantissa_bits))
     code = Signal(7, name=f"{name}_magnitude")
     m.d.comb += code.eq(Mux(sum_ > coding.max_code, coding.max_code, sum_))
     result = Signal(unsigned(8), name=name)
-    zero = (field == 0) & (fraction == 0)
-    with m.If(scale == NAN_SCALE):
+    with m.If(nan):
         m.d.comb += result.eq(0)
     with m.Else():
         magnitude = Mux(zero, 0, code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -110,13 +110,3 @@ class BlockDot(wiring.Component):
         value = wire(m, (floored[:WIDTH] << up[:-1])[:WIDTH].as_signed())
         overflow = (up + length > WIDTH - 1) & floored.any()
         return value, wire(m, overflow)
-
-
-def signed_sum(m: Module, values: list[Value], bits: int) -> Value:
-    """A tree over signed values; `bits` of it."""
-    while len(values) > 1:
-        pairs = [wire(m, a.as_signed() + b.as_signed()) for a, b in zip(values[::2], values[1::2], strict=False)]
-        values = pairs + values[len(values) & ~1 :]
-    result = Signal(signed(bits), name="summed")
-    m.d.comb += result.eq(values[0].as_signed())
-    return Cat(result)

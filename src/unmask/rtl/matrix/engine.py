@@ -23,7 +23,7 @@ from unmask.rtl.matrix.quantizer import Quantizer
 from unmask.rtl.matrix.row import ArrayRow
 from unmask.rtl.matrix.sram import MatrixRead, code_bits
 from unmask.rtl.matrix.stages import Stages
-from unmask.rtl.matrix.timing import LEFT, Timing
+from unmask.rtl.matrix.timing import LEFT, READ, Timing
 from unmask.rtl.matrix.walk import K_BITS, M_BITS, N_BITS, STRIDE_BITS, Walk, pointer
 from unmask.rtl.pipeline import delay, strobe
 from unmask.rtl.sram import SramRead, SramWrite
@@ -93,7 +93,7 @@ class MatrixEngine(wiring.Component):
                 **{f"{name}_far": 1 for name in ("a", "dst")},
             }
         )
-        m.submodules.stages = stages = Stages(layout, timing.depth, LEFT + timing.sums)
+        m.submodules.stages = stages = Stages(layout, timing.depth, LEFT + timing.sums - READ)
         m.submodules.failures = self._failures = failures = Failures(timing.depth)
         m.d.comb += [
             stages.start.eq(self.start),
@@ -130,17 +130,17 @@ class MatrixEngine(wiring.Component):
         result_wrong = self._results(m, result, stages.result, rows)
         m.d.comb += [
             stages.reading.eq(right.valid),
-            stages.first_ends.eq(right.first_ends),
+            stages.first_ending.eq(right.first_ending),
             stages.last.eq(right.last),
             self.ready.eq(stages.ready & ~failures.found),
             failures.right_wrong.eq(self._right(m, right, given, rows)),
             failures.left_wrong.eq(left_wrong),
             failures.result_wrong.eq(result_wrong),
         ]
-        self._ends(m, result, given, result_wrong)
+        self._ends(m, result, given)
         return m
 
-    def _ends(self, m: Module, walk: Walk, given: Operands, result_wrong: Value) -> None:
+    def _ends(self, m: Module, walk: Walk, given: Operands) -> None:
         """Tells when an instruction is done, and what is wrong with one as a whole."""
         array, failures, timing = self.machine.matrix, self._failures, self._timing
         empty = ((given["m"] == 0) | (given["n"] == 0) | (given["k"] == 0)) & self.start
@@ -149,7 +149,7 @@ class MatrixEngine(wiring.Component):
         m.d.sync += failures.wrong.eq(Mux(empty, Fault.SIZE, Mux(unknown, Fault.FORMAT, Mux(misaligned, Fault.ALIGNMENT, Fault.NONE))))
         final = walk.last_chunk & (walk.n_left <= self._width) & (walk.m_left <= array.blen)
         last = walk.valid & final & (walk.position == array.blen - 1)
-        done = strobe(m, last & ~(result_wrong if timing.rounds == 0 else 0), timing.rounds, self.stop, "done") & ~failures.failed
+        done = strobe(m, last, READ + timing.rounds, self.stop, "done") & ~failures.failed
         m.d.comb += [
             failures.done.eq(done),
             failures.stop.eq(self.stop),
@@ -200,12 +200,14 @@ class MatrixEngine(wiring.Component):
         array = self.machine.matrix
         address, far = self._element_pointer(m, walk, "a", of, {"chunk": Const(array.mlen)})
         count = wire(m, Mux(walk.last_chunk, walk.k_left, array.mlen)[: array.mlen.bit_length()])
+        # What is beyond K is known before the row is there.
+        there = wire(m, Cat(walk.k_left > index for index in range(array.mlen)))
         m.submodules.quantizer = self._quantizer = quantizer = Quantizer(array.mlen, self._activations, QUANTIZER_PLACES)
         m.d.comb += [
             self.a.enable.eq(1),
             self.a.address.eq(address >> ceil_log2(self.machine.vector.granule)),
             quantizer.row.eq(self.a.data),
-            quantizer.count.eq(delay(m, count, 1, "left_count")),
+            quantizer.inside.eq(delay(m, there, 1, "left_inside")),
         ]
         inside = walk.valid & (walk.position < array.blen) & (walk.position < walk.m_left)
         return wire(m, inside & (far | (address + count > self.machine.vector_elements)))
@@ -265,7 +267,7 @@ class MatrixEngine(wiring.Component):
 
     def _results(self, m: Module, walk: Walk, of: Any, rows: list[ArrayRow]) -> Value:
         """Adds up, and writes the rows of the result; one outside the memory."""
-        array, rounds = self.machine.matrix, self._timing.rounds
+        array, after = self.machine.matrix, READ + self._timing.rounds
         address, far = self._element_pointer(m, walk, "dst", of, {"group": Const(self._width)})
         count = wire(m, Mux(walk.n_left < self._width, walk.n_left, self._width)[: self._width.bit_length()])
         add = wire(m, walk.valid & (walk.position < array.blen) & (walk.position < walk.m_left))
@@ -275,8 +277,8 @@ class MatrixEngine(wiring.Component):
         for row in rows:
             m.d.comb += [row.index.eq(walk.position), row.first.eq(walk.first_chunk), row.add.eq(add)]
         m.d.comb += [
-            self.dst.address.eq(delay(m, address, rounds, "dst_address") >> ceil_log2(self.machine.vector.granule)),
-            self.dst.mask.eq(Mux(self._failures.failed, 0, delay(m, mask, rounds, "dst_mask"))),
+            self.dst.address.eq(delay(m, address, after, "dst_address") >> ceil_log2(self.machine.vector.granule)),
+            self.dst.mask.eq(Mux(self._failures.failed, 0, delay(m, mask, after, "dst_mask"))),
             Cat(self.dst.data).eq(Cat(row.results.as_value() for row in rows)),
         ]
         return outside

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from unmask.numerics import bf16
 from unmask.numerics.accumulator import MATRIX_FRACTION
 from unmask.numerics.formats import ElementFormat
 from unmask.numerics.mx import BLOCK
-from unmask.rtl import bf16 as rtl_bf16
-from unmask.rtl import fp32
 from unmask.rtl.bits import wire
-from unmask.rtl.matrix.dot import PLACES, WIDTH, BlockDot, signed_sum
+from unmask.rtl.matrix.dot import PLACES, WIDTH, BlockDot
 from unmask.rtl.matrix.parts import part_layout
 from unmask.rtl.matrix.right import Feeder
-from unmask.rtl.matrix.timing import ROUND_PLACES, SUM_PLACES
-from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.matrix.rounding import PLACES as ROUND_PLACES
+from unmask.rtl.matrix.rounding import rounded_sum
+from unmask.rtl.matrix.timing import sum_places
+from unmask.rtl.pipeline import Pipeline, delay
 
 
 class ArrayRow(wiring.Component):
@@ -29,8 +28,9 @@ class ArrayRow(wiring.Component):
 
     Ports:
         those of `Feeder` for the right operand. left, left_scales: parts and scales of the left row.
-        index, first, add: `sum_registers` cycles after a left row: its row of the tile; begin new sums; there is one.
-        results: BF16, `round_registers` cycles after `add`.
+        index, first, add: of a left row, a cycle before its products, `sum_registers` old, are added up: row of the tile; begin new sums;
+            there is one. The next row with the same index comes two cycles later, or more.
+        results: BF16, `round_registers` cycles after the sums.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ArrayRow(wiring.Component):
             code_bits: of an element in the matrix SRAM.
             positions: longest beat.
             guard: bits of the accumulators beyond 64, so that no sum of contributions leaves them.
-            sum_registers, round_registers: at most `SUM_PLACES` and `ROUND_PLACES` make sense.
+            sum_registers, round_registers: at most `sum_places` and `ROUND_PLACES` make sense.
         """
         self._blen, self._lanes, self._left, self._right = blen, lanes, left, list(right)
         self._guard, self._sums, self._rounds = guard, sum_registers, round_registers
@@ -77,7 +77,8 @@ class ArrayRow(wiring.Component):
         m = Module()
         m.submodules.feeder = feeder = self._feeder
         m.d.comb += [Cat(getattr(feeder, name)).eq(Cat(getattr(self, name))) for name in self._inputs]
-        before = self._sums * PLACES // SUM_PLACES
+        before = self._sums * PLACES // sum_places(self._lanes)
+        index, first, add = delay(m, self.index, 1, "index"), delay(m, self.first, 1, "first"), delay(m, self.add, 1, "add")
         waiting_format, held_format = Signal(), Signal()
         with m.If(feeder.by_row | feeder.by_column):
             m.d.sync += waiting_format.eq(feeder.store_format)
@@ -108,34 +109,33 @@ class ArrayRow(wiring.Component):
                 ]
                 contributions.append(block.contribution)
                 invalid.append(block.invalid)
-            self._accumulate(m, column, contributions, Cat(invalid).any(), self._sums - before)
+            total, wrong = self._total(m, column, contributions, Cat(invalid).any(), self._sums - before)
+            memory = m.submodules[f"accumulators_{column}"] = Memory(shape=unsigned(len(total) + 1), depth=self._blen, init=[])
+            read, write = memory.read_port(), memory.write_port()
+            kept = wire(m, read.data & (~first).replicate(len(total) + 1))
+            added = wire(m, _split_sum(m, kept[:-1], total))
+            wrong = wire(m, kept[-1] | wrong)
+            m.d.comb += [read.addr.eq(self.index), write.addr.eq(index), write.data.eq(Cat(added, wrong)), write.en.eq(add)]
+            p = Pipeline(m, ROUND_PLACES, self._rounds, f"round_{column}")
+            m.d.comb += self.results[column].eq(rounded_sum(p, added, wrong, WIDTH, MATRIX_FRACTION))
+            p.done()
         return m
 
-    def _accumulate(self, m: Module, column: int, contributions: list[Any], invalid: Any, registers: int) -> None:
-        bits = WIDTH + self._guard
-        p = Pipeline(m, 1, registers, f"sum_{column}")
-        value, bad = p.cut(wire(m, signed_sum(m, contributions, bits)), invalid)
+    def _total(self, m: Module, column: int, values: list[Any], wrong: Any, registers: int) -> tuple[Value, Value]:
+        """The sum of a column's contributions, as long as an accumulator; a place after each level of the tree."""
+        p = Pipeline(m, sum_places(self._lanes) - PLACES, registers, f"sum_{column}")
+        while len(values) > 1:
+            pairs = [wire(m, a.as_signed() + b.as_signed()) for a, b in zip(values[::2], values[1::2], strict=False)]
+            wrong, *values = p.cut(wrong, *pairs, *values[len(values) & ~1 :])
         p.done()
-        memory = m.submodules[f"accumulators_{column}"] = Memory(shape=unsigned(bits + 1), depth=self._blen, init=[])
-        read, write = memory.read_port(domain="comb"), memory.write_port()
-        total, wrong = Signal(bits, name=f"total_{column}"), Signal(name=f"wrong_{column}")
-        kept = read.data & (~self.first).replicate(bits + 1)
-        m.d.comb += [
-            read.addr.eq(self.index),
-            total.eq(kept[:bits] + value),
-            wrong.eq(kept[bits] | bad),
-            write.addr.eq(self.index),
-            write.data.eq(Cat(total, wrong)),
-            write.en.eq(self.add),
-        ]
-        high = total[WIDTH - 1 :]
-        outside = wire(m, wrong | ~(high.all() | ~high.any()))
-        p = Pipeline(m, ROUND_PLACES, self._rounds, f"round_{column}")
-        q = Pipeline(m, ROUND_PLACES, self._rounds, f"outside_{column}")
-        (narrow,) = p.cut(total[:WIDTH])
-        result = fp32.rounded_fixed(p, narrow, MATRIX_FRACTION, rtl_bf16.FRACTION)
-        p.done()
-        for _ in range(ROUND_PLACES):
-            (outside,) = q.cut(outside)
-        q.done()
-        m.d.comb += self.results[column].eq(Mux(outside, bf16.NAN_BITS, result))
+        total = Signal(signed(WIDTH + self._guard), name=f"total_{column}")
+        m.d.comb += total.eq(values[0].as_signed())
+        return Cat(total), wrong
+
+
+def _split_sum(m: Module, a: Value, b: Value) -> Value:
+    """a + b, in their width: the upper half for either carry out of the lower one, which is half as far for a carry to go."""
+    half = len(a) // 2
+    low = wire(m, a[:half] + b[:half])
+    high = [wire(m, (Cat(Const(c, 1), a[half:]) + Cat(Const(c, 1), b[half:]))[1 : len(a) - half + 1]) for c in (0, 1)]
+    return Cat(low[:half], Mux(low[half], high[1], high[0]))

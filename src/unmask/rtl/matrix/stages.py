@@ -16,13 +16,14 @@ from unmask.rtl.pipeline import strobe
 class Stages(wiring.Component):
     """What is known of an instruction when it starts, until its left rows and its results begin.
 
-    The right operand is read from the cycle after the start on. When its first beat is there, and the 32 rows that its columns wait for if
-    it is transposed, the left rows begin, and `results` cycles later the results. Another instruction may start when the right operand has
-    been read, `BLOCK` cycles later if that was transposed and the other's is not (`unmask.machine.costs.Cycles.gap`).
+    The right operand is read from the cycle after the start on. When its first beat is there but for its end, and the 32 rows that its
+    columns wait for if it is transposed, the left rows begin, and `results` cycles later the results. Another instruction may start when
+    the right operand has been read, `BLOCK` cycles later if that was transposed and the other's is not
+    (`unmask.machine.costs.Cycles.gap`).
 
     Ports:
         start, transposed, item: an instruction starts, only while `ready`. ready: one that is `transposed`, or is not, may start.
-        reading, first_ends, last: the right operand is read; the last cycle of its first beat, and of all.
+        reading, first_ending, last: the right operand is read; the last cycle but one of its first beat, the last of all.
         left_start, left: the left rows begin in the next cycle, and of which instruction. result_start, result: the results.
         stop: forget everything.
     """
@@ -43,7 +44,7 @@ class Stages(wiring.Component):
                 "item": In(layout),
                 "ready": Out(1),
                 "reading": In(1),
-                "first_ends": In(1),
+                "first_ending": In(1),
                 "last": In(1),
                 "left_start": Out(1),
                 "left": Out(layout),
@@ -65,12 +66,12 @@ class Stages(wiring.Component):
             m.d.sync += gap.eq(gap - 1)
         m.d.comb += self.ready.eq(Mux(self.reading, self.last & (self.transposed | ~held), self.transposed | (gap == 0)))
 
-        with m.If(self.first_ends & held):
+        with m.If(self.first_ending & held):
             m.d.sync += wait.eq(BLOCK)
         with m.Elif(wait != 0):
             m.d.sync += wait.eq(wait - 1)
         m.d.comb += [
-            self.left_start.eq((self.first_ends & ~held) | (wait == 1)),
+            self.left_start.eq((self.first_ending & ~held) | (wait == 1)),
             self.result_start.eq(strobe(m, self.left_start, self._results, self.stop, "result_start")),
         ]
 

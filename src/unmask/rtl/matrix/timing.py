@@ -8,13 +8,20 @@ from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.machine.costs import adder_levels
 from unmask.numerics.mx import BLOCK
+from unmask.rtl.matrix import dot, rounding
 
 FILL = 5
 """Cycles between the address of a right operand and its first product: the read, two to decode, one to store, one to exchange."""
-LEFT = 4
-"""Cycles between the address of a left row and its products: the read, and three to quantize."""
-SUM_PLACES, ROUND_PLACES = 5, 3
-"""Places for registers from the products to the accumulator, and from there to the result."""
+LEFT = 5
+"""Cycles between the address of a left row and its products: the read, and four to quantize. The first row is read in the last cycle of
+the first beat of the right operand."""
+READ = 1
+"""Cycles from where the walk of the results is to the sums: the accumulators are read."""
+
+
+def sum_places(lanes: int) -> int:
+    """Places for registers from the products of a left row of so many blocks to the accumulators: a block's, and the levels of the tree."""
+    return dot.PLACES + (lanes - 1).bit_length()
 
 
 def slack(machine: Machine) -> int:
@@ -26,8 +33,8 @@ def slack(machine: Machine) -> int:
     array = machine.matrix
     if array.mlen % BLOCK:
         raise UnmaskError(f"machine {machine.name}: matrix.mlen {array.mlen}: expected a multiple of {BLOCK} for hardware")
-    if array.blen & (array.blen - 1):
-        raise UnmaskError(f"machine {machine.name}: matrix.blen {array.blen}: expected a power of two for hardware")
+    if array.blen < 2 or array.blen & (array.blen - 1):
+        raise UnmaskError(f"machine {machine.name}: matrix.blen {array.blen}: expected a power of two, 2 or more, for hardware")
     if array.blen * array.rows % machine.vector.granule:
         raise UnmaskError(
             f"machine {machine.name}: matrix.blen x matrix.rows {array.blen * array.rows}: expected a multiple of vector.granule, "
@@ -64,8 +71,9 @@ class Timing:
             UnmaskError: as `slack`.
         """
         left = slack(machine)
-        used = min(left, SUM_PLACES + ROUND_PLACES)
-        rounds = used * ROUND_PLACES // (SUM_PLACES + ROUND_PLACES)
+        places = sum_places(machine.matrix.mlen // BLOCK) + rounding.PLACES
+        used = min(left, places)
+        rounds = used * rounding.PLACES // places
         blen = machine.matrix.blen
         # From the last of the right operand to the last result; transposed ones start as far apart as they take longer.
         after = blen + LEFT + used

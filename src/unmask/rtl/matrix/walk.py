@@ -20,8 +20,8 @@ class Walk(wiring.Component):
 
     Ports:
         start: load m, n, k, and begin in the next cycle, whatever is left of an instruction before. beat: cycles per chunk.
-        valid: a step. position: cycle of the beat. first_ends: the last step of the first beat. m_left, n_left, k_left: of the result, from
-            this row of tiles, group and chunk on.
+        valid: a step. position: cycle of the beat. first_ending: the last step but one of the first beat. m_left, n_left, k_left: of the
+            result, from this row of tiles, group and chunk on.
         column: first of the group. first_chunk, last_chunk: of K. last: the last step.
         next_row, next_chunk, next_group, next_tile: what the next step moves on to: one of them, in a step that is not the last.
         stop: forget the instruction.
@@ -45,7 +45,7 @@ class Walk(wiring.Component):
                 "column": Out(N_BITS),
                 "first_chunk": Out(1),
                 "last_chunk": Out(1),
-                "first_ends": Out(1),
+                "first_ending": Out(1),
                 "last": Out(1),
                 **dict.fromkeys(("next_row", "next_chunk", "next_group", "next_tile"), Out(1)),
             }
@@ -58,7 +58,7 @@ class Walk(wiring.Component):
         width = self._blen * self._rows
         ends, last_group, last_tile = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.first_ends.eq(self.valid & ends & first_beat),
+            self.first_ending.eq(self.valid & (self.position + 2 == beat) & first_beat),
             ends.eq(self.position + 1 == beat),
             self.last_chunk.eq(self.k_left <= self._mlen),
             last_group.eq(self.n_left <= width),
