@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import signed
 
-from unmask.numerics import accumulator, bf16, functions
+from unmask.numerics import accumulator, functions
 from unmask.rtl import fp32, roots
 
 from . import patterns
@@ -58,5 +58,3 @@ def test_a_fixed_point_number_is_rounded_once(fraction: int) -> None:
     values = random.integers(-(2**63), 2**63, 50_000) >> random.integers(0, 64, 50_000)
     (found,) = apply(lambda p, v: fp32.rounded_fixed(p, v, fraction), fp32.PLACES, 2, v=(values, signed(64)))
     check(found, patterns.to_fp32(accumulator.to_fp32(values, fraction)), values)
-    (found,) = apply(lambda p, v: fp32.rounded_fixed(p, v, fraction, 7), fp32.PLACES, 2, v=(values, signed(64)))
-    check(found, bf16.to_bits(accumulator.to_bf16(values, fraction)), values)

@@ -46,14 +46,14 @@ def fixed(m: Module, value: Value, fraction: int) -> floating.Unrounded:
     return floating.wired(m, floating.Unrounded(sign, padded, exponent, Const(0, 1), Const(0, 1)))
 
 
-def rounded_fixed(p: Pipeline, value: Value, fraction: int, bits: int = FRACTION) -> Value:
-    """value * 2^-fraction (signed) rounded once, to FP32 or with `bits` = 7 to BF16: `unmask.numerics.accumulator.to_fp32`, `to_bf16`.
+def rounded_fixed(p: Pipeline, value: Value, fraction: int) -> Value:
+    """value * 2^-fraction (signed) rounded once: `unmask.numerics.accumulator.to_fp32`.
 
     `PLACES` places: before the leading zeros are counted, and before the shift.
     """
     result, _ = floating.cut(p, fixed(p.m, value, fraction))
     result, (shift,) = floating.cut(p, result, floating.normalising(p.m, result))
-    return floating.packed(p.m, result, shift, bits, right=False)
+    return floating.packed(p.m, result, shift, FRACTION, right=False)
 
 
 def from_bf16(bits: Value) -> Value:
