@@ -20,6 +20,25 @@ LATER = 2
 """Cycles from the memory's data to what is stored in the array; of a transposed block BLOCK more."""
 
 
+def _places(positions: int) -> range:
+    return range(max(positions, 2))
+
+
+def step_ports(lanes: int, columns: int, positions: int, code_bits: int) -> dict[str, Any]:
+    """The inputs of a `Feeder` of these sizes: members of a signature."""
+    return {
+        "valid": In(1),
+        "position": In(_places(positions)),
+        "last": In(1),
+        "transposed": In(1),
+        "format": In(1),
+        "blocks": In(data.ArrayLayout(data.ArrayLayout(unsigned(code_bits), BLOCK), lanes)),
+        "scales": In(data.ArrayLayout(unsigned(8), lanes)),
+        "inside": In(lanes),
+        "part": In(range(max(BLOCK // columns, 2))),
+    }
+
+
 class Feeder(wiring.Component):
     """What a row of the array stores of the blocks that it reads: a block per lane and cycle.
 
@@ -42,21 +61,12 @@ class Feeder(wiring.Component):
     def __init__(self, lanes: int, columns: int, positions: int, code_bits: int, elements: Sequence[ElementFormat]) -> None:
         self._lanes, self._columns, self._bits, self._elements = lanes, columns, code_bits, list(elements)
         self.layout = layout = part_layout(elements)
-        place = range(max(positions, 2))
         super().__init__(
             {
-                "valid": In(1),
-                "position": In(place),
-                "last": In(1),
-                "transposed": In(1),
-                "format": In(1),
-                "blocks": In(data.ArrayLayout(data.ArrayLayout(unsigned(code_bits), BLOCK), lanes)),
-                "scales": In(data.ArrayLayout(unsigned(8), lanes)),
-                "inside": In(lanes),
-                "part": In(range(max(BLOCK // columns, 2))),
+                **step_ports(lanes, columns, positions, code_bits),
                 "by_row": Out(1),
                 "by_column": Out(1),
-                "store": Out(place),
+                "store": Out(_places(positions)),
                 "store_format": Out(1),
                 "exchange": Out(1),
                 "rows": Out(data.ArrayLayout(data.ArrayLayout(layout, BLOCK), lanes)),

@@ -16,7 +16,7 @@ from unmask.numerics.mx import BLOCK
 from unmask.rtl.bits import wire
 from unmask.rtl.matrix.dot import PLACES, WIDTH, BlockDot
 from unmask.rtl.matrix.parts import part_layout
-from unmask.rtl.matrix.right import Feeder
+from unmask.rtl.matrix.right import Feeder, step_ports
 from unmask.rtl.matrix.rounding import PLACES as ROUND_PLACES
 from unmask.rtl.matrix.rounding import rounded_sum
 from unmask.rtl.matrix.timing import sum_places
@@ -57,12 +57,11 @@ class ArrayRow(wiring.Component):
         self._blen, self._lanes, self._left, self._right = blen, lanes, left, list(right)
         self._guard, self._sums, self._rounds = guard, sum_registers, round_registers
         self._columns = min(blen, BLOCK)
-        self._feeder = Feeder(lanes, self._columns, positions, code_bits, right)
-        ports = dict(self._feeder.signature.members)
-        inputs = ("valid", "position", "last", "transposed", "format", "blocks", "scales", "inside", "part")
+        self._feeder = (lanes, self._columns, positions, code_bits, list(right))
+        inputs = step_ports(lanes, self._columns, positions, code_bits)
         super().__init__(
             {
-                **{name: ports[name] for name in inputs},
+                **inputs,
                 "left": In(data.ArrayLayout(part_layout([left]), lanes * BLOCK)),
                 "left_scales": In(data.ArrayLayout(unsigned(8), lanes)),
                 "index": In(range(max(blen, 2))),
@@ -71,11 +70,11 @@ class ArrayRow(wiring.Component):
                 "results": Out(data.ArrayLayout(unsigned(16), blen)),
             }
         )
-        self._inputs = inputs
+        self._inputs = tuple(inputs)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.feeder = feeder = self._feeder
+        m.submodules.feeder = feeder = Feeder(*self._feeder)
         m.d.comb += [Cat(getattr(feeder, name)).eq(Cat(getattr(self, name))) for name in self._inputs]
         before = self._sums * PLACES // sum_places(self._lanes)
         index, first, add = delay(m, self.index, 1, "index"), delay(m, self.first, 1, "first"), delay(m, self.add, 1, "add")
