@@ -104,14 +104,19 @@ def test_an_operation_of_two_operands(registers: int) -> None:
         check(found, bf16.to_bits(operation(bf16.from_bits(a), bf16.from_bits(b))), a, b)
 
 
-def test_what_is_below_a_key_is_cut() -> None:
+@pytest.mark.parametrize("registers", [2, SHORT_PLACES])
+def test_what_is_below_a_key_is_cut(registers: int) -> None:
     random = np.random.default_rng(6)
     keys = np.concatenate([random.integers(0, 1 << 16, 1 << 16), bf16.ordered(bf16.from_bits(EVERY_BF16)), np.zeros(1 << 16, int)])
     bits = np.tile(EVERY_BF16, 3)
     values = bf16.from_bits(bits)
     kept = (bf16.ordered(values) >= keys) | np.isnan(values)
     expected = bf16.to_bits(bf16.round(np.where(kept, values, np.float32(-np.inf))))
-    found = stream(Lane(2, 0, SHORT), {"op": np.full(bits.size, LaneOp["V_CUT"]), "a": bits, "key": keys}, 2)["result"]
+    lane = Lane(registers, 0, SHORT)
+    # The key of a row comes later than its elements.
+    pad = np.zeros(lane.key_later, int)
+    ports = {"op": np.full(bits.size + pad.size, LaneOp["V_CUT"]), "a": np.concatenate([bits, pad]), "key": np.concatenate([pad, keys])}
+    found = stream(lane, ports, registers)["result"][: bits.size]
     check(found, expected, bits, keys)
 
 

@@ -21,7 +21,8 @@ __all__ = ["LONG", "NOISY", "OPERATIONS", "SHORT", "SHORT_PLACES", "Lane", "Lane
 
 KEY_BITS = 16
 _MOST = (1 << KEY_BITS) - 1
-SHORT_PLACES = floating.ROUNDED_PLACES
+SHORT_PLACES = 1 + floating.ROUNDED_PLACES
+"""Of the way to `result`: before it, where the operands come from their switches, and those of a rounded sum."""
 
 
 def key_of(word: Value) -> Value:
@@ -37,7 +38,7 @@ class Lane(wiring.Component):
         op: a `LaneOp`, constant while results are under way.
         a, b: the operands' patterns; b is the factor or the constant where an instruction has one per row or one at all.
         level: the window's level of the row for V_EXP_WIN, signed, `level_later` cycles after a; `functions.NO_LEVEL` without one.
-        key: V_CUT's key of the row, at least 0 and at most 0xFFFF (nearest to the word's value).
+        key: V_CUT's key of the row, at least 0 and at most 0xFFFF (nearest to the word's value), `key_later` cycles after a.
         short_loads, function_loads: the registers that load, as `Pipeline` has it, on the road to `result`, and to `function_result`, whose
             first `weight` ones are also those of V_SAMPLE.
         result: of one of `SHORT`, or a + b of one of `NOISY`, `short` cycles later.
@@ -48,7 +49,7 @@ class Lane(wiring.Component):
     At `SHORT_PLACES` and `function_places` registers it is made for 1 GHz in ASAP7.
 
     Attributes:
-        level_later, weight: see above.
+        level_later, key_later, weight: see above.
 
     Args:
         short, function: registers from the inputs to either result.
@@ -64,6 +65,7 @@ class Lane(wiring.Component):
                 raise UnmaskError(f"operation {name}: expected some of {', '.join(SHORT + LONG + NOISY)}")
         self._short, self._function, self._operations = short, function, frozenset(operations)
         self._weighs = "V_SAMPLE" in self._operations
+        self.key_later = short // SHORT_PLACES
         self.weight = Road.weight_registers(operations, function) if self._weighs else 0
         self.level_later = Road.level_registers(operations, function) if "V_EXP_WIN" in self._operations else 0
         super().__init__(
@@ -108,15 +110,16 @@ class Lane(wiring.Component):
             return chosen(self.op, self._operations, *names)
 
         p = Pipeline(m, SHORT_PLACES, self._short, "short", self.short_loads)
-        b = Cat(self.b[:15], self.b[15] ^ is_one_of("V_SUB", "V_SUB_F"))
-        terms = floating.add_terms(m, self.a, b)
+        first, second = p.cut(self.a, self.b)
+        b = Cat(second[:15], second[15] ^ is_one_of("V_SUB", "V_SUB_F"))
+        terms = floating.add_terms(m, first, b)
         # What the adder does not need stands still while it adds.
-        a = wire(m, self.a & is_one_of("V_MUL", "V_MUL_F", "V_MUL_I", "V_FILL", "V_CUT").replicate(16))
+        a = wire(m, first & is_one_of("V_MUL", "V_MUL_F", "V_MUL_I", "V_FILL", "V_CUT").replicate(16))
         if self._operations & {"V_MUL", "V_MUL_F", "V_MUL_I"}:
-            terms = floating.select(m, is_one_of("V_MUL", "V_MUL_F", "V_MUL_I"), floating.multiply_terms(m, a, self.b), terms)
+            terms = floating.select(m, is_one_of("V_MUL", "V_MUL_F", "V_MUL_I"), floating.multiply_terms(m, a, second), terms)
         if self._operations & {"V_FILL", "V_CUT"}:
             kept = floating.is_nan(m, a) | (bf16.ordered(m, a) >= self.key)
-            passed = Mux(is_one_of("V_FILL"), self.b, Mux(kept, a, SIGN_BIT | INFINITY_BITS))[:16]
+            passed = Mux(is_one_of("V_FILL"), second, Mux(kept, a, SIGN_BIT | INFINITY_BITS))[:16]
             terms = floating.select(m, is_one_of("V_FILL", "V_CUT"), floating.term(m, passed), terms)
         (result,) = floating.rounded(p, terms, bf16.FRACTION)
         p.done()

@@ -86,15 +86,16 @@ class MaxTree(wiring.Component):
 
     @staticmethod
     def places(lanes: int) -> int:
-        """Where registers can go: before every third comparison but the first, and at the end."""
-        return max(1, -(-int(exact_log2(lanes)) // LEVELS_PER_PLACE))
+        """Where registers can go: before every third comparison, and at the end."""
+        return 1 - (-int(exact_log2(lanes)) // LEVELS_PER_PLACE)
 
     def elaborate(self, _: object) -> Module:
         m = Module()
         p = Pipeline(m, self.places(len(self.mask)), self._registers, loads=self.loads)
         group = [self._leaf(m, index) for index in range(len(self.mask))]
         for level in range(self._levels):
-            if level and level % LEVELS_PER_PLACE == 0:
+            # Before the first one too: scores come from a rounding.
+            if level % LEVELS_PER_PLACE == 0:
                 group = _cut(p, group)
             group = [low.against(m, high) for low, high in zip(group[::2], group[1::2], strict=True)]
         (winner,) = _cut(p, group)

@@ -23,7 +23,8 @@ LaneOp = IntEnum("LaneOp", [(name, 1 << index) for index, name in enumerate(OPER
 OP_BITS = len(OPERATIONS)
 _EXPONENTIALS = ("V_EXP", "V_EXP_WIN", "V_XEXP", "V_SILU", "V_SAMPLE")
 _EXPONENTIAL_PLACES = 4
-_LEVEL_PLACES, _WEIGHT_PLACES = 2, 3
+# From the pattern on, the place before the first step among them.
+_LEVEL_PLACES, _WEIGHT_PLACES = 3, 4
 
 
 def chosen(op: Value, operations: Collection[str], *names: str) -> Value:
@@ -55,7 +56,7 @@ class Road:
         """Places for registers, of a road with those operations."""
         exponential = _EXPONENTIAL_PLACES * any(name in operations for name in _EXPONENTIALS)
         quotient = ("V_SILU" in operations) + any(name in operations for name in ("V_SILU", "V_RECIP"))
-        return exponential + quotient + any(name in operations for name in ("V_SILU", "V_XEXP"))
+        return 1 + exponential + quotient + any(name in operations for name in ("V_SILU", "V_XEXP"))
 
     @staticmethod
     def weight_registers(operations: Collection[str], registers: int) -> int:
@@ -82,6 +83,8 @@ class Road:
         mantissa: Value = Const(1 << 16, 17)
         field: Value = Const(BIAS, signed(functions.FIELD_BITS))
         weight = functions.Weight(Const(0, 8), Const(0, signed(functions.FIELD_BITS)))
+        # Behind the switch that the pattern comes from.
+        (x,) = p.cut(x)
         number = floating.unpack(m, x)
         if self._built(*_EXPONENTIALS):
             number, mantissa, field, weight = self._exponential(op, number, level)

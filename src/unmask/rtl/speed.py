@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
-from unmask.rtl import bf16, request, scalar
+from unmask.rtl import request, scalar
 from unmask.rtl.functions import WEIGHT_PLACES
+from unmask.rtl.lane import SHORT_PLACES
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.road import Road
 from unmask.rtl.sampler_rows import ROW_PLACES
@@ -30,14 +31,14 @@ def machine_of(name: str, vlen: int | None = None) -> Machine:
     vector = machine.vector
     tree = max(MaxTree.places(vlen), WindowTree.places(vlen))
     # A cycle to read and one to write, the row's word before the row, and the datapath.
-    latency = 2 + 1 + bf16.PLACES + 1
+    latency = 2 + 1 + SHORT_PLACES
     wide = vector.model_copy(
         update={
             "vlen": vlen,
             "granule": min(vector.granule, vlen),
             "integer_lanes": min(32, vlen),
             "latency": latency,
-            "function_latency": 2 + WEIGHT_PLACES + Road.places(("V_EXP", "V_EXP_WIN")) + 1,
+            "function_latency": 2 + WEIGHT_PLACES + Road.places(("V_EXP", "V_EXP_WIN")),
             # Noise waits for no word of a row.
             "noise_latency": ScaledNoise.PLACES + latency - 1,
             "reduce_latency": 2 + WEIGHT_PLACES + tree + ROW_PLACES,

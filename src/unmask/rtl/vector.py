@@ -160,8 +160,8 @@ class VectorEngine(wiring.Component):
         own, noisy = control.is_("V_ADD", "V_SUB", "V_MUL"), control.of(Cost.NOISE, Cost.SAMPLE)
         # Lanes stand still while none of their results is used.
         computes = control.of(Cost.LANES, Cost.FUNCTION, Cost.NOISE, Cost.SAMPLE).replicate(16)
-        key = delay(m, lanes.key_of(self.integer_first.data[0]), leads[Cost.LANES], "row_key")
         built = [lanes.Lane(self._short(leads), function, operations) for _ in range(self.machine.vector.vlen)]
+        key = delay(m, lanes.key_of(self.integer_first.data[0]), leads[Cost.LANES] + built[0].key_later, "row_key")
         short_loads, function_loads = self._lane_loads(m, leads, built[0].weight, function)
         level = delay(m, self._level(m, leads[Cost.FUNCTION], "lanes"), built[0].level_later, "lanes_level")
         for index, lane in enumerate(built):

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from unmask.numerics import bf16
 from unmask.numerics.functions import weight
-from unmask.rtl.functions import WEIGHT_PLACES
 from unmask.rtl.lane import LaneOp
+from unmask.rtl.road import Road
 from unmask.rtl.window import Sum
 from unmask.silicon.gates import Bits, Gates
 from unmask.silicon.recording import Recording
@@ -18,6 +18,7 @@ CYCLES, RESET, SEED = 1024, 4, 0
 IDLE_FROM = 32
 # Logits as a language model's: a normal distribution, with a spread of this many.
 SPREAD, TEMPERATURE = 4.0, 0.8
+_SAMPLES = ("V_SAMPLE",)
 _LOGITS = frozenset({"a", "value", "scores", "companions"})
 _CONSTANT = {
     "op": int(LaneOp["V_SAMPLE"]),
@@ -35,7 +36,7 @@ _CONSTANT = {
     # Every register that V_SAMPLE needs loads.
     "loads": -1,
     "short_loads": -1,
-    "function_loads": (1 << WEIGHT_PLACES) - 1,
+    "function_loads": (1 << Road.weight_registers(_SAMPLES, Road.places(_SAMPLES))) - 1,
 }
 
 
