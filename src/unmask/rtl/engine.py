@@ -57,7 +57,7 @@ class SamplingEngine(wiring.Component):
         trace_E_start_memory, trace_E_start_scales: with `trace`, of load and store, the addresses of its elements and its scales.
         trace_vector_dst_*, trace_vector_load_*: with `trace`, writes to the vector SRAM: address (granules), mask, data; so for the float
             (trace_float_0_*, trace_float_1_*) and the integer SRAM (trace_integer_vector_*, trace_integer_load_*).
-        trace_register_*, trace_word_*: with `trace`, what register instructions and S_LD (a cycle later) leave: write, number, value.
+        trace_register_*, trace_word_*: with `trace`, what register instructions leave, S_LD and S_MULI a cycle later: write, number, value.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Value
 
 from unmask.rtl.bits import leading_zeros, shift_left, shift_right_sticky, wire
 from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.products import product
 
 BIAS = 127
 _FIELD = 8
@@ -68,7 +69,8 @@ class Terms:
     """A sum of two terms: sign (x +- y) 2^(exponent - BIAS), x and y having two bits before their points and x >= y.
 
     Attributes:
-        sign: 1 bit. x, y: unsigned, twice as long as a significand; the last bit of y may stand for all below it.
+        sign: 1 bit. x, y: unsigned, twice as long as a significand; the last bit of y may stand for all below it. Of a product that is not
+            added up yet they are two words with its sum, and either may be the larger.
         difference: whether y is subtracted. exponent: signed. nan, infinity: 1 bit each; NaN overrides infinity, and that the terms.
     """
 
@@ -144,14 +146,17 @@ def add_terms(m: Module, a: Value, b: Value) -> Terms:
     return wired(m, terms)
 
 
-def multiply_terms(m: Module, a: Value, b: Value) -> Terms:
-    """The product a * b as the first of two terms, the other 0."""
+def multiply_terms(m: Module, a: Value, b: Value, *, apart: bool = False) -> Terms:
+    """The product a * b as the first of two terms, the other 0; `apart`: as both, for a `total` of whole words to add up."""
     left, right = unpack(m, a), unpack(m, b)
     precision = len(left.significand)
+    x, y = left.significand * right.significand, Value.cast(Const(0, 2 * precision))
+    if apart:
+        x, y = product(m, left.significand, right.significand)
     terms = Terms(
         sign=left.sign ^ right.sign,
-        x=left.significand * right.significand,
-        y=Const(0, 2 * precision),
+        x=x,
+        y=y,
         difference=Const(0, 1),
         exponent=(left.exponent + right.exponent - BIAS)[: _FIELD + 2].as_signed(),
         nan=left.nan | right.nan | (left.infinity & right.zero) | (left.zero & right.infinity),
@@ -176,10 +181,10 @@ def term(m: Module, bits: Value) -> Terms:
     return wired(m, terms)
 
 
-def total(m: Module, terms: Terms) -> Unrounded:
-    """The sum. An exact 0 is positive unless both terms are negative."""
-    # The low bits of y are never set.
-    idle = len(terms.x) // 2 - 4
+def total(m: Module, terms: Terms, *, whole: bool = False) -> Unrounded:
+    """The sum. An exact 0 is positive unless both terms are negative. `whole`: the terms may be those of a product `apart`."""
+    # The low bits of a y that is no product's are never set.
+    idle = 0 if whole else len(terms.x) // 2 - 4
     width = len(terms.x) - idle
     y = terms.y[idle:]
     high = (terms.x[idle:] + (y ^ terms.difference.replicate(width)) + terms.difference)[:width]
@@ -232,9 +237,12 @@ def packed(m: Module, value: Unrounded, shift: Value, fraction: int, right: bool
     return Mux(value.nan, infinity | 1 << (fraction - 1), Cat(magnitude[: fraction + _FIELD], value.sign))[: fraction + _FIELD + 1]
 
 
-def rounded(p: Pipeline, terms: Terms, fraction: int, *beside: Value, right: bool = True) -> list[Value]:
-    """The pattern nearest to a sum of terms, and `beside` as late; `ROUNDED_PLACES`, before the total and before the shift."""
+def rounded(p: Pipeline, terms: Terms, fraction: int, *beside: Value, right: bool = True, whole: bool = False) -> list[Value]:
+    """The pattern nearest to a sum of terms, and `beside` as late; `ROUNDED_PLACES`, before the total and before the shift.
+
+    right, whole: see `packed` and `total`.
+    """
     terms, later = cut(p, terms, *beside)
-    value = total(p.m, terms)
+    value = total(p.m, terms, whole=whole)
     value, (shift, *later) = cut(p, value, normalising(p.m, value), *later)
     return [packed(p.m, value, shift, fraction, right), *later]

@@ -106,11 +106,12 @@ class Lane(wiring.Component):
         return m
 
     def _short_result(self, m: Module) -> Value:
-        def is_one_of(*names: str) -> Value:
-            return chosen(self.op, self._operations, *names)
-
         p = Pipeline(m, SHORT_PLACES, self._short, "short", self.short_loads)
-        first, second = p.cut(self.a, self.b)
+        first, second, op = p.cut(self.a, self.b, self.op)
+
+        def is_one_of(*names: str) -> Value:
+            return chosen(op, self._operations, *names)
+
         b = Cat(second[:15], second[15] ^ is_one_of("V_SUB", "V_SUB_F"))
         terms = floating.add_terms(m, first, b)
         # What the adder does not need stands still while it adds.

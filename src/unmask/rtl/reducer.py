@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2
 
 from unmask.errors import UnmaskError
@@ -24,6 +25,8 @@ from unmask.rtl.window import Sum, WindowTree
 from unmask.rtl.word_ports import FLOAT_WRITES, INTEGER_WRITE, WordPorts
 
 _WORD = 32
+MET_PLACES = 1
+"""Between the trees and the rows, where what comes from either is chosen."""
 _ABOVE = "V_RED_SUM_GE"
 
 
@@ -35,6 +38,7 @@ class Reducer:
 
     Attributes:
         rows: the row accumulators, of which `Scalars` reads what the sampler left.
+        given: their inputs, by name, before the register that all of them pass.
         compared: cycles from a step to the addresses of what V_RED_SUM_GE compares, and of the row's key.
         read_registers: cycles from a row's number, one after `RowState.row_ahead`, to what was read.
     """
@@ -53,13 +57,17 @@ class Reducer:
         self._m, self._control, self._words, self._ports = m, control, words, ports
         vlen, latency = control.machine.vector.vlen, control.latency
         noise, reduce = latency[Cost.NOISE], latency[Cost.REDUCE]
+        self.given: dict[str, Any] = {}
         self._operand = {cost: leads[cost] + 1 for cost in (Cost.REDUCE, Cost.SAMPLE)}
         # Elements are compared with a row's key in a cycle of their own, where there is one.
         self.compared = leads[Cost.REDUCE] - min(1, leads[Cost.REDUCE])
         budget = reduce - 1 - self._operand[Cost.REDUCE]
         places = max(MaxTree.places(vlen), WindowTree.places(vlen))
-        self.read_registers = budget * ROW_PLACES // (places + ROW_PLACES)
-        tree = budget - self.read_registers
+        # Between the trees and the rows a register waits for everything that a row is given.
+        met = min(1, budget // (places + MET_PLACES + ROW_PLACES))
+        kept = budget * ROW_PLACES // (places + MET_PLACES + ROW_PLACES)
+        tree = budget - kept - met
+        self.read_registers = met + kept
 
         # The score comes `adding` cycles after the logit. Its weight may take a few more, as far as the sampler's latency allows.
         self._score = noise - 1
@@ -70,8 +78,12 @@ class Reducer:
         late, early = max(0, weighing - adding), max(0, adding - weighing)
         self._row = {Cost.REDUCE: self._operand[Cost.REDUCE] + tree, Cost.SAMPLE: self._score + tree + late}
 
-        self.rows = rows = RowState(control.machine.vector.accumulators, BIN_BITS + ceil_log2(vlen), self.read_registers)
+        self.rows = rows = RowState(control.machine.vector.accumulators, BIN_BITS + ceil_log2(vlen), kept)
         m.submodules.row_state = rows
+        for name, member in rows.signature.members.items():
+            if member.flow is In:
+                self.given[name] = given = Signal(member.shape, name=f"row_given_{name}")
+                m.d.comb += getattr(rows, name).eq(delay(m, given, met, f"met_{name}"))
         m.submodules.max_tree = maxima = MaxTree(vlen, tree)
         m.submodules.window_tree = sums = WindowTree(vlen, tree)
         self._samples = control.of(Cost.SAMPLE)
@@ -139,7 +151,7 @@ class Reducer:
         return above | (~control.is_(_ABOVE)).replicate(lanes)
 
     def _rows(self, winner: Value, total: Value, tree: int) -> None:
-        m, control, ports, rows = self._m, self._control, self._ports, self.rows
+        m, control, ports, rows = self._m, self._control, self._ports, self.given
         held = control.held
         first = held["first"]
         for cost, cycles in self._row.items():
@@ -149,12 +161,12 @@ class Reducer:
             named = held["token"] if cost is Cost.SAMPLE else held["base"]
             with m.If(control.of(cost)):
                 m.d.comb += [
-                    rows.row_ahead.eq(base + ahead.row),
-                    rows.row.eq(base + now.row),
-                    rows.valid.eq(valid & ~control.is_(COLUMNS)),
-                    rows.first.eq(now.first),
-                    rows.last.eq(now.last_of_row),
-                    rows.index.eq(named + now.column + winner[_WORD:]),
+                    rows["row_ahead"].eq(base + ahead.row),
+                    rows["row"].eq(base + now.row),
+                    rows["valid"].eq(valid & ~control.is_(COLUMNS)),
+                    rows["first"].eq(now.first),
+                    rows["last"].eq(now.last_of_row),
+                    rows["index"].eq(named + now.column + winner[_WORD:]),
                 ]
         # The level of a row's maximum, which is read as early as the lanes' is.
         p = Pipeline(m, WEIGHT_PLACES, self._operand[Cost.REDUCE] - 1, "sum_level")
@@ -170,17 +182,17 @@ class Reducer:
         ):
             with m.If(condition):
                 m.d.comb += op.eq(kind)
-        level_bits, counter_bits = len(rows.level), len(rows.upper)
+        level_bits, counter_bits = len(rows["level"]), len(rows["upper"])
         m.d.comb += [
-            rows.op.eq(op),
-            rows.running.eq(held["running"]),
-            rows.prior.eq(ports.float_first.data[0]),
-            rows.score.eq(winner[:16]),
-            rows.picked.eq(winner[16:_WORD]),
-            rows.level.eq(Mux(scaled, level, total[:level_bits].as_signed())),
-            rows.upper.eq(total[level_bits:]),
-            rows.lower.eq(total[level_bits + counter_bits :]),
-            rows.invalid.eq(total[-1]),
+            rows["op"].eq(op),
+            rows["running"].eq(held["running"]),
+            rows["prior"].eq(ports.float_first.data[0]),
+            rows["score"].eq(winner[:16]),
+            rows["picked"].eq(winner[16:_WORD]),
+            rows["level"].eq(Mux(scaled, level, total[:level_bits].as_signed())),
+            rows["upper"].eq(total[level_bits:]),
+            rows["lower"].eq(total[level_bits + counter_bits :]),
+            rows["invalid"].eq(total[-1]),
         ]
 
     @property

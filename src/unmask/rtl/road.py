@@ -84,7 +84,7 @@ class Road:
         field: Value = Const(BIAS, signed(functions.FIELD_BITS))
         weight = functions.Weight(Const(0, 8), Const(0, signed(functions.FIELD_BITS)))
         # Behind the switch that the pattern comes from.
-        (x,) = p.cut(x)
+        x, op = p.cut(x, op)
         number = floating.unpack(m, x)
         if self._built(*_EXPONENTIALS):
             number, mantissa, field, weight = self._exponential(op, number, level)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Value, ValueLike
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
 from unmask.numerics.functions import LN2, LOG_FRACTION, LOG_INDEX_BITS, LOG_INVERSE_FRACTION, LOG_INVERSES, LOG_ROM
 from unmask.rtl import floating, fp32
 from unmask.rtl.bits import leading_zeros, shift_left, table, wire
 from unmask.rtl.floating import BIAS
 from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.products import carry_save, product
 
 _DIGITS = fp32.PRECISION + 3
 """A quotient's: two to round by, and one before the point."""
@@ -16,8 +17,11 @@ _PER_PLACE = 2
 _TRIALS = [min(_PER_PLACE, _DIGITS - first) for first in range(0, _DIGITS, _PER_PLACE)]
 """Digits between two places."""
 RECIPROCAL_PLACES = RSQRT_PLACES = 1 + len(_TRIALS)
-LOG_PLACES = 9 + fp32.PLACES
+LOG_PLACES = 10 + fp32.PLACES
 _ARGUMENT_FRACTION = 23 + LOG_INVERSE_FRACTION
+_SERIES_BITS = _ARGUMENT_FRACTION + 1
+"""Of a positive number below 2."""
+_LOG_BITS = 64
 
 
 def _normalised(m: Module, number: floating.Number) -> tuple[Value, Value]:
@@ -93,15 +97,6 @@ def rsqrt(p: Pipeline, x: Value) -> Value:
     return _rounded(m, Const(0, 1), digits, rest, exponent, nan, infinity)
 
 
-def _halves(m: Module, factor: ValueLike, other: Value) -> tuple[Value, Value]:
-    """factor * other as the sum of two products, with the low and the high half of the other's bits, the latter signed as it is."""
-    half = len(other) // 2
-    high = other[half:].as_signed() if other.shape().signed else other[half:]
-    product = wire(m, factor * high)
-    moved = Cat(Const(0, half), product)
-    return wire(m, factor * other[:half]), wire(m, moved.as_signed() if product.shape().signed else moved)
-
-
 def logarithm(p: Pipeline, x: Value) -> Value:
     """ln(x): `unmask.numerics.functions.log_fp32`, step for step; `LOG_PLACES` places."""
     m = p.m
@@ -118,23 +113,30 @@ def logarithm(p: Pipeline, x: Value) -> Value:
     bits = max(max(constants).bit_length(), max(-entry for entry in constants).bit_length()) + 1
     constant = wire(m, table([entry % (1 << bits) for entry in constants], segment, bits).as_signed())
     one = 1 << _ARGUMENT_FRACTION
+    minus, plus, nan, power, significand, inverse, constant = p.cut(minus, plus, nan, power, significand, inverse, constant)
     # |r| < 2^-6.9
     r = wire(m, (significand * inverse - one)[: _ARGUMENT_FRACTION - 4].as_signed())
-    low, high = _halves(m, LN2, power)
-    minus, plus, nan, low, high, constant, r = p.cut(minus, plus, nan, low, high, constant, r)
+    octaves = wire(m, power * Const(LN2))
+    minus, plus, nan, octaves, constant, r = p.cut(minus, plus, nan, octaves, constant, r)
 
-    series = wire(m, round(one / 3) - (r >> 2))
-    base = wire(m, low + high + constant)
+    series = wire(m, (round(one / 3) - (r >> 2))[:_SERIES_BITS])
+    base: Value = Signal(signed(_LOG_BITS), name="log_base")
+    m.d.comb += base.eq(octaves + constant)
     minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
-    # The halves of a product are a cycle's work, their sum the next one's.
+    # The partial products are a cycle's work down to two words, their sum the next one's.
+    width = _ARGUMENT_FRACTION + _SERIES_BITS
     for term in (one // 2, one):
-        low, high = _halves(m, r, series)
-        minus, plus, nan, base, r, low, high = p.cut(minus, plus, nan, base, r, low, high)
-        series = wire(m, term - ((low + high) >> _ARGUMENT_FRACTION))
+        minus, plus, nan, base, r, *words = p.cut(minus, plus, nan, base, r, *product(m, r, series, width))
+        # term less the product's whole part: its negative is ~low + ~high + 2, and what is cut off is to be rounded up.
+        known = Const((((term + 1) << _ARGUMENT_FRACTION) + 1) % (1 << width), width)
+        low, high = carry_save(m, [known, *(~word for word in words)], width)
+        series = wire(m, (low + high)[_ARGUMENT_FRACTION:width])
         minus, plus, nan, base, r, series = p.cut(minus, plus, nan, base, r, series)
-    low, high = _halves(m, r, series)
-    minus, plus, nan, base, low, high = p.cut(minus, plus, nan, base, low, high)
-    total = wire(m, (base + ((low + high) >> (2 * _ARGUMENT_FRACTION - LOG_FRACTION)))[:64].as_signed())
+    beyond = 2 * _ARGUMENT_FRACTION - LOG_FRACTION
+    width = _LOG_BITS + beyond
+    minus, plus, nan, base, *words = p.cut(minus, plus, nan, base, *product(m, r, series, width))
+    low, high = carry_save(m, [Cat(Const(0, beyond), base), *words], width)
+    total = wire(m, (low + high)[beyond:width].as_signed())
     minus, plus, nan, total = p.cut(minus, plus, nan, total)
 
     value = fp32.fixed(m, total, LOG_FRACTION)

@@ -20,6 +20,8 @@ from unmask.rtl.topk import MASK_REGISTERS, Mask, MaskUnit
 from unmask.rtl.word_ports import FLOAT_READS, FLOAT_WRITES, INTEGER_READS, INTEGER_WRITE, WordPorts
 
 _WORD = 32
+DRAW_PLACES = 1 + THREEFRY_PLACES
+"""Of the random words of entries: the position and the token are summed up first."""
 
 
 class Scalars:
@@ -36,7 +38,7 @@ class Scalars:
         latency = control.latency[Cost.SCALAR_FUNCTION]
         # Draws and rows are there when the operands are.
         budget = latency - 2
-        drawing = budget * THREEFRY_PLACES // (THREEFRY_PLACES + scalar.FUNCTION_PLACES)
+        drawing = budget * DRAW_PLACES // (DRAW_PLACES + scalar.FUNCTION_PLACES)
         self._operand = 1 + max(drawing, reducer.read_registers)
         self._function = latency - 1 - self._operand
         functions = control.of(Cost.SCALAR_FUNCTION)
@@ -51,6 +53,7 @@ class Scalars:
 
     def _scalars(self, reducer: Reducer) -> None:
         m, control, ports, rows = self._m, self._control, self._ports, reducer.rows
+        given = reducer.given
         short = control.latency[Cost.SCALAR] - 2
         operations = [name for name in (*scalar.SHORT, *scalar.LONG) if name in control.names]
         m.submodules.scalar = unit = scalar.ScalarUnit(short, self._function, operations)
@@ -59,11 +62,11 @@ class Scalars:
         with m.If(ends):
             valid, now = control.at(ahead + 1)
             m.d.comb += [
-                rows.row_ahead.eq(control.held["first"] + control.at(ahead)[1].column),
-                rows.row.eq(control.held["first"] + now.column),
-                rows.valid.eq(valid),
-                rows.first.eq(1),
-                rows.last.eq(1),
+                given["row_ahead"].eq(control.held["first"] + control.at(ahead)[1].column),
+                given["row"].eq(control.held["first"] + now.column),
+                given["valid"].eq(valid),
+                given["first"].eq(1),
+                given["last"].eq(1),
             ]
         row_wait = self._operand - 1 - reducer.read_registers - ahead
         picked, total, level = (delay(m, value, row_wait, "row") for value in (rows.companion, rows.sum, rows.window_level))
@@ -83,9 +86,10 @@ class Scalars:
         """32 bits of the position that an entry stands for."""
         m, held = self._m, self._control.held
         _, now = self._control.at(1)
-        p = Pipeline(m, THREEFRY_PLACES, self._operand - 1, "draw")
+        p = Pipeline(m, DRAW_PLACES, self._operand - 1, "draw")
         position = added(m, (held["position"] + now.column)[:_WORD], held["seed"][:_WORD])
         token = added(m, Const(NO_TOKEN // TOKENS_PER_COUNTER, _WORD), held["step"][:_WORD])
+        position, token = p.cut(position, token)
         groups = key_groups(m, held["seed"][:_WORD], held["step"][:_WORD])
         pairs, _ = rounds(p, groups, [(added(m, position, token), token)])
         return drawn(pairs[0], NO_TOKEN % TOKENS_PER_COUNTER)

@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -43,7 +43,8 @@ class Semaphores(wiring.Component):
         E_give, E_signal0, E_signal1: an instruction ends with this cycle: its tokens are there in the next.
 
     Other ports:
-        reserve, reserve_wait0, ...: an instruction is dispatched. What the sequencer itself waits for it takes in the same cycle.
+        reserve, reserve_wait0, ...: an instruction is dispatched. What the sequencer itself waits for it takes in the same cycle: then
+            `sequencer_take` is set too.
         underflow, overflow: the instruction that reserve_wait0, ... describe must not be, whether `reserve` is set or not.
         set, set_name, set_value: SEM_SET; `set_fault`: the semaphore is in use.
         clear: all counts to zero.
@@ -81,38 +82,46 @@ class Semaphores(wiring.Component):
         signal0, signal1 = _one_hot(m, self.reserve_signal0), _one_hot(m, self.reserve_signal1)
         chosen = _one_hot(m, self.set_name)
         short, over, busy = Signal(NO_SEMAPHORE), Signal(NO_SEMAPHORE), Signal(NO_SEMAPHORE)
+        # That an instruction is dispatched is known late in a cycle: what it reserves is counted in the next one.
+        reserved, queued, value = Signal(), Signal(), Signal(COUNT_BITS)
+        own = getattr(self, f"{SEQUENCER}_take") if SEQUENCER in self.engines else Const(0, 1)
+        m.d.sync += [reserved.eq(self.reserve & ~self.clear), queued.eq(self.reserve & ~own & ~self.clear), value.eq(self.set_value)]
         for index in range(NO_SEMAPHORE):
             # Tokens of waits that are dispatched and not yet taken no longer count against `MOST`, but they are there.
             count = Signal(range(MOST + self._most_pending + 1), name=f"count_{index}")
             free = Signal(COUNT_BITS, name=f"free_{index}")
             pending = Signal(range(self._most_pending + 1), name=f"pending_{index}")
             m.d.comb += [some[index].eq(count != 0), several[index].eq(count > 1)]
-            wanted, asked, given_later, offered, taken, given = (
-                Signal(2, name=f"{name}_{index}") for name in ("wanted", "asked", "given_later", "offered", "taken", "given")
+            wanted, asked, given_later, offered, taken, given, taken_by_others = (
+                Signal(2, name=f"{name}_{index}")
+                for name in ("wanted", "asked", "given_later", "offered", "taken", "given", "taken_by_others")
             )
-            waiting, unclaimed = Signal.like(pending, name=f"waiting_{index}"), Signal(COUNT_BITS, name=f"unclaimed_{index}")
+            waiting, unclaimed = Signal.like(pending, name=f"waiting_{index}"), Signal.like(free, name=f"unclaimed_{index}")
+            was_set, setting = Signal(name=f"was_set_{index}"), Signal(name=f"setting_{index}")
             m.d.comb += [
                 wanted.eq(wait0[index] + wait1[index]),
-                asked.eq(Mux(self.reserve, wanted, 0)),
                 given_later.eq(signal0[index] + signal1[index]),
-                offered.eq(Mux(self.reserve, given_later, 0)),
                 taken.eq(takes[0][index] + takes[1][index]),
+                taken_by_others.eq(others[0][index] + others[1][index]),
                 given.eq(gives[0][index] + gives[1][index]),
-                waiting.eq(pending + asked - taken),
-                unclaimed.eq(free - asked),
-                short[index].eq(free < wanted),
-                over[index].eq(free - wanted + given_later > MOST),
+                waiting.eq(pending + Mux(queued, asked, 0)),
+                unclaimed.eq(Mux(was_set, value, free - Mux(reserved, asked, 0)) + Mux(reserved, offered, 0)),
+                short[index].eq(unclaimed < wanted),
+                over[index].eq(unclaimed - wanted + given_later > MOST),
                 # SEM_SET itself claims what it waits for, and takes it at once.
-                busy[index].eq(chosen[index] & ((free != wanted) | (pending != others[0][index] + others[1][index]))),
+                busy[index].eq(chosen[index] & ((unclaimed != wanted) | (waiting != taken_by_others))),
+                setting.eq(self.set & chosen[index]),
             ]
-            setting = self.set & chosen[index]
             m.d.sync += [
+                asked.eq(wanted),
+                offered.eq(given_later),
+                was_set.eq(setting),
                 count.eq(Mux(setting, self.set_value, count - taken) + given),
-                free.eq(Mux(setting, self.set_value, unclaimed) + offered),
-                pending.eq(waiting),
+                free.eq(unclaimed),
+                pending.eq(waiting - taken_by_others),
             ]
             with m.If(self.clear):
-                m.d.sync += [count.eq(0), free.eq(0), pending.eq(0)]
+                m.d.sync += [count.eq(0), free.eq(0), pending.eq(0), was_set.eq(0)]
         m.d.comb += [self.underflow.eq(short.any()), self.overflow.eq(over.any()), self.set_fault.eq(busy.any())]
         return m
 

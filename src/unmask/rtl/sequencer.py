@@ -16,6 +16,7 @@ from unmask.machine.sequencer import REGISTER_BITS
 from unmask.rtl.decode import HEADER, SEMAPHORE_NAME_BITS, WORD_BITS, dispatch_layout, places, register_operands
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
+from unmask.rtl.products import product
 from unmask.rtl.semaphores import COUNT_BITS
 
 OWN = tuple(row.name for row in INSTRUCTIONS if row.engine is Engine.SEQUENCER)
@@ -45,8 +46,8 @@ class Sequencer(wiring.Component):
         take_own: strobe: one of its own instructions takes and gives its semaphores.
         start_own: and is executed in this cycle, and ends with it: unless it is a SEM_SET that must not be.
         pc: of the instruction in `word`.
-        register_write, register_number, register_value: what a register instruction leaves, S_LD excepted.
-        word_write, word_number, word_value: what S_LD leaves, a cycle after it.
+        register_write, register_number, register_value: what a register instruction leaves, S_LD and S_MULI excepted.
+        word_write, word_number, word_value: what these leave, a cycle after them.
     """
 
     def __init__(self, engines: Mapping[Engine, frozenset[str]], program_words: int, loop_depth: int, integer_words: int) -> None:
@@ -120,21 +121,24 @@ class Sequencer(wiring.Component):
 
         values = self._registers(m)
         to, known, room = self._route(m, opcode)
-        own, advance, wrong = Signal(), Signal(), Signal(FAULT_BITS)
+        own, able, passes, advance, wrong = Signal(), Signal(), Signal(), Signal(), Signal(FAULT_BITS)
         m.d.comb += [
             own.eq(to == 0),
-            advance.eq(self.running & ~self.stop & (wrong == Fault.NONE) & Mux(own, self.ready, room)),
+            able.eq(self.running & ~self.stop & (wrong == Fault.NONE)),
+            # Whether a queue has room is known late: the sequencer's own instructions do not look at it.
+            self.take_own.eq(able & own & self.ready),
+            passes.eq(able & ~own & room),
+            advance.eq(self.take_own | passes),
             self.reserve.eq(advance),
-            self.take_own.eq(advance & own),
             self.start_own.eq(self.take_own & ~(self.set & self.set_fault)),
-            self.set.eq(advance & is_("SEM_SET")),
+            self.set.eq(self.take_own & is_("SEM_SET")),
             self.set_name.eq(_field(self.word, "SEM_SET", "semaphore")),
             self.set_value.eq(_field(self.word, "SEM_SET", "value")),
         ]
         for engine, layout in self.layouts.items():
             name = engine.name.lower()
             item = getattr(self, f"{name}_item")
-            m.d.comb += [getattr(self, f"{name}_push").eq(advance & (to == engine)), item.pc.eq(self.pc), item.word.eq(self.word)]
+            m.d.comb += [getattr(self, f"{name}_push").eq(passes & (to == engine)), item.pc.eq(self.pc), item.word.eq(self.word)]
             m.d.comb += [item.registers[index].eq(values[index]) for index in range(layout["registers"].shape.length)]
         bad_loop, past_end = self._flow(m, is_, advance, next_pc)
         word_address = values[1]
@@ -152,7 +156,7 @@ class Sequencer(wiring.Component):
         with m.If(self.running & ~self.stop):
             m.d.comb += self.fault.eq(Mux(self.set & self.set_fault, Fault.RESET, wrong))
         m.d.comb += self.fault_pc.eq(self.pc)
-        with m.If(self.running & (self.stop | (self.fault != Fault.NONE) | (advance & is_("HALT")))):
+        with m.If(self.running & (self.stop | (self.fault != Fault.NONE) | (self.take_own & is_("HALT")))):
             m.d.sync += self.running.eq(0)
         with m.If(self.start & ~self.running):
             m.d.sync += [self.running.eq(1), self.pc.eq(self.entry)]
@@ -181,7 +185,7 @@ class Sequencer(wiring.Component):
         return to, known, room
 
     def _registers(self, m: Module) -> list[Signal]:
-        """The register file; the values of the word's register operands, with that of an S_LD just before it."""
+        """The register file; the values of the word's register operands, with that of an S_LD or S_MULI just before it."""
         registers = [Signal(signed(REGISTER_BITS), name=f"register_{index}") for index in range(REGISTER_COUNT)]
         values = []
         for slot in range(self._slots):
@@ -202,9 +206,22 @@ class Sequencer(wiring.Component):
             with m.If(self.word_write & (self.word_number == number)):
                 m.d.comb += value.eq(self.word_value)
             values.append(value)
-        loaded = self.start_own & (self.word.opcode == BY_NAME["S_LD"].opcode)
-        m.d.sync += [self.word_write.eq(loaded), self.word_number.eq(self.word.operands[:_NUMBER_BITS])]
-        m.d.comb += [self.integer_address.eq(values[1]), self.word_value.eq(self.integer_data.as_signed())]
+        loads, multiplies = (self.word.opcode == BY_NAME[name].opcode for name in ("S_LD", "S_MULI"))
+        # The partial products of S_MULI are a cycle's work down to two words, their sum the next one's.
+        multiplied = Signal()
+        words = [Signal(REGISTER_BITS, name=f"product_{index}", reset_less=True) for index in range(2)]
+        constant = _field(self.word, "S_MULI", "value").as_signed()
+        with m.If(multiplies):
+            m.d.sync += [word.eq(part) for word, part in zip(words, product(m, values[1], constant, REGISTER_BITS), strict=True)]
+        m.d.sync += [
+            self.word_write.eq(self.start_own & (loads | multiplies)),
+            self.word_number.eq(self.word.operands[:_NUMBER_BITS]),
+            multiplied.eq(multiplies),
+        ]
+        m.d.comb += [
+            self.integer_address.eq(values[1]),
+            self.word_value.eq(Mux(multiplied, (words[0] + words[1])[:REGISTER_BITS].as_signed(), self.integer_data.as_signed())),
+        ]
         self._arithmetic(m, values)
         for index, register in enumerate(registers):
             with m.If(self.word_write & (self.word_number == index)):
@@ -226,7 +243,6 @@ class Sequencer(wiring.Component):
             "S_LI": constant("S_LI"),
             "S_ADDI": first + constant("S_ADDI"),
             "S_ADD": first + second,
-            "S_MULI": first * constant("S_MULI").as_signed(),
             "S_XORI": first ^ constant("S_XORI"),
         }
         m.d.comb += self.register_number.eq(self.word.operands[:_NUMBER_BITS])
@@ -250,9 +266,9 @@ class Sequencer(wiring.Component):
         ]
         with m.If(self.running):
             m.d.sync += self.pc.eq(next_pc)
-        with m.If(advance & is_("LOOP")):
+        with m.If(self.take_own & is_("LOOP")):
             m.d.sync += [starts[level].eq(self.pc + 1), left[level].eq(_field(self.word, "LOOP", "count")), level.eq(level + 1)]
-        with m.If(advance & is_("END")):
+        with m.If(self.take_own & is_("END")):
             m.d.sync += left[inner].eq(left[inner] - 1)
             with m.If(~again):
                 m.d.sync += level.eq(level - 1)

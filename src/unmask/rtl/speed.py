@@ -8,10 +8,11 @@ from unmask.rtl import request, scalar
 from unmask.rtl.functions import WEIGHT_PLACES
 from unmask.rtl.lane import SHORT_PLACES
 from unmask.rtl.reduce import MaxTree
+from unmask.rtl.reducer import MET_PLACES
 from unmask.rtl.road import Road
 from unmask.rtl.sampler_rows import ROW_PLACES
+from unmask.rtl.scalars import DRAW_PLACES
 from unmask.rtl.scaled_noise import ScaledNoise
-from unmask.rtl.threefry import THREEFRY_PLACES
 from unmask.rtl.window import WindowTree
 
 LEAST, MOST = 8, 2048
@@ -41,9 +42,9 @@ def machine_of(name: str, vlen: int | None = None) -> Machine:
             "function_latency": 2 + WEIGHT_PLACES + Road.places(("V_EXP", "V_EXP_WIN")),
             # Noise waits for no word of a row.
             "noise_latency": ScaledNoise.PLACES + latency - 1,
-            "reduce_latency": 2 + WEIGHT_PLACES + tree + ROW_PLACES,
+            "reduce_latency": 2 + WEIGHT_PLACES + tree + MET_PLACES + ROW_PLACES,
             "scalar_latency": 2 + scalar.SHORT_PLACES,
-            "scalar_function_latency": 2 + THREEFRY_PLACES + scalar.FUNCTION_PLACES,
+            "scalar_function_latency": 2 + DRAW_PLACES + scalar.FUNCTION_PLACES,
         }
     )
     sequencer = machine.sequencer.model_copy(update={"dispatch_latency": 1 + request.PLACES})

@@ -228,11 +228,14 @@ class VectorEngine(wiring.Component):
                     self.dst.mask.eq(Mux(valid, (Const(1, vector.vlen + 1) << now.count) - 1, 0)),
                 ]
         # V_DROP: a word names the column of a row that becomes minus infinity.
-        _, first = control.at(1)
         base, columns = control.held["base"], control.held["cols"]
         column = Signal(len(base) + 1)
-        m.d.comb += column.eq(self.integer_first.data[0].as_signed() - base.as_signed())
         rest = control.latency[Cost.ROWS] - 2
+        read = min(1, rest // 2)
+        rest -= read
+        _, first = control.at(1 + read)
+        word = delay(m, self.integer_first.data[0], read, "dropped_word")
+        m.d.comb += column.eq(word.as_signed() - base.as_signed())
         inside = delay(m, (column < columns) & ~column[-1], rest, "dropped")
         element = delay(m, first.dst + column[: len(columns)], rest, "dropped_element")
         valid, _ = control.at(control.latency[Cost.ROWS] - 1)

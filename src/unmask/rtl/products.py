@@ -1,0 +1,41 @@
+"""Products in carry-save form: two words instead of their sum, whose carries are a later cycle's work."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Value
+
+from unmask.rtl.bits import wire
+
+
+def carry_save(m: Module, rows: list[Value], width: int) -> tuple[Value, Value]:
+    """Two words of `width` bits with the sum of some rows (unsigned, two or more), modulo 2^width; full adders turn three into two."""
+    words = [wire(m, Cat(row, Const(0, max(0, width - len(row))))[:width]) for row in rows]
+    while len(words) > 2:
+        whole = len(words) // 3 * 3
+        layer = []
+        for x, y, z in zip(words[:whole:3], words[1:whole:3], words[2:whole:3], strict=True):
+            carries = wire(m, (x & y) | (z & (x | y)))
+            layer += [wire(m, x ^ y ^ z), wire(m, Cat(Const(0, 1), carries)[:width])]
+        words = layer + words[whole:]
+    first, second = words
+    return first, second
+
+
+def product(m: Module, factor: Value, other: Value, width: int | None = None) -> tuple[Value, Value]:
+    """Two words with the sum factor * other, modulo 2^width; by default as wide as both together. Signed as the factors are.
+
+    There is a row per bit of `other`. A bit x of negative weight is 1 - x of positive weight less 1: the ones are one constant row.
+    """
+    width = len(factor) + len(other) if width is None else width
+    bits, rows, constant = factor.as_unsigned(), [], 0
+    for place in range(len(other)):
+        negative = other.shape().signed and place == len(other) - 1
+        flips = [negative] * (len(factor) - 1) + [negative != factor.shape().signed]
+        mask = sum(1 << index for index, flip in enumerate(flips) if flip)
+        constant -= mask << place
+        rows.append(Cat(Const(0, place), (bits & other[place].replicate(len(factor))) ^ Const(mask, len(factor))))
+    if constant % (1 << width):
+        rows.append(Const(constant % (1 << width), width))
+    if len(rows) == 1:
+        rows.append(Const(0, width))
+    return carry_save(m, rows, width)
