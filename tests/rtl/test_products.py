@@ -1,0 +1,38 @@
+"""The two words of a product in carry-save form add up to it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from amaranth.hdl import Value
+
+from unmask.rtl.pipeline import Pipeline
+from unmask.rtl.products import product
+
+from .applied import apply
+
+FACTOR_BITS, OTHER_BITS = 11, 9
+
+
+def sum_of_words(signs: tuple[bool, bool], width: int | None) -> Callable[[Pipeline, Value, Value], Value]:
+    def built(p: Pipeline, a: Value, b: Value) -> Value:
+        a, b = (value.as_signed() if signed else value for value, signed in zip((a, b), signs, strict=True))
+        low, high = product(p.m, a, b, width)
+        assert len(low) == len(high)
+        return (low + high)[: len(low)]
+
+    return built
+
+
+@pytest.mark.parametrize("signs", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("width", [None, 13, 26])
+def test_the_words_add_up_to_the_product(signs: tuple[bool, bool], width: int | None) -> None:
+    rng = np.random.default_rng(3)
+    ends = [(a, b) for a in (0, 1, 1023, 1024, 2047) for b in (0, 1, 255, 256, 511)]
+    a, b = (np.concatenate([[pair[side] for pair in ends], rng.integers(0, 1 << bits, 2000)]) for side, bits in enumerate((11, 9)))
+    (found,) = apply(sum_of_words(signs, width), 0, 0, a=(a, FACTOR_BITS), b=(b, OTHER_BITS))
+    x, y = (
+        np.where(signed & (value >= 1 << (bits - 1)), value - (1 << bits), value)
+        for value, bits, signed in zip((a, b), (FACTOR_BITS, OTHER_BITS), signs, strict=True)
+    )
+    np.testing.assert_array_equal(found.astype(np.int64), (x * y) % (1 << (width or FACTOR_BITS + OTHER_BITS)))
