@@ -234,7 +234,8 @@ class SamplingEngine(wiring.Component):
             sequencer.stop.eq(stopping),
             host.fault.eq(Mux(stopping, Fault.NONE, code)),
             host.fault_pc.eq(fault_pc),
-            empty.eq(Cat(queue.valid for queue in queues.values()) == 0),
+            # What is on its way through a queue counts, too.
+            empty.eq(Cat(queue.level for queue in queues.values()) == 0),
             host.idle.eq(
                 ~sequencer.running
                 & empty
