@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 
 from unmask.rtl.bits import wire
 
@@ -39,3 +39,25 @@ def product(m: Module, factor: Value, other: Value, width: int | None = None) ->
     if len(rows) == 1:
         rows.append(Const(0, width))
     return carry_save(m, rows, width)
+
+
+def recoded_product(m: Module, factor: Value, other: Value, width: int) -> tuple[Value, Value]:
+    """Two words with the sum factor * other, modulo 2^width, for an `other` (signed, of an even length) that is there early.
+
+    Booth's digits of two bits, from -2 to 2, take half as many rows as bits do: of a negative one the complement, and the ones that
+    complements lack are a row of their own.
+    """
+    once = Signal(width)
+    m.d.comb += once.eq(factor)
+    below: Value = Const(0, 1)
+    rows, lacking = [], []
+    for place in range(0, len(other), 2):
+        low, high = other[place], other[place + 1]
+        one = wire(m, low ^ below)
+        two = wire(m, (high & ~low & ~below) | (~high & low & below))
+        length = width - place
+        multiple = (once[:length] & one.replicate(length)) | (Cat(Const(0, 1), once)[:length] & two.replicate(length))
+        rows.append(Cat(Const(0, place), multiple ^ high.replicate(length)))
+        lacking += [high, Const(0, 1)]
+        below = high
+    return carry_save(m, [*rows, Cat(*lacking)], width)

@@ -16,7 +16,7 @@ from unmask.machine.sequencer import REGISTER_BITS
 from unmask.rtl.decode import HEADER, SEMAPHORE_NAME_BITS, WORD_BITS, dispatch_layout, places, register_operands
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
-from unmask.rtl.products import product
+from unmask.rtl.products import recoded_product
 from unmask.rtl.semaphores import COUNT_BITS
 
 OWN = tuple(row.name for row in INSTRUCTIONS if row.engine is Engine.SEQUENCER)
@@ -119,19 +119,22 @@ class Sequencer(wiring.Component):
         def is_(name: str) -> Value:
             return opcode == BY_NAME[name].opcode
 
-        values = self._registers(m)
+        executes = Signal()
+        values = self._registers(m, executes)
         to, known, room = self._route(m, opcode)
         own, able, passes, advance, wrong = Signal(), Signal(), Signal(), Signal(), Signal(FAULT_BITS)
+        bad_loop, past_end, outside = Signal(), Signal(), Signal()
         m.d.comb += [
             own.eq(to == 0),
-            able.eq(self.running & ~self.stop & (wrong == Fault.NONE)),
-            # Whether a queue has room is known late: the sequencer's own instructions do not look at it.
-            self.take_own.eq(able & own & self.ready),
+            able.eq(self.running & ~self.stop & known & ~(self.underflow | self.overflow | bad_loop | past_end)),
+            # What is known late goes only where it matters: the room in a queue, and whether an S_LD has an address.
+            executes.eq(able & own & self.ready),
+            self.take_own.eq(executes & ~outside),
             passes.eq(able & ~own & room),
             advance.eq(self.take_own | passes),
             self.reserve.eq(advance),
             self.start_own.eq(self.take_own & ~(self.set & self.set_fault)),
-            self.set.eq(self.take_own & is_("SEM_SET")),
+            self.set.eq(executes & is_("SEM_SET")),
             self.set_name.eq(_field(self.word, "SEM_SET", "semaphore")),
             self.set_value.eq(_field(self.word, "SEM_SET", "value")),
         ]
@@ -140,9 +143,12 @@ class Sequencer(wiring.Component):
             item = getattr(self, f"{name}_item")
             m.d.comb += [getattr(self, f"{name}_push").eq(passes & (to == engine)), item.pc.eq(self.pc), item.word.eq(self.word)]
             m.d.comb += [item.registers[index].eq(values[index]) for index in range(layout["registers"].shape.length)]
-        bad_loop, past_end = self._flow(m, is_, advance, next_pc)
-        word_address = values[1]
-        outside = is_("S_LD") & (word_address.as_unsigned() >= self._integer_words)
+        no_loop, no_next = self._flow(m, is_, advance, executes, next_pc)
+        m.d.comb += [
+            bad_loop.eq(no_loop),
+            past_end.eq(no_next),
+            outside.eq(is_("S_LD") & (values[1].as_unsigned() >= self._integer_words)),
+        ]
         for condition, code in (
             (past_end, Fault.PROGRAM),
             (outside, Fault.ADDRESS),
@@ -156,7 +162,7 @@ class Sequencer(wiring.Component):
         with m.If(self.running & ~self.stop):
             m.d.comb += self.fault.eq(Mux(self.set & self.set_fault, Fault.RESET, wrong))
         m.d.comb += self.fault_pc.eq(self.pc)
-        with m.If(self.running & (self.stop | (self.fault != Fault.NONE) | (self.take_own & is_("HALT")))):
+        with m.If(self.running & (self.stop | (self.fault != Fault.NONE) | (executes & is_("HALT")))):
             m.d.sync += self.running.eq(0)
         with m.If(self.start & ~self.running):
             m.d.sync += [self.running.eq(1), self.pc.eq(self.entry)]
@@ -184,7 +190,7 @@ class Sequencer(wiring.Component):
                     m.d.comb += room.eq(getattr(self, f"{engine.name.lower()}_room"))
         return to, known, room
 
-    def _registers(self, m: Module) -> list[Signal]:
+    def _registers(self, m: Module, executes: Signal) -> list[Signal]:
         """The register file; the values of the word's register operands, with that of an S_LD or S_MULI just before it."""
         registers = [Signal(signed(REGISTER_BITS), name=f"register_{index}") for index in range(REGISTER_COUNT)]
         values = []
@@ -212,9 +218,9 @@ class Sequencer(wiring.Component):
         words = [Signal(REGISTER_BITS, name=f"product_{index}", reset_less=True) for index in range(2)]
         constant = _field(self.word, "S_MULI", "value").as_signed()
         with m.If(multiplies):
-            m.d.sync += [word.eq(part) for word, part in zip(words, product(m, values[1], constant, REGISTER_BITS), strict=True)]
+            m.d.sync += [word.eq(part) for word, part in zip(words, recoded_product(m, values[1], constant, REGISTER_BITS), strict=True)]
         m.d.sync += [
-            self.word_write.eq(self.start_own & (loads | multiplies)),
+            self.word_write.eq((self.start_own & loads) | (executes & multiplies)),
             self.word_number.eq(self.word.operands[:_NUMBER_BITS]),
             multiplied.eq(multiplies),
         ]
@@ -222,7 +228,7 @@ class Sequencer(wiring.Component):
             self.integer_address.eq(values[1]),
             self.word_value.eq(Mux(multiplied, (words[0] + words[1])[:REGISTER_BITS].as_signed(), self.integer_data.as_signed())),
         ]
-        self._arithmetic(m, values)
+        self._arithmetic(m, values, executes)
         for index, register in enumerate(registers):
             with m.If(self.word_write & (self.word_number == index)):
                 m.d.sync += register.eq(self.word_value)
@@ -232,7 +238,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += register.eq(0)
         return values
 
-    def _arithmetic(self, m: Module, values: list[Signal]) -> None:
+    def _arithmetic(self, m: Module, values: list[Signal], executes: Signal) -> None:
         """rd of the register instructions: rs and rt are the second and the third register operand."""
         first, second = values[1], values[2]
 
@@ -249,9 +255,9 @@ class Sequencer(wiring.Component):
         with m.Switch(self.word.opcode):
             for name, result in results.items():
                 with m.Case(BY_NAME[name].opcode):
-                    m.d.comb += [self.register_write.eq(self.start_own), self.register_value.eq(result)]
+                    m.d.comb += [self.register_write.eq(executes), self.register_value.eq(result)]
 
-    def _flow(self, m: Module, is_: Any, advance: Signal, next_pc: Signal) -> tuple[Value, Value]:
+    def _flow(self, m: Module, is_: Any, advance: Signal, executes: Signal, next_pc: Signal) -> tuple[Value, Value]:
         """The program counter and the loop stack; faults: no loop to open or close, no next instruction."""
         count_bits = BY_NAME["LOOP"].fields[0].bits
         starts = Array(Signal(self.pc_bits, name=f"loop_start_{index}") for index in range(self._loop_depth))
@@ -266,9 +272,9 @@ class Sequencer(wiring.Component):
         ]
         with m.If(self.running):
             m.d.sync += self.pc.eq(next_pc)
-        with m.If(self.take_own & is_("LOOP")):
+        with m.If(executes & is_("LOOP")):
             m.d.sync += [starts[level].eq(self.pc + 1), left[level].eq(_field(self.word, "LOOP", "count")), level.eq(level + 1)]
-        with m.If(self.take_own & is_("END")):
+        with m.If(executes & is_("END")):
             m.d.sync += left[inner].eq(left[inner] - 1)
             with m.If(~again):
                 m.d.sync += level.eq(level - 1)
