@@ -20,14 +20,16 @@ from amaranth.lib.wiring import In, Out
 
 from unmask.numerics import bf16
 from unmask.numerics.mx import FORMATS, SCALE_BIAS
-from unmask.rtl import lane, mx, scalar, topk
+from unmask.rtl import lane, mx, scalar, topk, window
+from unmask.rtl.speed import machine_of
 from unmask.silicon.gates import Gates
 from unmask.silicon.kits import library_named
 from unmask.silicon.synthesis import synthesize
-from unmask.silicon.timing import Power, analyse
+from unmask.silicon.timing import Power, power_of
+from unmask.silicon.units import unit_named
 
 CYCLES, WARM_UP, RESET = 512, 64, 4
-SORTER = 64
+SORTER, LANES = 64, 8
 FORMAT = "mxfp8"
 
 
@@ -62,6 +64,11 @@ def bf16_bits(x: Any) -> Any:
     return bf16.to_bits(bf16.round(np.asarray(x, np.float32))).astype(np.int64)
 
 
+def _side_by_side(words: Any) -> Any:
+    """[words, cycles] of 16 bits as a port has them, the first word lowest: [cycles] of Python's integers."""
+    return sum(word.astype(object) << 16 * index for index, word in enumerate(words))
+
+
 def power(gates: Gates, netlist: Any, clock_ps: float, values: Mapping[str, Any]) -> Power:
     """At inputs by name, 0 where none is given; the registers load if any is."""
     stimulus = np.zeros((CYCLES, sum(len(port.nets) for port in gates.inputs)), np.uint8)
@@ -70,10 +77,12 @@ def power(gates: Gates, netlist: Any, clock_ps: float, values: Mapping[str, Any]
         width = len(port.nets)
         loads = -1 if values and port.name.endswith("loads") else 0
         given = np.arange(CYCLES) < RESET if port.name == "rst" else values.get(port.name, loads)
-        stimulus[:, start : start + width] = (np.broadcast_to(given, CYCLES)[:, None] >> np.arange(width)) & 1
+        # Ports of more than 64 bits come as Python's integers.
+        places = np.arange(width, dtype=object if np.asarray(given).dtype == object else np.int64)
+        stimulus[:, start : start + width] = (np.broadcast_to(given, CYCLES)[:, None] >> places) & 1
         start += width
     _, toggles = gates.run(stimulus, skip=WARM_UP)
-    return analyse(netlist, gates, clock_ps, netlist.folder / "unit_cost", toggles / (CYCLES - WARM_UP - 1)).power
+    return power_of(netlist, gates, clock_ps, netlist.folder / "unit_cost", toggles / (CYCLES - WARM_UP - 1))
 
 
 def units(rng: np.random.Generator) -> dict[str, tuple[wiring.Component, dict[str, dict[str, Any]]]]:
@@ -108,13 +117,15 @@ def units(rng: np.random.Generator) -> dict[str, tuple[wiring.Component, dict[st
         "kind": int(topk.Mask.TOPK),
         "k": SORTER // 4,
     }
+    of_sum = {"kind": int(window.Sum.FIXED), "mask": -1, "values": _side_by_side(bf16_bits(rng.normal(0, 4, (LANES, CYCLES))))}
     element = {"value": bf16_bits(rng.normal(0, 1, CYCLES)), "scale": SCALE_BIAS}
     code = {"value": rng.integers(0, 0x78, CYCLES) | rng.integers(0, 2, CYCLES) << 7, "scale": SCALE_BIAS}
     places = lane.Lane(0, 0).function_places
     return {
         "lane": (lane.Lane(lane.SHORT_PLACES, places), of_lane),
-        "scalar": (scalar.ScalarUnit(scalar.SHORT_PLACES, scalar.FUNCTION_PLACES), of_scalar),
+        "scalar": (unit_named("scalar").build(machine_of("sampler", LANES)), of_scalar),
         "sorter": (topk.MaskUnit(SORTER, SORTER), {"V_TOPK_MASK": of_sorter}),
+        "sum": (window.WindowTree(LANES, window.WindowTree.places(LANES)), {"V_RED_SUM": of_sum}),
         "pack": (Element(True), {FORMAT: element}),
         "unpack": (Element(False), {FORMAT: code}),
     }
@@ -126,7 +137,7 @@ def main() -> None:
     parser.add_argument("--liberty", default="asap7")
     parser.add_argument("--clock-ps", type=float, default=1000)
     parser.add_argument("--cache", type=Path, default=Path("build/silicon"))
-    parser.add_argument("--unit", nargs="+", default=["lane", "scalar", "sorter", "pack", "unpack"])
+    parser.add_argument("--unit", nargs="+", default=["lane", "scalar", "sorter", "sum", "pack", "unpack"])
     args = parser.parse_args()
     for name, (component, operations) in units(np.random.default_rng(0)).items():
         if name not in args.unit:

@@ -41,11 +41,16 @@ def test_targets_hold_at_their_batch_alone_and_a_missed_one_says_what_bounds_it(
     assert [(target["name"], target["target"]) for target in found["targets"]] == [("tokens_per_s", 4), ("tokens_per_j", 30)]
     assert all(target["met"] == (target["found"] >= target["target"]) for target in found["targets"])
     assert found["bounds"]["speedup_if_busy"] >= 1
+    fixed = found["bounds"]["fixed_energy"]
+    assert fixed["ratio"] > found["ratio"]["tokens_per_j"], "what the die cannot change is not all"
+    assert fixed["allowed_j"] * 30 == pytest.approx(found["npu"]["energy_j"] * found["ratio"]["tokens_per_j"])
     shown = unmask("compare", folder, *SHORT, "--gpu", "h100").stdout
     for target in found["targets"]:
         assert f"target {target['target']:g}x" in shown
     if not found["targets"][0]["met"]:
         assert "bound by" in shown
+    if not found["targets"][1]["met"]:
+        assert "the target leaves the machine" in shown
 
 
 def test_rows_change_one_side_at_a_time(unmask: Command, folder: Path) -> None:

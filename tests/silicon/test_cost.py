@@ -13,7 +13,7 @@ from unmask.isa.program import Program
 from unmask.machine.config import PORT_USERS, Machine
 from unmask.numerics import mx
 from unmask.silicon.cost.area import area_of
-from unmask.silicon.cost.energy import PARTS, energy_of, leakage_of, prices_of
+from unmask.silicon.cost.energy import PARTS, energy_of, idle_of, leakage_of, prices_of
 from unmask.silicon.cost.events import Counts, count_events
 from unmask.silicon.cost.figures import cost_figures
 from unmask.silicon.cost.peak import busiest, peak_power_of
@@ -288,8 +288,9 @@ def test_every_event_of_a_busy_machine_has_a_price() -> None:
     for machine in (SMALL, A6000, H100):
         counts = busiest(machine, COSTS)
         energy = energy_of(counts, COSTS)
-        control = 1e-15 * counts.cycles * (COSTS.dma.idle_fj + COSTS.sequencer.idle_fj)
-        assert energy.by_part["idle_clock"] == pytest.approx(control * COSTS.layout.ungated)
+        clocks = idle_of(counts, COSTS)
+        assert clocks["matrix"] == 0, "no multiplier does nothing"
+        assert energy.by_part["idle_clock"] == pytest.approx(sum(clocks.values()))
         assert energy.total_j > 0
 
 
@@ -300,3 +301,19 @@ def test_area_grows_with_lanes_and_multipliers() -> None:
     assert before["vector"] < lanes["vector"]
     assert before["matrix"] < rows["matrix"]
     assert lanes["matrix"] == before["matrix"]
+
+
+def test_clocks_that_nothing_stops_grow_with_what_they_clock_and_with_nothing_else() -> None:
+    def clocks(**fields: int) -> dict[str, float]:
+        machine = SMALL.model_copy(update={"vector": SMALL.vector.model_copy(update=fields)})
+        return idle_of(counted(add(), machine=machine), COSTS)
+
+    before, clock, ungated = clocks(), COSTS.vector.clock_fj, 1000e-15 * COSTS.layout.ungated
+    for field, price in (("sorter", clock.sorter), ("integer_lanes", clock.integer)):
+        more = clocks(**{field: 2 * getattr(SMALL.vector, field)})
+        assert more["vector"] - before["vector"] == pytest.approx(getattr(SMALL.vector, field) * price * ungated)
+        assert {name: joules for name, joules in more.items() if name != "vector"} == {
+            name: joules for name, joules in before.items() if name != "vector"
+        }
+    twice = idle_of(counted(add(), cycles=2000), COSTS)
+    assert twice["store"] == pytest.approx(2 * before["store"])

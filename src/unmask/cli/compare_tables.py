@@ -99,6 +99,10 @@ def _show_bounds(found: dict[str, Any], console: Console) -> None:
     if "tokens_per_j" in missed:
         parts = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in bounds["energy"].items())
         console.print(f"  energy: {parts}")
-        shares = list(bounds["energy"].values())
-        alone = ", ".join(f"the {count} largest {found['ratio']['tokens_per_j'] / sum(shares[:count]):.1f}x" for count in (2, 3))
-        console.print(f"  with the largest part alone: {found['ratio']['tokens_per_j'] / shares[0]:.1f}x tokens/J; {alone}")
+        fixed = bounds["fixed_energy"]
+        both = fixed["moving"] + fixed["products"]
+        console.print(
+            f"  the target leaves the machine {fixed['allowed_j']:,.1f} J; moving {fixed['moved_bytes'] / 1e9:,.0f} GB takes "
+            f"{fixed['moving']:,.1f} J ({fixed['moving'] / fixed['moved_bytes'] * 1e12:,.1f} pJ a byte, DRAM and interface), products "
+            f"{fixed['products']:,.1f} J: {both:,.1f} J, which is {fixed['ratio']:.1f}x, before any SRAM, wire, clock or leakage"
+        )

@@ -16,6 +16,7 @@ from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.models.layers import Architecture
 from unmask.numerics import mx
+from unmask.report.bounds import bounds, fixed_energy
 from unmask.report.costs import of_generation
 from unmask.report.generation import figures
 from unmask.silicon.cost.table import Costs
@@ -38,8 +39,6 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
 """Gains that the project aims at, at `TARGET_BATCH` sequences."""
 TARGET_BATCH = 16
 MULTIPLY = "no more peak multiplies than the GPU"
-_LEAST_SHARE = 0.02
-"""A phase, or a part of the energy, below this share bounds nothing."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,8 @@ def compare(
         `npu` and `gpu`, each with `seconds`, `tokens_per_s`, `tokens_per_j`, `energy_j`, `sampling_share`, `area_mm2`, `power_w` (the most
         it takes), `average_w`, `memory_gbps`, `peak_multiplies` (per second); `ratio` of `tokens_per_s` and `tokens_per_j`;
         `sampling_share` of both; `machine_area_mm2`, `machine_power_w`; `published`, or None; `rows`, variants of either side;
-        `targets` and `conditions`, each `met` or not; `bounds`, what the machine waits for; `sim`, the figures of `unmask sim`.
+        `targets` and `conditions`, each `met` or not; `bounds`, what the machine waits for and what of its energy stays whatever the die
+        looks like; `sim`, the figures of `unmask sim`.
 
     Raises:
         UnmaskError: a workload that one of the sides does not do.
@@ -91,6 +91,7 @@ def compare(
     modelled = _gpu_time(work, gpu, plain, profile)
     yardstick = _gpu(modelled, gpu)
     ratio = _ratio(npu, yardstick)
+    target = _aims(gpu, work.batch).get("tokens_per_j")
     return {
         "batch": work.batch,
         "prompt": work.prompt,
@@ -112,7 +113,7 @@ def compare(
         "rows": _rows(work, machine, gpu, timed, costs, confidence, npu, yardstick),
         "targets": _targets(gpu, work.batch, ratio),
         "conditions": _conditions(npu, yardstick),
-        "bounds": bounds(sim),
+        "bounds": {**bounds(sim), "fixed_energy": fixed_energy(sim, yardstick, target)},
         "sim": sim,
     }
 
@@ -247,39 +248,16 @@ def with_fewer_multiplies(machine: Machine, gpu: Gpu) -> Machine:
 
 
 def _targets(gpu: Gpu, batch: int, ratio: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Set at one batch alone, so that there is none at another."""
-    if batch != TARGET_BATCH:
-        return []
-    targets = TARGETS.get(gpu.name, {})
-    return [{"name": name, "target": target, "found": ratio[name], "met": ratio[name] >= target} for name, target in targets.items()]
+    aims = _aims(gpu, batch)
+    return [{"name": name, "target": target, "found": ratio[name], "met": ratio[name] >= target} for name, target in aims.items()]
+
+
+def _aims(gpu: Gpu, batch: int) -> Mapping[str, float]:
+    """`TARGETS`, set at one batch alone, so that there is none at another."""
+    return TARGETS.get(gpu.name, {}) if batch == TARGET_BATCH else {}
 
 
 def _conditions(npu: Mapping[str, float], gpu: Mapping[str, float]) -> list[dict[str, Any]]:
     """What makes the comparison fair: no more bandwidth (to a thousandth, which rates per pin leave), die area or power than the GPU."""
     slack = {"memory_gbps": 1.001, "area_mm2": 1.0, "power_w": 1.0}
     return [{"name": name, "npu": npu[name], "gpu": gpu[name], "met": npu[name] <= gpu[name] * factor} for name, factor in slack.items()]
-
-
-def bounds(sim: Mapping[str, Any]) -> dict[str, Any]:
-    """What a generation on the machine waits for.
-
-    Args:
-        sim: figures of `unmask sim`.
-
-    Returns:
-        `phases`, the longest first: `share` of the time, the busiest unit `by` and the share of the phase in which it is `busy`;
-        `speedup_if_busy`: how many times faster the run would be if every phase took no longer than its busiest unit works;
-        `energy`: the largest parts' shares.
-    """
-    phases = [
-        {"phase": name, "share": work["share"], "by": work["bound"]["by"], "busy": min(work["bound"]["share"], 1.0)}
-        for name, work in sorted(sim["by_phase"].items(), key=lambda item: -item[1]["cycles"])
-    ]
-    least = sum(phase["share"] * phase["busy"] for phase in phases)
-    energy = sim["energy"]
-    parts = {name: joules / energy["total_j"] for name, joules in sorted(energy["by_part"].items(), key=lambda item: -item[1])}
-    return {
-        "phases": [phase for phase in phases if phase["share"] >= _LEAST_SHARE],
-        "speedup_if_busy": 1 / least,
-        "energy": {name: share for name, share in parts.items() if share >= _LEAST_SHARE},
-    }

@@ -82,8 +82,45 @@ def analyse(
     Raises:
         UnmaskError: OpenSTA is missing or failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     names = names_of(gates, netlist.flat)
+    start = _constraints(netlist, gates, names, clock_ps, folder)
+    script = _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
+    script.append(f"report_checks -path_delay max -format end -group_count {len(gates.instances) + 1} -digits 6 > ends.txt")
+    _sta(folder, "timing", verilog(gates, names, netlist.top), [*start, *script])
+    scale = netlist.library.time_unit / 1e-12
+    slacks = _slacks(folder / "ends.txt", names, scale)
+    power = power_of(netlist, gates, clock_ps, folder, toggles, rate)
+    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), power, slacks)
+
+
+def power_of(
+    netlist: Netlist, gates: Gates, clock_ps: float, folder: Path, toggles: NDArray[np.float64] | None = None, rate: float = 0.1
+) -> Power:
+    """The power of a netlist; arguments and errors as of `analyse`, which takes longer."""
+    names = names_of(gates, netlist.flat)
+    start = _constraints(netlist, gates, names, clock_ps, folder)
+    # The activity of gates that constants silence is worked out in no order, and ends OpenSTA: ports hold 0 and 1 instead.
+    script = [f"sta::set_power_input_port_activity [get_ports {tie}] 0 {level}" for level, tie in enumerate(TIES)]
+    if toggles is None:
+        script += [f"set_power_activity -global -activity {rate} -duty 0.5", f"set_power_activity -input -activity {rate} -duty 0.5"]
+    else:
+        # The option for pins of `set_power_activity` is broken in Debian's OpenSTA; what it is meant to call works.
+        for (_, _, pins), instance in zip(gates.instances, names.instances, strict=True):
+            for pin, net in pins.items():
+                script.append(f"sta::set_power_pin_activity [get_pins {instance}/{pin}] {toggles[net]:.6g} 0.5")
+        for port in gates.inputs:
+            for bit, net in zip(names.ports[port.name], port.nets, strict=True):
+                script.append(f"sta::set_power_input_port_activity [get_ports {bit}] {toggles[net]:.6g} 0.5")
+    # Once more while nothing but clocks toggles: OpenSTA takes every gated clock to run.
+    still = f"set_power_activity -global -activity 0 -duty 0.5\n{_POWER_OF_ALL}"
+    script += [f"{_POWER_OF_ALL} > power.txt", f"{still} > clock.txt"]
+    _sta(folder, "power", verilog(gates, names, netlist.top, tied=True), [*start, *script])
+    return _power(_watts(folder / "power.txt", names), _watts(folder / "clock.txt", names), gates, toggles, clock_ps * 1e-12)
+
+
+def _constraints(netlist: Netlist, gates: Gates, names: Names, clock_ps: float, folder: Path) -> list[str]:
+    """The script's start, in a folder that is there: the design, its clock, what drives its inputs and loads its outputs."""
+    folder.mkdir(parents=True, exist_ok=True)
     library, driver = netlist.library, netlist.library.driver
     period = clock_ps * 1e-12 / library.time_unit
     output = next(pin.name for pin in driver.pins if pin.direction == "output")
@@ -103,29 +140,7 @@ def analyse(
     for port in gates.outputs:
         for bit in names.ports[port.name]:
             start += [f"set_output_delay 0 -clock {CLOCK} [get_ports {bit}]", f"set_load {load:.6g} [get_ports {bit}]"]
-    script = _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
-    script.append(f"report_checks -path_delay max -format end -group_count {len(gates.instances) + 1} -digits 6 > ends.txt")
-    _sta(folder, "timing", verilog(gates, names, netlist.top), [*start, *script])
-    # The activity of gates that constants silence is worked out in no order, and ends OpenSTA: ports hold 0 and 1 instead.
-    script = [f"sta::set_power_input_port_activity [get_ports {tie}] 0 {level}" for level, tie in enumerate(TIES)]
-    if toggles is None:
-        script += [f"set_power_activity -global -activity {rate} -duty 0.5", f"set_power_activity -input -activity {rate} -duty 0.5"]
-    else:
-        # The option for pins of `set_power_activity` is broken in Debian's OpenSTA; what it is meant to call works.
-        for (_, _, pins), instance in zip(gates.instances, names.instances, strict=True):
-            for pin, net in pins.items():
-                script.append(f"sta::set_power_pin_activity [get_pins {instance}/{pin}] {toggles[net]:.6g} 0.5")
-        for port in gates.inputs:
-            for bit, net in zip(names.ports[port.name], port.nets, strict=True):
-                script.append(f"sta::set_power_input_port_activity [get_ports {bit}] {toggles[net]:.6g} 0.5")
-    # Once more while nothing but clocks toggles: OpenSTA takes every gated clock to run.
-    still = f"set_power_activity -global -activity 0 -duty 0.5\n{_POWER_OF_ALL}"
-    script += [f"{_POWER_OF_ALL} > power.txt", f"{still} > clock.txt"]
-    _sta(folder, "power", verilog(gates, names, netlist.top, tied=True), [*start, *script])
-    scale = library.time_unit / 1e-12
-    power = _power(_watts(folder / "power.txt", names), _watts(folder / "clock.txt", names), gates, toggles, clock_ps * 1e-12)
-    slacks = _slacks(folder / "ends.txt", names, scale)
-    return Analysis(_path(folder / "critical.txt", scale), _path(folder / "inside.txt", scale), power, slacks)
+    return start
 
 
 def _sta(folder: Path, name: str, netlist: str, script: list[str]) -> None:

@@ -110,4 +110,12 @@ def _bound(found: Mapping[str, Any]) -> str:
         summed += share
         parts.append((name.replace("_", " "), 100 * share, ratio / share, ratio / summed))
     columns = ("part", "% of the energy", "x tokens/J if it were all", "x tokens/J with it and those above")
-    return times + table("What bounds tokens/J", Data(columns, parts))
+    fixed = bounds["fixed_energy"]
+    known = [
+        (f"moving {fixed['moved_bytes'] / 1e9:,.0f} GB between DRAM and die", f"{fixed['moving']:,.1f} J"),
+        ("products", f"{fixed['products']:,.1f} J"),
+        ("with these two alone", f"{fixed['ratio']:.1f}x tokens/J of the GPU"),
+    ]
+    if fixed["allowed_j"] is not None:
+        known.append(("the target leaves for everything", f"{fixed['allowed_j']:,.1f} J"))
+    return times + table("What bounds tokens/J", Data(columns, parts)) + facts(known)

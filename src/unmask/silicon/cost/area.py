@@ -11,22 +11,27 @@ from unmask.silicon.cost.table import Costs
 UM2_PER_MM2 = 1e6
 
 
+def port_bytes(machine: Machine) -> float:
+    """Bytes per cycle of the ports of either DMA engine."""
+    return machine.hbm.bytes_per_cycle if isinstance(machine.hbm, Ideal) else machine.hbm.ports * machine.hbm.beat_bytes
+
+
 def logic_area_of(machine: Machine, costs: Costs) -> dict[str, float]:
     """Square micrometres of the cells of each engine, before layout."""
     vector, array, formats = machine.vector, machine.matrix, machine.formats
     per_lane = costs.vector.area_um2
-    lanes = per_lane.lane + per_lane.noise + per_lane.max + per_lane.window + per_lane.sum
+    lanes = per_lane.lane + per_lane.noise + per_lane.max + per_lane.window
     multiplier = max(costs.multiplier(formats.activations, form).area_um2 for form in (formats.weights, formats.kv))
     # A pass of `blen` cycles leaves `blen` x `blen` sums of each block in `mlen / blen` sub-arrays of a row: `mlen` or more a cycle.
     tails = array.rows * array.mlen * max(array.blen // mx.BLOCK, 1)
-    beats = 2 * (machine.hbm.bytes_per_cycle if isinstance(machine.hbm, Ideal) else machine.hbm.ports * machine.hbm.beat_bytes)
     return {
         "sequencer": costs.sequencer.area_um2,
-        "dma": beats * costs.dma.area_um2,
+        "dma": 2 * port_bytes(machine) * costs.dma.area_um2,
         "matrix": machine.peak_multiplies * multiplier + tails * costs.matrix.tail_um2 + array.mlen * costs.matrix.quantize_um2,
         "vector": vector.vlen * lanes
         + vector.sorter * per_lane.sorter
         + per_lane.scalar
+        + per_lane.control
         + vector.integer_lanes * per_lane.integer
         + vector.accumulators * per_lane.accumulator,
     }

@@ -9,7 +9,7 @@ from math import sqrt
 
 from unmask.machine.config import MATRIX_FORMATS, Machine
 from unmask.machine.memory import Dram
-from unmask.silicon.cost.area import area_of, logic_area_of
+from unmask.silicon.cost.area import area_of, logic_area_of, port_bytes
 from unmask.silicon.cost.events import Counts
 from unmask.silicon.cost.sram import memories_of
 from unmask.silicon.cost.table import Costs, Interface
@@ -101,8 +101,9 @@ def energy_of(counts: Counts, costs: Costs) -> Energy:
     """The energy of counted events by a table of prices.
 
     Every event costs what `prices_of` says, whatever the values; a cycle in which a lane does nothing costs what its clock gates leave, one
-    in which a multiplier does nothing the share of its clock that they would leave, and so does every cycle of the control; leakage goes on
-    all the time. What a gate-level power run measures is this for its events, with `layout.ungated` = 1 (bench/gate_energy.py).
+    in which a multiplier does nothing the share of its clock that they would leave, and so does every cycle of what stands in an engine
+    once; leakage goes on all the time. What a gate-level power run measures is this for its events, with `layout.ungated` = 1
+    (bench/gate_energy.py).
 
     Args:
         counts: of one or several runs.
@@ -117,7 +118,8 @@ def energy_of(counts: Counts, costs: Costs) -> Energy:
             parts[part] += number * price  # type: ignore[assignment]
             phases[phase] = phases.get(phase, 0.0) + number * price
     seconds = counts.cycles * NANO / machine.clock_ghz
-    parts["idle_clock"] = _idle(counts, costs)  # type: ignore[assignment]
+    clocks = sum(idle_of(counts, costs).values())
+    parts["idle_clock"] = clocks  # type: ignore[assignment]
     parts["leakage"] = leakage_of(machine, costs) * seconds  # type: ignore[assignment]
     return Energy(seconds, dict(parts), phases)
 
@@ -128,18 +130,26 @@ def leakage_of(machine: Machine, costs: Costs) -> float:
     return logic + sum(memory.leakage_w for memory in memories_of(machine, costs.sram).values())
 
 
-def _idle(counts: Counts, costs: Costs) -> float:
-    """Joules of the clock of lanes and multipliers in the cycles in which they do nothing, and of the control's in all."""
-    machine, totals = counts.machine, counts.totals
+def idle_of(counts: Counts, costs: Costs) -> dict[str, float]:
+    """Joules of clocks by engine: of lanes and multipliers in the cycles in which they do nothing, of the rest in all."""
+    machine, totals, clock, dma = counts.machine, counts.totals, costs.vector.clock_fj, costs.dma
+    vector, cycles, bytes_ = machine.vector, counts.cycles, port_bytes(machine)
     products = sum(number for event, number in totals.items() if event.startswith("matrix.mac."))
-    widest = widest_multiplier(machine, costs)
-    multipliers = max(machine.peak_multiplies * counts.cycles - products, 0) * widest
-    lanes = max(machine.vector.vlen * counts.cycles - totals.get("vector.busy", 0), 0) * costs.vector.idle_fj
-    control = counts.cycles * (costs.dma.idle_fj + costs.sequencer.idle_fj)
-    return (lanes + (multipliers + control) * costs.layout.ungated) * costs.layout.energy * FEMTO
+    lanes = max(vector.vlen * cycles - totals.get("vector.busy", 0), 0) * costs.vector.idle_fj
+    once = clock.scalar + clock.control + vector.integer_lanes * clock.integer + vector.sorter * clock.sorter
+    ungated = {
+        "matrix": max(machine.peak_multiplies * cycles - products, 0) * _widest_multiplier(machine, costs),
+        "vector": cycles * once,
+        "load": cycles * (dma.load_fj + bytes_ * dma.load_byte_fj),
+        "store": cycles * (dma.store_fj + bytes_ * dma.store_byte_fj),
+        "sequencer": cycles * costs.sequencer.idle_fj,
+    }
+    found = {engine: energy * costs.layout.ungated for engine, energy in ungated.items()}
+    found["vector"] += lanes
+    return {engine: energy * costs.layout.energy * FEMTO for engine, energy in found.items()}
 
 
-def widest_multiplier(machine: Machine, costs: Costs) -> float:
+def _widest_multiplier(machine: Machine, costs: Costs) -> float:
     """Femtojoules of a cycle without a product, of the multiplier that the machine's formats ask for."""
     formats = machine.formats
     return max(costs.multiplier(formats.activations, form).idle_fj for form in (formats.weights, formats.kv))

@@ -45,18 +45,28 @@ class VectorArea(Part):
     lane: Figure = Field(description="both roads of a lane")
     noise: Figure = Field(description="per lane")
     max: Figure = Field(description="per lane")
-    window: Figure = Field(description="per lane")
-    sum: Figure = Field(description="per lane")
+    window: Figure = Field(description="per lane, of the tree of both sums")
     sorter: Figure = Field(description="per entry of the top-k unit")
     scalar: Figure = Field(description="the scalar unit")
+    control: Figure = Field(description="steps, operands and results under way, and the state of the rows, one per engine")
     integer: Figure = Field(description="per INT32 word and cycle")
     accumulator: Figure = Field(description="per row accumulator")
+
+
+class VectorClock(Part):
+    """Femtojoules of a cycle of what no clock gate stops, whatever it does; what it does comes on top."""
+
+    scalar: Figure = Field(description="the unit of FP32 words, one per engine")
+    integer: Figure = Field(description="per INT32 word and cycle")
+    sorter: Figure = Field(description="per entry of the top-k unit")
+    control: Figure = Field(description="steps, operands and results under way, and the state of the rows, one per engine")
 
 
 class Vector(Part):
     """The vector engine; `idle_fj` is a lane's clock in a cycle in which it does nothing, trees and noise included."""
 
     energy_fj: VectorEnergy
+    clock_fj: VectorClock
     area_um2: VectorArea
     idle_fj: Figure
 
@@ -90,7 +100,10 @@ class Dma(Part):
 
     byte_fj: Figure
     element_fj: Figure
-    idle_fj: Figure = Field(description="clock of a cycle of both engines, whatever they do")
+    load_fj: Figure = Field(description="clock of a cycle of the load engine's walk and queue, whatever it does")
+    load_byte_fj: Figure = Field(description="clock of a cycle of what takes beats and unpacks them, per byte and cycle of its ports")
+    store_fj: Figure = Field(description="clock of a cycle of the store engine's walk and queue, whatever it does")
+    store_byte_fj: Figure = Field(description="clock of a cycle of what packs beats, per byte and cycle of its ports")
     area_um2: Figure = Field(description="per byte and cycle of the ports of both engines")
 
 
