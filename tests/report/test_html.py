@@ -21,6 +21,7 @@ from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.models.catalogue import architecture
 from unmask.report.comparison import Workload, compare
+from unmask.report.html.figures import Data, table
 from unmask.report.html.page import page
 from unmask.report.html.runs import Run, read_run
 from unmask.report.trace import steps_of, write_trace
@@ -147,6 +148,26 @@ def test_the_data_of_a_plot_is_its_data(text: str, files: list[Path]) -> None:
 
 def test_the_command_of_a_run_is_shown_as_its_file_states_it(text: str) -> None:
     assert "unmask sim sotu --batch 2 '&lt;b&gt;'" in text or "unmask sim sotu --batch 2 &#x27;&lt;b&gt;&#x27;" in text
+
+
+def test_the_datapath_by_width_is_shown_with_noise_and_without(tmp_path: Path) -> None:
+    sizes = {"area_mm2": 1.0, "area_um2_per_lane": 2.0, "power_mw": 3.0, "power_mw_per_lane": 4.0, "wns_ps": 5.0}
+    rows = [
+        {"vlen": 8, "noise": noise, "how": "synthesized", **sizes, "published_mm2": None, "published_mw": None} for noise in (False, True)
+    ]
+    about = {"library": "cells", "clock_ps": 1000.0, "checked_vlen": 32, "area_error": 0.0, "power_error": 0.0, "parts": []}
+    (tmp_path / "table.json").write_text(json.dumps({**about, "rows": rows, "command": "unmask synth --unit datapath --table --json"}))
+    shown = page([read_run(tmp_path / "table.json")])
+    assert "vector datapath by width" in shown
+    assert "8, with noise" in shown
+    assert "8, without noise" in shown
+
+
+def test_a_share_is_shown_with_two_places_and_kept_in_full() -> None:
+    shown = table("shares", Data(("part", "% of it"), [("a", 1.23456), ("b", 8.4e-7), ("c", 0.0)]))
+    assert '"1.23456">1.23<' in shown
+    assert ">&lt; 0.01<" in shown
+    assert ">0.00<" in shown
 
 
 def test_a_file_that_is_no_run_is_a_mistake(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 Cell = str | int | float | None
 
 _LONG = 80
+_LEAST_SHOWN = 0.01
 """Characters of a fact that gets a line of its own."""
 
 
@@ -51,7 +52,8 @@ def table(title: str, data: Data) -> str:
         for column, name in enumerate(data.columns)
     )
     numbers = [_is_number(data, column) for column in range(len(data.columns))]
-    body = "".join("<tr>" + "".join(map(_cell, row, numbers)) + "</tr>" for row in data.rows)
+    shares = ["%" in name for name in data.columns]
+    body = "".join("<tr>" + "".join(map(_cell, row, numbers, shares)) + "</tr>" for row in data.rows)
     caption = f"<figcaption>{escape(title)} {csv_link(title, data)}</figcaption>"
     return f"<figure>{caption}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
 
@@ -85,12 +87,17 @@ def number(value: Cell) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
+def percentage(value: float) -> str:
+    """Of a column of shares: two places after the point."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= _LEAST_SHOWN else f"< {_LEAST_SHOWN:g}"
+
+
 def _is_number(data: Data, column: int) -> bool:
     """Of a column that holds numbers; names in it stand for what has none."""
     return any(not isinstance(row[column], str | None) for row in data.rows)
 
 
-def _cell(value: Cell, among_numbers: bool) -> str:
+def _cell(value: Cell, among_numbers: bool, share: bool) -> str:
     if isinstance(value, str) or value is None:
         return f"<td{' class=n' if among_numbers else ''}>{escape(value or '')}</td>"
-    return f'<td class=n data-value="{value!r}">{number(value)}</td>'
+    return f'<td class=n data-value="{value!r}">{escape(percentage(value) if share else number(value))}</td>'

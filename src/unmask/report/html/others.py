@@ -87,8 +87,21 @@ def unit(found: Mapping[str, Any]) -> str:
 
 def widths(found: Mapping[str, Any]) -> str:
     """Everything of the JSON of `unmask synth --table`."""
-    names = ("vlen", "how", "area_mm2", "area_um2_per_lane", "power_mw", "power_mw_per_lane", "wns_ps", "published_mm2", "published_mw")
-    rows = [[row[name] for name in names] for row in found["rows"]]
+    columns = {
+        "vlen": "VLEN",
+        "noise": "noise",
+        "how": "how",
+        "area_mm2": "mm2",
+        "area_um2_per_lane": "um2/lane",
+        "power_mw": "mW",
+        "power_mw_per_lane": "mW/lane",
+        "wns_ps": "slack, ps",
+        "published_mm2": "published mm2",
+        "published_mw": "published mW",
+    }
+    # Only the vector datapath is there with noise and without.
+    names = [name for name in columns if name in found["rows"][0]]
+    rows = [[("with" if row[name] else "without") if name == "noise" else row[name] for name in names] for row in found["rows"]]
     about = facts(
         [
             ("clock", f"{found['clock_ps']:g} ps, {found['library']}; before layout, no wires, no memory macros"),
@@ -98,12 +111,12 @@ def widths(found: Mapping[str, Any]) -> str:
             ),
         ]
     )
-    columns = ("VLEN", "how", "mm2", "um2/lane", "mW", "mW/lane", "slack, ps", "published mm2", "published mW")
     bars: dict[str, float] = {}
     kinds: dict[str, str] = {}
     for row in found["rows"]:
-        for who, area, kind in (("here", row["area_mm2"], "c0"), ("published", row["published_mm2"], "c1")):
+        ours = {None: "here", True: "with noise", False: "without noise"}[row.get("noise")]
+        for who, area, kind in ((ours, row["area_mm2"], "c0"), ("published", row["published_mm2"], "c1")):
             if area is not None:
-                bars[f"VLEN {row['vlen']}, {who}"], kinds[f"VLEN {row['vlen']}, {who}"] = area, kind
-    drawn = figure("Area by width", plots.ranked("area by width", bars, "mm2", kinds), Data(("what", "mm2"), list(bars.items())))
-    return about + drawn + table("Widths", Data(columns, rows))
+                bars[f"{row['vlen']}, {who}"], kinds[f"{row['vlen']}, {who}"] = area, kind
+    drawn = figure("Area by width", plots.ranked("area by width", bars, "mm2", kinds), Data(("VLEN", "mm2"), list(bars.items())))
+    return about + drawn + table("Widths", Data([columns[name] for name in names], rows))

@@ -13,6 +13,7 @@ for (const table of document.querySelectorAll("table")) {
     body.append(...[...body.rows].sort((a, b) => (down ? -1 : 1) * compare(a, b)));
   }));
 }
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
 for (const canvas of document.querySelectorAll(".canvas")) {
   const steps = Number(canvas.dataset.steps), slider = canvas.querySelector("input");
   const button = canvas.querySelector("button"), output = canvas.querySelector("output"), tokens = canvas.querySelectorAll(".t");

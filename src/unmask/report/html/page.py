@@ -63,7 +63,7 @@ def _title(run: Run) -> str:
             return f"Search: {', '.join(found['objectives'])}"
         case "synth":
             return f"Synthesis: {found['unit']}, {found['lanes']} lanes"
-    return f"Synthesis: {found['unit']} by width"
+    return f"Synthesis: {found.get('unit', 'vector datapath')} by width"
 
 
 def page(runs: Sequence[Run]) -> str:
