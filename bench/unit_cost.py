@@ -2,14 +2,16 @@
 
 `python bench/unit_cost.py --liberty asap7 [--unit lane ...]` prints one line of JSON per unit and, of a lane, per operation. Operands are
 normally distributed BF16 or FP32 numbers. No layout, no wires, a clock without a tree. Registers that load when they are told to have clock
-gates: they load in every cycle of an operation, and in none of an idle unit.
+gates: they load in every cycle of an operation, and in none of an idle unit. The scalar unit is that of the sampling engine; an operation's
+energy is that of the whole unit, whose other functions see its operands too. `sum` is the tree of 8 lanes. The sequencer runs an
+instruction a cycle with random operands, of its own (S_ADDI) or for a queue (V_ADD), or waits for one that is full.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from unmask.isa.encoding import Op, encode
 from unmask.numerics import bf16
 from unmask.numerics.mx import FORMATS, SCALE_BIAS
 from unmask.rtl import lane, mx, scalar, topk, window
@@ -69,6 +72,15 @@ def _side_by_side(words: Any) -> Any:
     return sum(word.astype(object) << 16 * index for index, word in enumerate(words))
 
 
+def _strides(draw: Callable[[int], int]) -> dict[str, int]:
+    return {f"{name}_stride": draw(256) for name in ("dst", "a", "b")}
+
+
+def _words(ops: list[Op]) -> Any:
+    """[cycles] instruction words as Python's integers."""
+    return np.array([int.from_bytes(np.asarray(encode([op]), "<u8").tobytes(), "little") for op in ops], object)
+
+
 def power(gates: Gates, netlist: Any, clock_ps: float, values: Mapping[str, Any]) -> Power:
     """At inputs by name, 0 where none is given; the registers load if any is."""
     stimulus = np.zeros((CYCLES, sum(len(port.nets) for port in gates.inputs)), np.uint8)
@@ -87,6 +99,12 @@ def power(gates: Gates, netlist: Any, clock_ps: float, values: Mapping[str, Any]
 
 def units(rng: np.random.Generator) -> dict[str, tuple[wiring.Component, dict[str, dict[str, Any]]]]:
     """Components, and their inputs by operation."""
+
+    others = np.random.default_rng(1)
+
+    def draw(below: int) -> int:
+        return int(others.integers(0, below))
+
     normal, negative = rng.normal(0, 4, CYCLES), -np.abs(rng.normal(0, 4, CYCLES))
     below = {"V_EXP", "V_EXP_WIN"}
     of_lane = {
@@ -117,15 +135,27 @@ def units(rng: np.random.Generator) -> dict[str, tuple[wiring.Component, dict[st
         "kind": int(topk.Mask.TOPK),
         "k": SORTER // 4,
     }
-    of_sum = {"kind": int(window.Sum.FIXED), "mask": -1, "values": _side_by_side(bf16_bits(rng.normal(0, 4, (LANES, CYCLES))))}
+    of_sum = {"kind": int(window.Sum.FIXED), "mask": -1, "values": _side_by_side(bf16_bits(others.normal(0, 4, (LANES, CYCLES))))}
     element = {"value": bf16_bits(rng.normal(0, 1, CYCLES)), "scale": SCALE_BIAS}
     code = {"value": rng.integers(0, 0x78, CYCLES) | rng.integers(0, 2, CYCLES) << 7, "scale": SCALE_BIAS}
+    begun = {"start": (np.arange(CYCLES) == 2 * RESET).astype(np.int64), "ready": 1}
+    own = [Op("S_ADDI", {"rd": draw(16), "rs": draw(16), "value": draw(1 << 16)}) for _ in range(CYCLES)]
+    handed = [
+        Op("V_ADD", {name: draw(16) for name in ("dst", "a", "b")} | {"rows": 1 + draw(64), "cols": 8 + draw(512)} | _strides(draw))
+        for _ in range(CYCLES)
+    ]
+    of_sequencer = {
+        "waiting": {**begun, "program__r0_data": _words(handed[:1] * CYCLES)},
+        "S_ADDI": {**begun, "program__r0_data": _words(own)},
+        "V_ADD": {**begun, "program__r0_data": _words(handed), "vector_room": 1},
+    }
     places = lane.Lane(0, 0).function_places
     return {
         "lane": (lane.Lane(lane.SHORT_PLACES, places), of_lane),
         "scalar": (unit_named("scalar").build(machine_of("sampler", LANES)), of_scalar),
         "sorter": (topk.MaskUnit(SORTER, SORTER), {"V_TOPK_MASK": of_sorter}),
         "sum": (window.WindowTree(LANES, window.WindowTree.places(LANES)), {"V_RED_SUM": of_sum}),
+        "sequencer": (unit_named("sequencer").build(machine_of("sampler", LANES)), of_sequencer),
         "pack": (Element(True), {FORMAT: element}),
         "unpack": (Element(False), {FORMAT: code}),
     }
@@ -137,7 +167,7 @@ def main() -> None:
     parser.add_argument("--liberty", default="asap7")
     parser.add_argument("--clock-ps", type=float, default=1000)
     parser.add_argument("--cache", type=Path, default=Path("build/silicon"))
-    parser.add_argument("--unit", nargs="+", default=["lane", "scalar", "sorter", "sum", "pack", "unpack"])
+    parser.add_argument("--unit", nargs="+", default=["lane", "scalar", "sorter", "sum", "sequencer", "pack", "unpack"])
     args = parser.parse_args()
     for name, (component, operations) in units(np.random.default_rng(0)).items():
         if name not in args.unit:
