@@ -35,8 +35,16 @@ from unmask.silicon.synthesis import synthesize
 from unmask.silicon.timing import analyse
 
 CYCLES, WARM_UP, RESET = 320, 64, 4
-PAIRS = tuple(
-    "mxint8:mxfp4 mxint8:mxint8 mxint8:mxint4 mxint4:mxint4 mxfp8:mxfp4 mxfp8:mxint4 mxfp8:mxint8 mxfp8:mxfp8 mxfp4:mxfp4".split()
+PAIRS = (
+    "mxint8:mxfp4",
+    "mxint8:mxint8",
+    "mxint8:mxint4",
+    "mxint4:mxint4",
+    "mxfp8:mxfp4",
+    "mxfp8:mxint4",
+    "mxfp8:mxint8",
+    "mxfp8:mxfp8",
+    "mxfp4:mxfp4",
 )
 Bits = NDArray[np.uint8]
 
