@@ -76,7 +76,8 @@ def main() -> None:
         shown = {name: gates[name] for name in ("vlen", "activity")}
         print(json.dumps({**shown, "cycles": counts.cycles, "counted_cycles": gates["cycles"], "parts": rows}))
         return
-    print(f"{gates['activity']}; {counts.cycles:,} cycles; {gates['cells']:,} cells of {gates['library']}, {gates['power_mw']:.2f} mW")
+    print(f"{gates['activity']}; {counts.cycles:,} cycles, of the gates {gates['cycles']:,}")
+    print(f"{gates['cells']:,} cells of {gates['library']}, {gates['power_mw']:.2f} mW")
     for name, row in rows.items():
         events_pj, clock_pj, gates_pj = (row[key] for key in ("events_pj", "clock_pj", "gates_pj"))
         print(f"{name:10} events {events_pj:10,.0f} pJ, {clock_pj:10,.0f} of it clocks   gates {gates_pj:10,.0f} pJ   {row['error']:+.1%}")

@@ -1,13 +1,13 @@
 """Area and energy of the matrix engine's products in a cell library, by the formats of its operands.
 
 `python bench/mac_cost.py --liberty asap7` prints what `src/unmask/silicon/cost/costs.toml` has of the matrix engine: one line of JSON per
-pair of formats and one for a tail. A product is a 32nd of the RTL's own unit, `unmask.rtl.matrix.dot.BlockDot`: 32 multipliers, the two
-elements of the right operand that each keeps (one is multiplied, one is collected meanwhile), the tree that adds them up, and the shift of
-their sum to the grid of the accumulator, with all its registers. A left block comes every cycle, a right one every 32; in every other
-cycle a block passes on its way to another column. The registers of the right elements are written once in 32 cycles, and the mapping stops
-their clocks in the others. `wire_fj` is
-that of the left element's way over the block's side, by `wires.bit_mm_fj`: every block of a column sees the same left row. The tail
-adds such a sum to those of the other blocks and to the accumulator. No layout, a clock without a tree.
+pair of formats, one for a tail and one for a rounding. A product is a 32nd of the RTL's own unit, `unmask.rtl.matrix.dot.BlockDot`: 32
+multipliers, the two elements of the right operand that each keeps (one is multiplied, one is collected meanwhile), the tree that adds them
+up, and the shift of their sum to the grid of the accumulator, with all its registers. A left block comes every cycle, a right one every
+32; in every other cycle a block passes on its way to another column. The registers of the right elements are written once in 32 cycles,
+and the mapping stops their clocks in the others. `wire_fj` is that of the left element's way over the block's side, by `wires.bit_mm_fj`:
+every block of a column sees the same left row. The tail adds such a sum to those of the other blocks and to the accumulator; the rounding
+makes BF16 of an accumulator. No layout, a clock without a tree.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from unmask.numerics import mx
+from unmask.numerics.accumulator import MATRIX_FRACTION
 from unmask.numerics.formats import ElementFormat
 from unmask.numerics.mx import BLOCK
+from unmask.rtl.matrix import rounding
 from unmask.rtl.matrix.dot import PLACES, WIDTH, BlockDot
 from unmask.rtl.matrix.parts import part_layout
+from unmask.rtl.pipeline import Pipeline
 from unmask.silicon.cost.table import load_costs
 from unmask.silicon.gates import Gates
 from unmask.silicon.kits import library_named
@@ -63,6 +66,24 @@ class Sum(wiring.Component):
         m = Module()
         value, first = Signal(Shape(WIDTH, signed=True)), Signal()
         m.d.sync += [value.eq(self.value), first.eq(self.first), self.sum.eq(Mux(first, 0, self.sum) + value)]
+        return m
+
+
+class Rounding(wiring.Component):
+    """An accumulator's sum on its way to BF16: `unmask.rtl.matrix.rounding`, with all its places.
+
+    Ports:
+        value: signed. result: BF16 bits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"value": In(Shape(WIDTH, signed=True)), "result": Out(16)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        p = Pipeline(m, rounding.PLACES, rounding.PLACES, "round")
+        m.d.comb += self.result.eq(rounding.rounded_sum(p, Cat(self.value), Const(0, 1), WIDTH, MATRIX_FRACTION))
+        p.done()
         return m
 
 
@@ -174,6 +195,7 @@ def main() -> None:
     values = rng.normal(0, 2.0**40, CYCLES).astype(np.int64)
     inputs = {"value": bits_of(values, WIDTH), "first": bits_of(np.arange(CYCLES) % BLOCK == BLOCK - 1, 1)}
     print(json.dumps({**measured(Sum(), "tail", inputs, args), "name": "tail"}), flush=True)
+    print(json.dumps({**measured(Rounding(), "round", {"value": inputs["value"]}, args), "name": "round"}), flush=True)
 
 
 if __name__ == "__main__":
