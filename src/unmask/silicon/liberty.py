@@ -359,7 +359,7 @@ def _cell(group: Group) -> Cell:
 
 def _charge_once(text: str) -> str:
     """The library without the internal power of ground pins: a charge that a cell takes from its supply leaves it through its ground, and
-    OpenSTA would count its energy at both."""
+    the two state one energy."""
     ground = re.compile(r"pg_pin\s*\(\s*\"?(\w+)\"?\s*\)\s*\{[^}]*pg_type\s*:\s*\"?\w*ground")
     named = re.compile(rf'related_pg_pin\s*:\s*"?({"|".join(sorted(set(ground.findall(text)))) or "$^"})"?\s*;')
     kept, position, begun, inside = [], 0, 0, 0
