@@ -6,6 +6,8 @@ The RTL runs in Icarus, with models of the memories in place of the macros, and 
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +115,7 @@ def record(
         machine: with the ideal memory.
         runs: the programs; what: in words.
         gates: the netlist whose ports are recorded.
-        folder: for the files.
+        folder: for the files, which lie in one of their own within it until the recording has succeeded.
         whole: the design that runs, if the netlist is not all of it.
         place: the instances that lead from there to the netlist's unit.
 
@@ -126,6 +128,8 @@ def record(
     if not isinstance(machine.hbm, Ideal):
         raise UnmaskError(f"machine {machine.name} has DRAM: a recording is of a machine with the ideal memory")
     folder.mkdir(parents=True, exist_ok=True)
+    # Others may be recording there, too.
+    folder = Path(tempfile.mkdtemp(dir=folder))
     programs = [run.case.program for run in runs]
     beat, timings, sizes = machine.hbm.beat_bytes, [], []
     for number, run in enumerate(runs):
@@ -149,6 +153,7 @@ def record(
         _check(f"program {number}", program, machine, _read_hex(folder / f"left_{number}.hex", beat), run.leaves)
     rows = (folder / PORTS).read_text().split()
     widths = [sum(len(port.nets) for port in side) for side in (gates.inputs, gates.outputs)]
+    shutil.rmtree(folder)
     return Recording(_unpacked(rows[0::2], widths[0]), _unpacked(rows[1::2], widths[1]), what)
 
 
