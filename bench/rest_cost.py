@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from unmask.rtl.speed import machine_of
-from unmask.silicon.gates import Gates
+from unmask.silicon.gates import Gates, places_of
 from unmask.silicon.kits import library_named
 from unmask.silicon.places import Places
 from unmask.silicon.synthesis import synthesize
@@ -38,11 +38,7 @@ def main() -> None:
     netlist = synthesize(unit.build(machine_of("sampler", args.vlen)), args.unit, library, CLOCK_PS, args.cache, flat=unit.flat, quick=True)
     gates, places = Gates(netlist), Places(netlist)
     stimulus = np.zeros((CYCLES, sum(len(port.nets) for port in gates.inputs)), np.uint8)
-    start = 0
-    for port in gates.inputs:
-        if port.name == "rst":
-            stimulus[:RESET, start] = 1
-        start += len(port.nets)
+    stimulus[:RESET, places_of(gates.inputs)["rst"]] = 1
     _, toggles = gates.run(stimulus, skip=WARM_UP)
     rates = toggles / (CYCLES - WARM_UP - 1)
     power = power_of(netlist, gates, CLOCK_PS, netlist.folder / "rest", rates)

@@ -25,7 +25,7 @@ from unmask.numerics import bf16
 from unmask.numerics.mx import FORMATS, SCALE_BIAS
 from unmask.rtl import lane, mx, scalar, topk, window
 from unmask.rtl.speed import machine_of
-from unmask.silicon.gates import Gates
+from unmask.silicon.gates import Gates, places_of
 from unmask.silicon.kits import library_named
 from unmask.silicon.synthesis import synthesize
 from unmask.silicon.timing import Power, power_of
@@ -84,15 +84,13 @@ def _words(ops: list[Op]) -> Any:
 def power(gates: Gates, netlist: Any, clock_ps: float, values: Mapping[str, Any]) -> Power:
     """At inputs by name, 0 where none is given; the registers load if any is."""
     stimulus = np.zeros((CYCLES, sum(len(port.nets) for port in gates.inputs)), np.uint8)
-    start = 0
-    for port in gates.inputs:
-        width = len(port.nets)
-        loads = -1 if values and port.name.endswith("loads") else 0
-        given = np.arange(CYCLES) < RESET if port.name == "rst" else values.get(port.name, loads)
+    for name, place in places_of(gates.inputs).items():
+        width = place.stop - place.start
+        loads = -1 if values and name.endswith("loads") else 0
+        given = np.arange(CYCLES) < RESET if name == "rst" else values.get(name, loads)
         # Ports of more than 64 bits come as Python's integers.
         places = np.arange(width, dtype=object if np.asarray(given).dtype == object else np.int64)
-        stimulus[:, start : start + width] = (np.broadcast_to(given, CYCLES)[:, None] >> places) & 1
-        start += width
+        stimulus[:, place] = (np.broadcast_to(given, CYCLES)[:, None] >> places) & 1
     _, toggles = gates.run(stimulus, skip=WARM_UP)
     return power_of(netlist, gates, clock_ps, netlist.folder / "unit_cost", toggles / (CYCLES - WARM_UP - 1))
 

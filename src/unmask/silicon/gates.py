@@ -8,6 +8,7 @@ enable is 1, which the gate's latch sees while the clock is low.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,12 @@ class Port:
     name: str
     direction: str
     nets: NDArray[np.int32]
+
+
+def places_of(ports: Sequence[Port]) -> dict[str, slice]:
+    """The columns of each port, by name, where the bits of several stand beside each other."""
+    starts = np.cumsum([0, *(len(port.nets) for port in ports)])
+    return {port.name: slice(int(start), int(end)) for port, start, end in zip(ports, starts[:-1], starts[1:], strict=True)}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.machine.config import Machine
 from unmask.silicon import icarus
-from unmask.silicon.gates import Bits, Gates, Port
+from unmask.silicon.gates import Bits, Gates, Port, places_of
 from unmask.silicon.liberty import Library
 from unmask.silicon.measure import random_inputs
 from unmask.silicon.recording import Recording
@@ -133,8 +133,7 @@ def _cared(outputs: Sequence[Port], expected: Bits) -> NDArray[np.bool_]:
     There is what a table without a reset holds before it is written, which the RTL calls 0.
     """
     cared = np.ones(expected.shape, np.bool_)
-    starts = np.cumsum([0, *(len(port.nets) for port in outputs)])
-    places = {port.name: slice(start, start + len(port.nets)) for port, start in zip(outputs, starts, strict=False)}
+    places = places_of(outputs)
     for port in outputs:
         masks = places.get(port.name.removesuffix("data") + "mask")
         if _WRITE_DATA.search(port.name) and masks is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unmask.machine.config import Machine
-from unmask.silicon.gates import Bits, Gates
+from unmask.silicon.gates import Bits, Gates, places_of
 from unmask.silicon.liberty import Library
 from unmask.silicon.places import TREES, Places, part_of
 from unmask.silicon.recording import Recording
@@ -161,13 +161,11 @@ def measure(
 
 def random_inputs(gates: Gates, cycles: int, seed: int = 0, reset: int = 4) -> Bits:
     """[cycles, bits] of a netlist's inputs: a reset of some cycles, then random bits."""
+    places = places_of(gates.inputs)
     width = sum(len(port.nets) for port in gates.inputs)
     bits = np.random.default_rng(seed).integers(0, 2, (cycles, width), dtype=np.uint8)
-    start = 0
-    for port in gates.inputs:
-        if port.name == "rst":
-            bits[:, start] = np.arange(cycles) < reset
-        start += len(port.nets)
+    if "rst" in places:
+        bits[:, places["rst"].start] = np.arange(cycles) < reset
     return bits
 
 

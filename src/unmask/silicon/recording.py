@@ -23,7 +23,7 @@ from unmask.machine.functional import FunctionalMachine
 from unmask.machine.memory import Ideal
 from unmask.rtl.lockstep.generator import Case
 from unmask.silicon.bench import PORTS, REPORT, bench, rtl_verilog
-from unmask.silicon.gates import Bits, Gates, Port
+from unmask.silicon.gates import Bits, Gates, Port, places_of
 from unmask.silicon.tools import run as tool
 
 if TYPE_CHECKING:
@@ -61,13 +61,11 @@ class Recording:
         Args:
             ports: of the inputs, or of the outputs.
         """
-        start = 0
-        for port in ports:
-            if port.name == name:
-                side = self.inputs if port.direction == "input" else self.outputs
-                return np.asarray(side[:, start], np.uint8)
-            start += len(port.nets)
-        return None
+        place = places_of(ports).get(name)
+        if place is None:
+            return None
+        side = self.inputs if ports[0].direction == "input" else self.outputs
+        return np.asarray(side[:, place.start], np.uint8)
 
     def busy(self, ports: Sequence[Port]) -> NDArray[np.bool_]:
         """[cycles] in which the unit is at work: all, of a netlist that does not say so.

@@ -10,7 +10,7 @@ from unmask.numerics.functions import weight
 from unmask.rtl.lane import LaneOp
 from unmask.rtl.road import Road
 from unmask.rtl.window import Sum
-from unmask.silicon.gates import Bits, Gates
+from unmask.silicon.gates import Bits, Gates, places_of
 from unmask.silicon.recording import Recording
 
 CYCLES, RESET, SEED = 1024, 4, 0
@@ -77,11 +77,9 @@ def idle_inputs(gates: Gates) -> Recording:
     """Inputs of a part between instructions: those of sampling for some cycles, and then no register loads and nothing changes."""
     inputs = sampling_inputs(gates).inputs
     inputs[IDLE_FROM:] = inputs[IDLE_FROM]
-    start = 0
-    for port in gates.inputs:
-        if port.name.endswith("loads"):
-            inputs[IDLE_FROM:, start : start + len(port.nets)] = 0
-        start += len(port.nets)
+    for name, place in places_of(gates.inputs).items():
+        if name.endswith("loads"):
+            inputs[IDLE_FROM:, place] = 0
     return Recording(inputs, np.zeros((CYCLES, 0), np.uint8), f"{CYCLES - IDLE_FROM} cycles in which nothing runs")
 
 

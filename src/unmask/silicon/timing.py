@@ -121,9 +121,16 @@ def power_of(
     still = "set_power_activity -global -activity 0 -duty 0.5"
     script += [_POWER_OF_ALL, "power_of_all power.txt", still, "power_of_all clock.txt"]
     _sta(folder, "power", verilog(gates, names, netlist.top, tied=True), [*start, *script])
-    quiet = [toggles is not None and not any(toggles[net] for net in pins.values()) for _, _, pins in gates.instances]
-    clocks = _watts(folder / "clock.txt", names, np.zeros((len(quiet), 3)), [False] * len(quiet))
-    return _power(_watts(folder / "power.txt", names, clocks, quiet), clocks, gates, toggles, clock_ps * 1e-12)
+    clocks, watts = (_watts(folder / file, names) for file in ("clock.txt", "power.txt"))
+    if toggles is not None:
+        # One that is left out and whose pins do not toggle takes what it takes while nothing does.
+        quiet = np.array([not any(toggles[net] for net in pins.values()) for _, _, pins in gates.instances], np.bool_)
+        left_out = quiet & np.isnan(watts[:, 0])
+        watts[left_out] = clocks[left_out]
+    for file, found in (("clock.txt", clocks), ("power.txt", watts)):
+        if (unknown := np.flatnonzero(np.isnan(found[:, 0]))).size:
+            raise UnmaskError(f"{folder / file}: OpenSTA does not report the power of instance {names.instances[unknown[0]]}")
+    return _power(watts, clocks, gates, toggles, clock_ps * 1e-12)
 
 
 def _constraints(netlist: Netlist, gates: Gates, names: Names, clock_ps: float, folder: Path) -> list[str]:
@@ -188,20 +195,15 @@ def _slacks(file: Path, names: Names, scale: float) -> dict[int, float]:
     return found
 
 
-def _watts(file: Path, names: Names, still: NDArray[np.float64], quiet: list[bool]) -> NDArray[np.float64]:
-    """[instances, 3] of a `report_power` of all: internal, switching, leakage; that of `still` for one that is not there and is `quiet`."""
+def _watts(file: Path, names: Names) -> NDArray[np.float64]:
+    """[instances, 3] of a `report_power` of all: internal, switching, leakage; NaN for one that is left out."""
     found = {}
     for line in file.read_text().splitlines():
         words = line.split()
         if len(words) == 5 and re.match(r"-?\d", words[0]):
             found[words[4]] = [float(word) for word in words[:3]]
-    watts = still.copy()
-    for index, instance in enumerate(names.instances):
-        if instance in found:
-            watts[index] = found[instance]
-            watts[index, 0] *= internal_power_scale()
-        elif not quiet[index]:
-            raise UnmaskError(f"{file}: OpenSTA does not report the power of instance {instance}, whose pins toggle")
+    watts = np.array([found.get(instance, [np.nan] * 3) for instance in names.instances]).reshape(-1, 3)
+    watts[:, 0] *= internal_power_scale()
     return watts
 
 
