@@ -97,7 +97,7 @@ class Library:
         name: the first library's own name, with the number of further files.
         full, logic, registers: merged files for timing and power analysis, for mapping logic (no power), and of the flip-flops alone.
         gates: of the clock gates alone, with tables.
-        digest: of the files' contents.
+        digest: of what a netlist is mapped with, the contents of `logic`, `registers` and `gates`.
     """
 
     name: str
@@ -182,8 +182,7 @@ def load_library(path: Path, cache: Path) -> Library:
     except (OSError, EOFError) as error:
         raise UnmaskError(f"{path}: {error}") from error
     own = Path(__file__).read_bytes()
-    digest = hashlib.sha256(b"\0".join([own, *contents])).hexdigest()[:16]
-    folder = cache / "liberty" / digest
+    folder = cache / "liberty" / hashlib.sha256(b"\0".join([own, *contents])).hexdigest()[:16]
     names = {kind: folder / f"{kind}.lib" for kind in ("full", "logic", "registers", "gates", "cells")}
     if not all(file.exists() for file in names.values()):
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +199,8 @@ def load_library(path: Path, cache: Path) -> Library:
     first = re.search(r"library\s*\(\s*\"?([^)\"]*?)\"?\s*\)", names["cells"].read_text()[:4096])
     assert first is not None
     name = first[1] if len(files) == 1 else f"{first[1]} and {len(files) - 1} more"
-    return Library(name, names["full"], names["logic"], names["registers"], names["gates"], digest)
+    used = b"\0".join(names[kind].read_bytes() for kind in ("logic", "registers", "gates"))
+    return Library(name, names["full"], names["logic"], names["registers"], names["gates"], hashlib.sha256(used).hexdigest()[:16])
 
 
 def parse(text: str) -> Group:

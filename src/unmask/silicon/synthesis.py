@@ -204,7 +204,9 @@ def _map(
 ) -> tuple[Path, Counter[str]]:
     """(RTLIL of the block in cells, number of cells by type)."""
     scripts = [_front_end(name, library), *(_back_end(name, library, clock_ps, recipe) for recipe in recipes.values())]
-    key = hashlib.sha256("\n".join([library.digest, *scripts, source]).encode()).hexdigest()[:16]
+    # Where the library's files lie is no part of what is mapped: a cache may be copied.
+    texts = [script.replace(f"{library.logic.resolve().parent}/", "") for script in scripts]
+    key = hashlib.sha256("\n".join([library.digest, *texts, source]).encode()).hexdigest()[:16]
     result = cache / "blocks" / f"{name}-{key}"
     if not (result / "cells.json").exists():
         result.parent.mkdir(parents=True, exist_ok=True)
