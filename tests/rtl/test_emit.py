@@ -89,5 +89,5 @@ def test_a_unit_lints_and_its_note_is_complete(unit: str, machine: str, matrix_p
 
 
 def test_nothing_is_printed_where_figures_go(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "module unit" in verilog_of(Semaphores(("sequencer", "load"), 2), "unit")
+    assert "module unit" in verilog_of(Semaphores(("load", "store"), 2), "unit")
     assert capfd.readouterr().out == ""

@@ -18,8 +18,9 @@ pytest.importorskip("pyosys")
 NAMES, NAME_BITS, COUNT_BITS = 2, 2, 2
 """Semaphores of the small unit, bits of a name, of which `NAMES` is none, and bits of a count."""
 DEPTH = 2
-GIVES, TAKES = {"left": (0,), "right": (1,)}, {"left": (1,), "right": (0,)}
-"""Each semaphore has one engine that signals and one that waits."""
+GIVES, TAKES = ((0,), (1,)), ((1,), (0,))
+"""Each semaphore has one engine that signals and one that waits: what the first and the second of a pair do."""
+ENGINES, SEQUENCER = ("left", "right"), "sequencer"
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,17 @@ class Engine:
         self.running = Instruction.of(running)
         self.ready = getattr(unit, f"{name}_ready")
         self.take, self.give = Signal(name=f"{name}_take"), Signal(name=f"{name}_give")
+        # What is pushed is the next head but one where only the head stands before it.
+        behind = Instruction.of(Mux(self.level > 1, items[4 * NAME_BITS : 8 * NAME_BITS], self.item))
         m.d.comb += [
             self.take.eq((self.level != 0) & self.ready & ~self.busy & bench.given(f"{name}_go", 1)),
             self.give.eq(self.busy & bench.given(f"{name}_end", 1)),
+            getattr(unit, f"{name}_valid").eq(self.level != 0),
             getattr(unit, f"{name}_take").eq(self.take),
             getattr(unit, f"{name}_give").eq(self.give),
         ]
         for number in range(2):
-            m.d.comb += getattr(unit, f"{name}_wait{number}").eq(self.head.waits[number])
+            m.d.comb += getattr(unit, f"{name}_wait{number}").eq(behind.waits[number])
             m.d.comb += getattr(unit, f"{name}_signal{number}").eq(self.running.signals[number])
         m.d.sync += [self.level.eq(self.level + self.push - self.take), self.busy.eq(self.take | (self.busy & ~self.give))]
         with m.If(self.take):
@@ -75,8 +79,11 @@ class Engine:
 ACTS = (("take", lambda engine: engine.head.waits), ("give", lambda engine: engine.running.signals))
 
 
-def engines(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, Semaphores]:
+def engines(monkeypatch: pytest.MonkeyPatch, pair: tuple[str, ...] = ENGINES) -> tuple[Bench, Semaphores]:
     """Two engines that are fed whatever the unit lets pass, beside counts of tokens that are kept without it.
+
+    Args:
+        pair: their names, perhaps the sequencer among them, which takes and gives in the cycle in which it dispatches to itself.
 
     Claimed of every cycle: an engine is told to start exactly if the tokens are there that its next instruction waits for; what is refused,
     and only that, are waits for tokens that no earlier instruction gives, counts beyond the most there can be, and setting a semaphore that
@@ -92,62 +99,73 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, Semaphores]:
         monkeypatch.setattr(semaphores, name, value)
     bench = Bench()
     m = bench.m
-    m.submodules.unit = unit = Semaphores(("left", "right"), 2 * DEPTH)
-    both = {name: Engine(bench, unit, name) for name in ("left", "right")}
+    queued = [name for name in pair if name != SEQUENCER]
+    m.submodules.unit = unit = Semaphores(queued, 2 * DEPTH)
+    both = {name: Engine(bench, unit, name) for name in queued}
     asked = {name: bench.given(name, NAME_BITS) for name in ("wait0", "wait1", "signal0", "signal1")}
     item = Instruction((asked["wait0"], asked["wait1"]), (asked["signal0"], asked["signal1"]))
     to, dispatch = bench.given("to", 1), bench.given("dispatch", 1)
-    for number, name in enumerate(both):
+    for number in range(2):
         fine = [
-            any_of(given == NAMES, *(given == s for s in allowed[name]))
+            any_of(given == NAMES, *(given == s for s in allowed[number]))
             for names, allowed in ((item.waits, TAKES), (item.signals, GIVES))
             for given in names
         ]
         bench.assume((to != number) | all_of(*fine))
-    room = Mux(to, both["right"].level != DEPTH, both["left"].level != DEPTH)
+    room, own = Const(0, 1), Signal()
+    for number, name in enumerate(pair):
+        room = room | ((to == number) & (unit.sequencer_ready if name == SEQUENCER else both[name].level != DEPTH))
     reserve, setting, waiting = Signal(), Signal(), any_of(*(given != NAMES for given in item.waits))
     name, value = bench.given("name", NAME_BITS), bench.given("value", COUNT_BITS)
     m.d.comb += [
         *(getattr(unit, f"reserve_{key}").eq(signal) for key, signal in asked.items()),
         reserve.eq(dispatch & room & ~unit.underflow & ~unit.overflow),
         unit.reserve.eq(reserve),
+        unit.sequencer_take.eq(own),
         # SEM_SET is executed in a cycle in which no engine gets an instruction; here it waits for nothing.
         setting.eq(bench.given("set", 1) & ~dispatch & ~waiting & ~unit.set_fault),
         unit.set.eq(setting),
         unit.set_name.eq(name),
         unit.set_value.eq(value),
     ]
-    for number, engine in enumerate(both.values()):
-        m.d.comb += [engine.push.eq(reserve & (to == number)), engine.item.eq(item.packed())]
+    for number, called in enumerate(pair):
+        if called == SEQUENCER:
+            m.d.comb += own.eq(reserve & (to == number))
+        else:
+            m.d.comb += [both[called].push.eq(reserve & (to == number)), both[called].item.eq(item.packed())]
 
-    held, owed, due = ([Signal(signed(5), name=f"{name}_{s}") for s in range(NAMES)] for name in ("held", "owed", "due"))
+    held, owed, due = ([Signal(signed(6), name=f"{name}_{s}") for s in range(NAMES)] for name in ("held", "owed", "due"))
     short, over, in_use = [], [], []
     for s in range(NAMES):
-        taken, given = (sum((Mux(getattr(e, act), uses(names(e), s), 0) for e in both.values()), start=0) for act, names in ACTS)
         wants, offers = uses(item.waits, s), uses(item.signals, s)
+        taken, given = (sum((Mux(getattr(e, act), uses(names(e), s), 0) for e in both.values()), start=0) for act, names in ACTS)
+        asks = Mux(reserve & ~own, wants, 0)
         short.append(owed[s] < wants)
         over.append(owed[s] - wants + offers > (1 << COUNT_BITS) - 1)
-        in_use.append((name == s) & ((owed[s] - Mux(reserve, wants, 0) != 0) | (due[s] + Mux(reserve, wants, 0) - taken != 0)))
-        m.d.sync += [held[s].eq(held[s] + given - taken), due[s].eq(due[s] + Mux(reserve, wants, 0) - taken)]
+        in_use.append((name == s) & ((owed[s] - Mux(reserve, wants, 0) != 0) | (due[s] + asks - taken != 0)))
+        m.d.sync += [held[s].eq(held[s] + given - taken + Mux(own, offers - wants, 0)), due[s].eq(due[s] + asks - taken)]
         m.d.sync += owed[s].eq(owed[s] + Mux(reserve, offers - wants, 0))
         with m.If(setting & (name == s)):
             m.d.sync += [held[s].eq(value), owed[s].eq(value)]
         bench.claim(held[s] >= 0, owed[s] >= 0)
     bench.claim(unit.underflow == any_of(*short), unit.overflow == any_of(*over))
+    bench.claim(unit.sequencer_ready == all_of(*(held[s] >= uses(item.waits, s) for s in range(NAMES))))
     bench.claim(dispatch | waiting | (unit.set_fault == any_of(*in_use)))
     for engine in both.values():
         enough = all_of(*(held[s] >= uses(engine.head.waits, s) for s in range(NAMES)))
         bench.claim((engine.level == 0) | (engine.ready == enough))
-    moves = any_of(*(engine.busy | ((engine.level != 0) & engine.ready) for engine in both.values()))
     idle = all_of(*((engine.level == 0) & ~engine.busy for engine in both.values()))
-    bench.claim(idle | moves)
+    if SEQUENCER not in pair:
+        # With the sequencer it may be its turn, at the instruction that it has come to.
+        bench.claim(idle | any_of(*(engine.busy | ((engine.level != 0) & engine.ready) for engine in both.values())))
     bench.claim(~idle | all_of(*(held[s] == owed[s] for s in range(NAMES))))
     return bench, unit
 
 
+@pytest.mark.parametrize("pair", [ENGINES, ("left", SEQUENCER), (SEQUENCER, "right")])
 @pytest.mark.parametrize("cycles", [6, pytest.param(9, marks=pytest.mark.slow)])
-def test_no_token_is_lost_and_no_engine_waits_for_ever(monkeypatch, cycles):
-    bench, _ = engines(monkeypatch)
+def test_no_token_is_lost_and_no_engine_waits_for_ever(monkeypatch, cycles, pair):
+    bench, _ = engines(monkeypatch, pair)
     assert not bench.refuted(cycles)
 
 

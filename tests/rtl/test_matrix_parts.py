@@ -5,8 +5,8 @@ import pytest
 from amaranth.hdl import Module, Signal
 
 from unmask.numerics import formats, mx
+from unmask.rtl.largest import largest
 from unmask.rtl.matrix.parts import decode, lowered, part_layout, whole
-from unmask.rtl.matrix.quantizer import largest
 
 from .test_mx import evaluate
 

@@ -72,6 +72,6 @@ def test_blocks_are_quantized_as_the_numerics_say(form):
 
 def test_the_largest_exponent_of_a_block_is_found_wherever_it_is():
     m, patterns = Module(), [Signal(16, name=f"p{i}") for i in range(32)]
-    top = largest_exponent(m, patterns, "top")
+    top = largest_exponent(m, patterns)
     rows = [np.where(np.arange(32) == i, 0xFF80 - 128 * i, 0x0100) for i in range(32)]
     assert (evaluate(m, patterns, [top], rows)[:, 0] == 255 - np.arange(32)).all()

@@ -19,6 +19,8 @@ HEADER = data.StructLayout(
     {"opcode": OPCODE_BITS, **dict.fromkeys(("wait0", "wait1", "signal0", "signal1"), SEMAPHORE_NAME_BITS), "operands": OPERAND_BITS}
 )
 """An instruction word."""
+WAITS = data.StructLayout(dict.fromkeys(("wait0", "wait1"), SEMAPHORE_NAME_BITS))
+"""What of it an engine needs to know when to start."""
 
 
 def places(instruction: Instruction) -> dict[str, slice]:

@@ -11,14 +11,13 @@ from amaranth.lib import data
 
 from unmask.isa.row import Engine
 from unmask.isa.table import BY_NAME
-from unmask.rtl.decode import SEMAPHORE_NAME_BITS, Operands
+from unmask.rtl.decode import WAITS, Operands
 from unmask.rtl.dma import Kind, Shape
 from unmask.rtl.queue import Step
 from unmask.rtl.request import PreparedRequest
 
 _KINDS = {"L_VEC": Kind.VECTOR, "ST_VEC": Kind.VECTOR, "L_INT": Kind.INTEGER, "ST_INT": Kind.INTEGER, "L_MX": Kind.MX, "ST_MX": Kind.MX}
 _KINDS |= {"L_MAT": Kind.MATRIX, "L_GATHER": Kind.GATHER}
-_WAITS = data.StructLayout({"wait0": SEMAPHORE_NAME_BITS, "wait1": SEMAPHORE_NAME_BITS})
 
 
 class DmaSteps:
@@ -39,7 +38,7 @@ class DmaSteps:
         steps = []
         for index, (layout, work) in enumerate(PreparedRequest(self._shape).steps):
             item_work = partial(self._later if index else self._first, work)
-            steps.append(Step(data.StructLayout({"word": _WAITS, "request": layout}), item_work))
+            steps.append(Step(data.StructLayout({"word": WAITS, "request": layout}), item_work))
         return steps
 
     @staticmethod

@@ -17,7 +17,7 @@ from unmask.machine.config import Machine
 from unmask.machine.ports import require_all_ports
 from unmask.rtl.bus import ADDRESS_BITS as MEMORY_BITS
 from unmask.rtl.bus import ReadBus, WriteBus
-from unmask.rtl.decode import SEMAPHORE_NAME_BITS
+from unmask.rtl.decode import SEMAPHORE_NAME_BITS, WAITS
 from unmask.rtl.dma_steps import DmaSteps
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
@@ -151,8 +151,7 @@ class SamplingEngine(wiring.Component):
         m = Module()
         depth = self.machine.sequencer.queue_depth
         m.submodules.host, m.submodules.sequencer, m.submodules.vector = self.host, self.sequencer, self.vector
-        engines = ("sequencer", *(engine.name.lower() for engine in self.engines))
-        m.submodules.semaphores = semaphores = Semaphores(engines, 2 * depth)
+        m.submodules.semaphores = semaphores = Semaphores([engine.name.lower() for engine in self.engines], 2 * depth)
         m.submodules.load, m.submodules.store = load, store = Load(self.load_shape, gathers=self._gathers), Store(self.shape)
         for name, memory in self.memories.items():
             m.submodules[f"{name}_sram"] = memory
@@ -163,15 +162,16 @@ class SamplingEngine(wiring.Component):
         for engine in self.engines:
             name = engine.name.lower()
             latency = self.machine.sequencer.dispatch_latency
-            queue = Queue(sequencer.layouts[engine], depth, latency=latency, steps=self._steps(engine))
+            queue = Queue(sequencer.layouts[engine], depth, latency=latency, steps=self._steps(engine), ahead=WAITS)
             m.submodules[f"{name}_queue"] = queues[engine] = queue
             m.d.comb += [
                 queue.push.eq(getattr(sequencer, f"{name}_push")),
                 queue.item.eq(getattr(sequencer, f"{name}_item")),
                 getattr(sequencer, f"{name}_room").eq(queue.room),
                 queue.clear.eq(stopping | host.start),
-                getattr(semaphores, f"{name}_wait0").eq(queue.head.word.wait0),
-                getattr(semaphores, f"{name}_wait1").eq(queue.head.word.wait1),
+                getattr(semaphores, f"{name}_wait0").eq(queue.coming.wait0),
+                getattr(semaphores, f"{name}_wait1").eq(queue.coming.wait1),
+                getattr(semaphores, f"{name}_valid").eq(queue.valid),
                 getattr(semaphores, f"{name}_take").eq(queue.pop),
             ]
 
@@ -201,12 +201,7 @@ class SamplingEngine(wiring.Component):
 
         word = sequencer.word
         m.d.comb += [
-            semaphores.sequencer_wait0.eq(word.wait0),
-            semaphores.sequencer_wait1.eq(word.wait1),
             semaphores.sequencer_take.eq(sequencer.take_own),
-            semaphores.sequencer_give.eq(sequencer.take_own),
-            semaphores.sequencer_signal0.eq(word.signal0),
-            semaphores.sequencer_signal1.eq(word.signal1),
             semaphores.reserve.eq(sequencer.reserve),
             *(getattr(semaphores, f"reserve_{name}").eq(word[name]) for name in ("wait0", "wait1", "signal0", "signal1")),
             semaphores.set.eq(sequencer.set),

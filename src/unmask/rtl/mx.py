@@ -15,6 +15,7 @@ from amaranth.lib import data
 from unmask.numerics.bf16 import INFINITY_BITS, NAN_BITS
 from unmask.numerics.formats import ElementFormat
 from unmask.numerics.mx import NAN_SCALE
+from unmask.rtl.largest import largest
 
 SIGNIFICAND = 7
 """Bits of a BF16 significand behind the hidden one."""
@@ -109,19 +110,9 @@ def scaled(m: Module, small: data.View, scale: Value, name: str) -> Value:
     return result
 
 
-def largest_exponent(m: Module, patterns: list[Value], name: str) -> Value:
+def largest_exponent(m: Module, patterns: list[Value]) -> Value:
     """The largest exponent field of BF16 patterns, 8 bits."""
-    fields: list[Value] = [pattern[SIGNIFICAND : SIGNIFICAND + 8] for pattern in patterns]
-    level = 0
-    while len(fields) > 1:
-        following = []
-        for index in range(0, len(fields) - 1, 2):
-            larger = Signal(8, name=f"{name}_{level}_{index // 2}")
-            m.d.comb += larger.eq(Mux(fields[index] > fields[index + 1], fields[index], fields[index + 1]))
-            following.append(larger)
-        fields = following + fields[len(fields) & ~1 :]
-        level += 1
-    return fields[0]
+    return largest(m, [pattern[SIGNIFICAND : SIGNIFICAND + 8] for pattern in patterns])
 
 
 @dataclass(frozen=True)
@@ -161,6 +152,12 @@ class Coding:
                     m.d.comb += [signal.eq(int(value)) for signal, value in zip(chosen.values(), values, strict=True)]
         return cls(**chosen)
 
+    def held(self, m: Module, name: str) -> Coding:
+        """The same, a cycle later."""
+        later = {field: Signal(value.shape(), name=f"{name}_{field}") for field, value in vars(self).items()}
+        m.d.sync += [later[field].eq(value) for field, value in vars(self).items()]
+        return Coding(**later)
+
 
 def scale_of(top: Value, coding: Coding) -> Value:
     """Code of the scale of a block whose largest exponent field is `top`."""
@@ -169,34 +166,57 @@ def scale_of(top: Value, coding: Coding) -> Value:
 
 def encode(m: Module, pattern: Value, scale: Value, coding: Coding, name: str) -> Value:
     """The code, 8 bits, of a BF16 element of a block with that scale; 0 under the NaN scale."""
-    return coded(m, aligned(m, pattern, scale, coding, name), coding, name)
+    return encode_spread(m, spread(m, pattern, coding, name), scale, coding, name)
 
 
-def aligned(m: Module, pattern: Value, scale: Value, coding: Coding, name: str) -> tuple[Value, ...]:
-    """The first part of `encode`, with which a register may stand before the other: what `coded` takes.
+def encode_spread(m: Module, element: data.View, scale: Value, coding: Coding, name: str) -> Value:
+    """The same, of a `SPREAD`."""
+    return coded(m, aligned(m, element, scale, coding, name), coding, name)
 
-    Returns:
-        The significand on the grid of the format, 8 bits; whether rounding adds one; binades above the lowest, 5 bits; and a bit each: the
-        sign, whether it is zero, and whether the block's scale is NaN.
-    """
-    field, fraction, sign = pattern[SIGNIFICAND:15], pattern[:SIGNIFICAND], pattern[15]
-    significand = Signal(SIGNIFICAND + 1, name=f"{name}_significand")
+
+SPREAD = data.StructLayout({"significand": SIGNIFICAND + 1, "above": signed(10), "sign": 1})
+"""A BF16 element: (-1)^sign * significand * 2^(above - 7), times the format's lowest normal power, biased; the significand's top bit is 0
+for zero only."""
+
+
+def spread(m: Module, pattern: Value, coding: Coding, name: str) -> data.View:
+    """The first part of `encode`, which needs no scale: a `SPREAD`."""
+    field, fraction, result = pattern[SIGNIFICAND:15], pattern[:SIGNIFICAND], Signal(SPREAD, name=f"{name}_spread")
     exponent = Signal(signed(10), name=f"{name}_exponent")
-    distance = Signal(signed(11), name=f"{name}_distance")
-    m.d.comb += [significand.eq(Cat(fraction, 1)), exponent.eq(field)]
+    m.d.comb += [
+        result.significand.eq(Cat(fraction, field != 0)),
+        exponent.eq(field),
+        result.above.eq(exponent - coding.emin),
+        result.sign.eq(pattern[15]),
+    ]
     with m.If(field == 0):
         for place in range(SIGNIFICAND):
             with m.If(fraction[place]):
-                m.d.comb += [significand.eq(fraction << (SIGNIFICAND - place)), exponent.eq(place + 1 - SIGNIFICAND)]
-    m.d.comb += distance.eq(exponent - scale - coding.emin)
-    right = Signal(12, name=f"{name}_right")
-    m.d.comb += right.eq(coding.drop + Mux(distance < 0, -distance, 0))
-    kept, up = _moved(m, significand, right, name)
-    return kept, up, Mux(distance < 0, 0, distance[:5]), sign, (field == 0) & (fraction == 0), scale == NAN_SCALE
+                m.d.comb += [result.significand.eq(fraction << (SIGNIFICAND - place)), exponent.eq(place + 1 - SIGNIFICAND)]
+    return result
+
+
+def aligned(m: Module, element: data.View, scale: Value, coding: Coding, name: str) -> tuple[Value, ...]:
+    """The second part of `encode`, of what `spread` has found; a register may stand before it and behind it.
+
+    Returns:
+        What `coded` takes: the significand on the grid of the format, 8 bits; whether rounding adds one; binades above the lowest, 5 bits;
+        and a bit each: the sign, whether it is zero, and whether the block's scale is NaN.
+    """
+    below = Signal(signed(11), name=f"{name}_below")
+    lost, binades = Signal(4, name=f"{name}_lost"), Signal(5, name=f"{name}_binades")
+    m.d.comb += below.eq(scale - element.above)
+    with m.If(below[-1]):
+        m.d.comb += binades.eq(element.above[:5] - scale[:5])
+    with m.Else():
+        # More places than a significand has are as good as all of them.
+        m.d.comb += lost.eq(below[:4] | below[4:-1].any().replicate(4))
+    kept, up = _moved(m, element.significand, coding.drop + lost, name)
+    return kept, up, binades, element.sign, ~element.significand[-1], scale == NAN_SCALE
 
 
 def coded(m: Module, element: tuple[Value, ...], coding: Coding, name: str) -> Value:
-    """The second part of `encode`, of what `aligned` has found: the code, 8 bits."""
+    """The last part of `encode`, of what `aligned` has found: the code, 8 bits."""
     kept, up, binades, sign, zero, nan = element
     sum_ = Signal(13, name=f"{name}_sum")
     m.d.comb += sum_.eq(_rounded(kept, up) + (binades << coding.mantissa_bits))

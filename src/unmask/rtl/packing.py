@@ -12,7 +12,7 @@ from amaranth.utils import ceil_log2
 from unmask.isa.table import BF16_BYTES, INT32_BYTES
 from unmask.numerics import mx
 from unmask.rtl.dma import CHUNK, Shape
-from unmask.rtl.mx import Coding, encode, largest_exponent, scale_of
+from unmask.rtl.mx import SPREAD, Coding, encode_spread, largest_exponent, scale_of, spread
 from unmask.rtl.position import Position
 from unmask.rtl.sram import SramRead, rotate
 
@@ -150,16 +150,26 @@ class Packing(wiring.Component):
             m.d.sync += [later.eq(raw), codes.eq(later)]
             return codes, []
         formats = [form.element for form in shape.formats]
-        number, scales, later = Signal(2), Signal(data.ArrayLayout(8, blocks)), Signal(raw.shape(), name="later")
+        scales = Signal(data.ArrayLayout(8, blocks))
         coding = Coding.choose(m, formats, (taken.kind - 2)[:2], "coding")
+        packs = Signal()
+        m.d.comb += packs.eq((taken.kind > 1) & (taken.kind != shape.scales))
+        # What an element is before it has a scale is found beside the block's largest exponent.
+        later = Signal(data.ArrayLayout(SPREAD.size, raw.shape().length), name="later")
         for block in range(blocks):
             lanes = [raw[block * mx.BLOCK + index] for index in range(mx.BLOCK)]
-            m.d.sync += scales[block].eq(scale_of(largest_exponent(m, lanes, f"largest_{block}"), coding))
-        m.d.sync += [later.eq(raw), number.eq((taken.kind - 2)[:2]), codes.eq(later)]
-        coding = Coding.choose(m, formats, number, "coding_later")
+            m.d.sync += scales[block].eq(scale_of(largest_exponent(m, lanes), coding))
+        for lane in range(raw.shape().length):
+            m.d.sync += later[lane].eq(raw[lane])
+        for lane in range(blocks * mx.BLOCK):
+            with m.If(packs):
+                m.d.sync += later[lane].eq(spread(m, raw[lane], coding, f"code_{lane}").as_value())
+        coding = coding.held(m, "coding_later")
+        m.d.sync += codes.eq(Cat(lane[:16] for lane in later))
         with m.If((measured.kind > 1) & (measured.kind != shape.scales)):
             for lane in range(blocks * mx.BLOCK):
-                m.d.sync += codes[lane].eq(encode(m, later[lane], scales[lane // mx.BLOCK], coding, f"code_{lane}"))
+                element, scale = data.View(SPREAD, later[lane]), scales[lane // mx.BLOCK]
+                m.d.sync += codes[lane].eq(encode_spread(m, element, scale, coding, f"code_{lane}"))
 
         kept = [Signal(8, name=f"scale_{index}") for index in range(CHUNK)]
         columns = 1 << ceil_log2(blocks)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -33,11 +33,14 @@ class Queue(wiring.Component):
         room: there is a place, or one becomes free in this cycle.
         pop: take the head away; only while `valid`.
         head, valid: the oldest item, all steps of work done, and whether there is one.
+        coming: with `ahead`, those fields of the item that is the head in the next cycle, if there is one and none stays at the head.
         clear: forget everything.
         level: items in the queue.
     """
 
-    def __init__(self, layout: data.StructLayout, depth: int, *, latency: int = 1, steps: Sequence[Step] = ()) -> None:
+    def __init__(
+        self, layout: data.StructLayout, depth: int, *, latency: int = 1, steps: Sequence[Step] = (), ahead: data.StructLayout | None = None
+    ) -> None:
         """Size it.
 
         Args:
@@ -45,8 +48,9 @@ class Queue(wiring.Component):
             depth: items.
             latency: at least 1; at 1 + len(steps) there is a register behind each step.
             steps: of work on an item between its place in the queue and the head.
+            ahead: fields of an item's `word`, before and after each step, that its user is to see a cycle early.
         """
-        self.depth, self._latency, self._steps = depth, latency, tuple(steps)
+        self.depth, self._latency, self._steps, self._ahead = depth, latency, tuple(steps), ahead
         super().__init__(
             {
                 "push": In(1),
@@ -58,6 +62,7 @@ class Queue(wiring.Component):
                 "clear": In(1),
                 "level": Out(range(depth + 1)),
             }
+            | ({"coming": Out(ahead)} if ahead else {})
         )
         self._layout = layout
 
@@ -95,6 +100,13 @@ class Queue(wiring.Component):
             m.d.sync += first.eq(after(first))
 
         stored = ready != 0
+        if self._ahead and not kept:
+            # What is pushed comes to the head at once where nothing stands before it.
+            behind, at_once = items.read_port(domain="comb"), Const(0, 1) if wait else self.level <= 1
+            m.d.comb += [
+                behind.addr.eq(Mux(stored, after(first), first)),
+                self.coming.eq(Mux(at_once, self._seen(self.item), self._seen(behind.data))),
+            ]
         item, valid = read.data, stored
         stages: list[tuple[Signal, Signal]] = []
         for index, step in enumerate(self._steps):
@@ -107,6 +119,8 @@ class Queue(wiring.Component):
                 with m.If(taken):
                     m.d.sync += [held.eq(item), there.eq(valid)]
                 stages.append((taken, there))
+                if self._ahead and index == len(self._steps) - 1:
+                    m.d.comb += self.coming.eq(self._seen(item))
                 item, valid = held, there
         m.d.comb += [self.head.eq(item), self.valid.eq(valid)]
         # A stage takes an item where it holds none, or hands its own on.
@@ -118,3 +132,7 @@ class Queue(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [self.level.eq(0), ready.eq(0), first.eq(0), last.eq(0), *(there.eq(0) for _, there in stages)]
         return m
+
+    def _seen(self, item: Any) -> Value:
+        """What its user sees early of an item."""
+        return Cat(item.word[name] for name, _ in self._ahead or ())

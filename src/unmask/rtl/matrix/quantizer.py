@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from unmask.numerics.formats import ElementFormat
 from unmask.numerics.mx import BLOCK
-from unmask.rtl.bits import wire
+from unmask.rtl.largest import largest
 from unmask.rtl.matrix.parts import decode, part_layout, whole
-from unmask.rtl.mx import SIGNIFICAND, Coding, aligned, coded, scale_of
+from unmask.rtl.mx import SIGNIFICAND, Coding, aligned, coded, scale_of, spread
 from unmask.rtl.pipeline import Pipeline
 
 PLACES = 4
-DIGIT = 4
-"""Bits of an exponent that are compared at once."""
 
 
 class Quantizer(wiring.Component):
@@ -55,7 +51,9 @@ class Quantizer(wiring.Component):
             scale = Signal(8, name=f"scale_{block}")
             m.d.comb += scale.eq(scale_of(top, coding))
             names = [f"code_{index}" for index in places]
-            elements = [aligned(m, pattern, scale, coding, name) for pattern, name in zip(patterns, names, strict=True)]
+            elements = [
+                aligned(m, spread(m, pattern, coding, name), scale, coding, name) for pattern, name in zip(patterns, names, strict=True)
+            ]
             fields = len(elements[0])
             later, *flat = p.cut(scale, *(field for element in elements for field in element))
             parts = []
@@ -69,32 +67,3 @@ class Quantizer(wiring.Component):
                 Cat(self.parts[block * BLOCK + i].as_value() for i in range(BLOCK)).eq(Cat(parts)),
             ]
         return m
-
-
-def largest(m: Module, values: list[Value]) -> Value:
-    """The largest of unsigned values, digit by digit of `DIGIT` bits from the top, among those that have the largest so far.
-
-    Of each digit stands there which thresholds it reaches; one that any value reaches, the largest does. That is half as deep as a tree of
-    comparisons, of as many levels as values have bits, and as large.
-    """
-    found: list[Value] = []
-    alive: list[Value] = [Const(1, 1)] * len(values)
-    for low in reversed(range(0, len(values[0]), DIGIT)):
-        digits = [wire(m, value[low : low + DIGIT]) for value in values]
-        count = (1 << len(digits[0])) - 1
-        every = Const((1 << count) - 1, count)
-        reached = [wire(m, ~(every << digit)[:count] & one.replicate(count)) for digit, one in zip(digits, alive, strict=True)]
-        while len(reached) > 1:
-            reached = [wire(m, reduce(or_, reached[index : index + 2])) for index in range(0, len(reached), 2)]
-        top = wire(m, _count(reached[0], len(digits[0])))
-        found.insert(0, top)
-        alive = [wire(m, one & (digit == top)) for digit, one in zip(digits, alive, strict=True)]
-    return wire(m, Cat(found))
-
-
-def _count(reached: Value, bits: int) -> Value:
-    """How many ones a value has whose ones are its lowest bits."""
-    # A bit is 1 if an odd multiple of its weight is reached, and not the even one after it.
-    padded = Cat(reached, Const(0, 1))
-    weights = [1 << bit for bit in range(bits)]
-    return Cat(Cat(padded[at - 1] & ~padded[at + w - 1] for at in range(w, 1 << bits, 2 * w)).any() for w in weights)
