@@ -66,10 +66,21 @@ def reciprocal(p: Pipeline, x: Value) -> Value:
     return _rounded(m, sign, digits, rest, exponent, nan, infinity)
 
 
+def _trial(m: Module, rest: Value, subtrahends: list[Value], width: int) -> Value:
+    """rest less some words, all unsigned, and its sign as the highest of `width` bits."""
+    complement = wire(m, ~Cat(rest, Const(0, width - len(rest))))
+    return wire(m, ~wire(m, sum(carry_save(m, [complement, *subtrahends], width), Const(0, 1))[:width]))
+
+
+def _times(value: Value, power: int) -> Value:
+    return Cat(Const(0, power), value)
+
+
 def rsqrt(p: Pipeline, x: Value) -> Value:
     """1 / sqrt(x), correctly rounded: `unmask.numerics.functions.rsqrt_fp32`; `RSQRT_PLACES` places.
 
     The largest y with s y^2 <= 1, digit after digit: of y so far, s y and 1 - s y^2 are kept as integers and neither is ever multiplied.
+    The second of two digits is tried for either first one at once.
     """
     m = p.m
     number = floating.unpack(m, x)
@@ -80,20 +91,30 @@ def rsqrt(p: Pipeline, x: Value) -> Value:
     exponent = wire(m, Mux(number.infinity, -BIAS, BIAS - 1 - halved)[:10].as_signed())
     nan = wire(m, number.nan | (number.sign & ~number.zero))
     infinity = number.zero
-    # One bit more per digit than the square; the rest stays below twice s y.
-    width = len(square) + _DIGITS + 3
-    rest: Value = Const(1 << (fp32.FRACTION - 2), width)
-    multiple: Value = Const(0, width)
+    # After n digits s y is below 2^n s, and the rest below s (2 y + 1), or y would be larger.
+    rest: Value = Const(1 << (fp32.FRACTION - 2), len(square) + 1)
+    multiple: Value = Const(0, len(square))
     digits: Value = Const(0, 0)
     nan, infinity, exponent, square = p.cut(nan, infinity, exponent, square)
     for count in _TRIALS:
-        for _ in range(count):
-            trial = wire(m, (Cat(Const(0, 2), rest) - Cat(Const(0, 2), multiple) - square)[: width + 1])
-            digit = ~trial[-1]
-            rest = wire(m, Mux(digit, trial, Cat(Const(0, 2), rest))[:width])
-            multiple = wire(m, (Cat(Const(0, 1), multiple) + Mux(digit, square, 0))[:width])
-            digits = Cat(digit, digits)
-        nan, infinity, exponent, square, rest, multiple, digits = p.cut(nan, infinity, exponent, square, rest, multiple, wire(m, digits))
+        trial = _trial(m, _times(rest, 2), [_times(multiple, 2), square], len(rest) + 3)
+        fits = wire(m, ~trial[-1])
+        once = wire(m, (_times(multiple, 1) + square)[: len(multiple) + 1])
+        kept, found = Mux(fits, trial, _times(rest, 2)), Cat(fits)
+        following = Mux(fits, once, _times(multiple, 1))[: len(once)]
+        if count == _PER_PLACE:
+            wide, four = len(rest) + 5, _times(rest, 4)
+            without = _trial(m, four, [_times(multiple, 3), square], wide)
+            with_it = _trial(m, four, [_times(multiple, 4), _times(multiple, 3), _times(square, 3), square], wide)
+            digit = wire(m, ~Mux(fits, with_it[-1], without[-1]))
+            kept = Mux(digit, Mux(fits, with_it, without), Mux(fits, _times(trial, 2), four))
+            found = Cat(digit, fits)
+            double = _times(multiple, 2)
+            one, both = (wire(m, sum(words, double)[: len(multiple) + 2]) for words in ([square], [square, _times(square, 1)]))
+            following = Mux(digit, Mux(fits, both, one), Mux(fits, _times(once, 1), double))[: len(double)]
+        rest, multiple = wire(m, kept[: len(rest) + count]), wire(m, following)
+        digits = wire(m, Cat(found, digits))
+        nan, infinity, exponent, square, rest, multiple, digits = p.cut(nan, infinity, exponent, square, rest, multiple, digits)
     return _rounded(m, Const(0, 1), digits, rest, exponent, nan, infinity)
 
 
