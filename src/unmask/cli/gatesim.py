@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unmask.cli.options import JsonOption
-from unmask.cli.synth import ClockOption, LibertyOption, SynthesisMachine, UnitOption, VlenOption, machine_for
+from unmask.cli.synth import WHOLE, ClockOption, LibertyOption, SynthesisMachine, UnitOption, VlenOption, machine_for
 
 
 def gatesim(
@@ -30,7 +30,7 @@ def gatesim(
     from unmask.silicon.gatesim import compare
     from unmask.silicon.kits import cache_folder, library_named
 
-    cache, built = cache_folder(), machine_of(machine_for(unit, machine), vlen)
+    cache, built = cache_folder(), machine_of(machine_for(unit, machine), vlen, whole=unit in WHOLE)
     recorded = recording_of(unit, built, cache / "recording", programs, seed)
     library = library_named(liberty, cache)
     found = compare(unit, built, library, clock_ps, cache, cycles=cycles, seed=seed, with_icarus=icarus, quick=quick, recorded=recorded)

@@ -31,5 +31,5 @@ def emit_unit(
     from unmask.rtl.speed import machine_of
 
     chosen = machine or ("rtl-tiny" if unit == "npu" else "sampler")
-    for path in emit(unit, machine_of(chosen, vlen), output, black_box=black_box, matrix_port=matrix_port):
+    for path in emit(unit, machine_of(chosen, vlen, whole=unit == "npu"), output, black_box=black_box, matrix_port=matrix_port):
         print(path)

@@ -34,9 +34,13 @@ SynthesisMachine = Annotated[
 ClockOption = Annotated[float, typer.Option(min=1, help="Clock period, picoseconds.")]
 
 
+WHOLE = ("npu", "matrix")
+"""Units of a machine with all instructions."""
+
+
 def machine_for(unit: str, name: str | None) -> str:
     """The machine that a unit is built for if none is named."""
-    return name or ("rtl-tiny" if unit in ("npu", "matrix") else "sampler")
+    return name or ("rtl-tiny" if unit in WHOLE else "sampler")
 
 
 def synth(
@@ -62,7 +66,7 @@ def synth(
     library = library_named(liberty, cache)
 
     def at(vlen: int | None) -> Measurement:
-        built = machine_of(chosen, vlen)
+        built = machine_of(chosen, vlen, whole=unit in WHOLE)
         return measure(unit, built, library, clock_ps, cache, recording_of(unit, built, cache / "recording"))
 
     if table:

@@ -6,7 +6,7 @@ from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
 from unmask.rtl import request, scalar
 from unmask.rtl.functions import WEIGHT_PLACES
-from unmask.rtl.lane import SHORT_PLACES
+from unmask.rtl.lane import LONG, SHORT_PLACES
 from unmask.rtl.reduce import MaxTree
 from unmask.rtl.reducer import MET_PLACES
 from unmask.rtl.road import Road
@@ -18,8 +18,13 @@ from unmask.rtl.window import WindowTree
 LEAST, MOST = 8, 2048
 
 
-def machine_of(name: str, vlen: int | None = None) -> Machine:
+def machine_of(name: str, vlen: int | None = None, *, whole: bool = False) -> Machine:
     """A machine by its name; with `vlen`, as wide as that, with the latencies that the hardware of that width has at full speed.
+
+    Args:
+        name: a preset or a file.
+        vlen: lanes; None leaves the machine as it is.
+        whole: for the NPU, whose lanes have all functions, and not for a sampling engine.
 
     Raises:
         UnmaskError: no such machine, or a width that is no power of two from 8 to 2048.
@@ -39,7 +44,7 @@ def machine_of(name: str, vlen: int | None = None) -> Machine:
             "granule": min(vector.granule, vlen),
             "integer_lanes": min(32, vlen),
             "latency": latency,
-            "function_latency": 2 + WEIGHT_PLACES + Road.places(("V_EXP", "V_EXP_WIN")),
+            "function_latency": 2 + WEIGHT_PLACES + Road.places(LONG if whole else ("V_EXP", "V_EXP_WIN")),
             # Noise waits for no word of a row.
             "noise_latency": ScaledNoise.PLACES + latency - 1,
             "reduce_latency": 2 + WEIGHT_PLACES + tree + MET_PLACES + ROW_PLACES,
