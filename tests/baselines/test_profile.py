@@ -90,6 +90,9 @@ def test_tensor_parallel_layers_do_a_share_of_the_work(a6000: Gpu) -> None:
         (",".join(COLUMNS) + "\n", "no rows"),
         (",".join(COLUMNS) + "\nq_proj,16,0,1,fast\n", ":2: expected numbers"),
         (",".join(COLUMNS) + "\nq_proj,16,0,1,-3\n", "positive"),
+        (",".join(COLUMNS) + "\nq_proj,16,0,1,nan\n", ":2: expected numbers"),
+        (",".join(COLUMNS) + "\nq_proj,16,0,1,inf\n", ":2: expected numbers"),
+        ("layer_name,input,kv_cache,latency(ns)\nq_proj,16,0,3\n", "without tp_size: expected the columns"),
         (",".join(COLUMNS) + "\nz_proj,16,0,1,3\n", "z_proj"),
         (",".join(COLUMNS) + "\nq_proj,16\n", ":2: expected numbers"),
     ],
@@ -99,6 +102,22 @@ def test_a_bad_profile_is_refused_by_line_and_value(tmp_path: Path, text: str, e
     path.write_text(text)
     with pytest.raises(UnmaskError, match=expected):
         read_profile(path)
+
+
+def test_columns_may_be_in_any_order_and_among_others(tmp_path: Path, a6000: Gpu, synthetic: list[Measured]) -> None:
+    lines = ["latency(ns),note,input,layer_name, tp_size,kv_cache"]
+    lines += [f'{row.seconds * 1e9},"a, b",{row.tokens},{row.layer},{row.parallel},{row.cached}' for row in synthetic]
+    path = tmp_path / "profile.csv"
+    path.write_text("\r\n".join(lines), encoding="utf-8-sig")
+    assert check(a6000, read_profile(path)).mape == pytest.approx(0, abs=1e-9)
+
+
+def test_a_profile_without_a_layer_says_so(tmp_path: Path, synthetic: list[Measured], unmask) -> None:
+    path = written(tmp_path / "profile.csv", [row for row in synthetic if row.layer not in ("rope", "attn")])
+    found = json.loads(unmask("gpu", "check", path, "--json")[1])
+    assert found["layers_missing"] == ["rope", "attn"]
+    assert found["mape_by_layer"].keys() == set(LAYERS) - {"rope", "attn"}
+    assert "Without rope, attn" in unmask("gpu", "check", path)[1]
 
 
 def test_gpu_check_prints_errors_and_published_figures(tmp_path: Path, synthetic: list[Measured], unmask) -> None:

@@ -128,11 +128,14 @@ def test_a_search_of_other_settings_does_not_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_search_loses_no_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [(), ("--cluster", "dask")], ids=["here", "cluster"])
+def test_a_killed_search_loses_no_trial(where: tuple[str, ...], tmp_path: Path) -> None:
+    if where:
+        pytest.importorskip("distributed")
     (tmp_path / "space.toml").write_text(FILE)
     words = [sys.executable, "-m", "unmask.cli.main", "search", "space.toml", "--objective", "latency,area", "--no-cycle", "--json"]
     running = subprocess.Popen(
-        [*words, "--trials", "2000", "-o", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*words, "--trials", "2000", "-o", "killed", *where], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
     def trials() -> int:
@@ -152,7 +155,7 @@ def test_a_killed_search_loses_no_trial(tmp_path: Path) -> None:
     assert 20 <= there < 2000
     after = there + 10
     fronts = []
-    for options in (("-o", "killed", "--resume"), ("-o", "whole")):
+    for options in (("-o", "killed", "--resume", *where), ("-o", "whole")):
         done = subprocess.run([*words, "--trials", f"{after}", *options], cwd=tmp_path, capture_output=True, text=True, check=True)
         fronts.append(json.loads(done.stdout))
     assert fronts[0]["trials"] == fronts[1]["trials"] == after
@@ -177,6 +180,14 @@ def test_a_cluster_that_is_not_there_is_told() -> None:
     pytest.importorskip("distributed")
     with pytest.raises(UnmaskError, match="expected 'dask', or the address"), workers(1, "ray"):
         pass
+
+
+def test_a_search_that_cannot_begin_leaves_no_study(unmask: Command, tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text(FILE)
+    words = ("search", tmp_path / "space.toml", "-o", tmp_path / "out", "--trials", 2, "--no-cycle")
+    assert "expected 'dask', or the address" in unmask(*words, "--cluster", "ray").is_mistake()
+    assert "expected one of llada-8b" in unmask(*words, "--model", "nothing").is_mistake()
+    assert "2 trials" in unmask(*words).stdout
 
 
 def test_the_front_is_left_with_commands_that_find_the_same(unmask: Command, tmp_path: Path) -> None:

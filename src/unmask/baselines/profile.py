@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,20 +90,22 @@ def _mape(predictions: Sequence[Predicted]) -> float:
 
 
 def read_profile(path: Path) -> list[Measured]:
-    """The rows of a CSV file with the columns `COLUMNS`.
+    """The rows of a CSV file with the columns `COLUMNS`, in any order and among others; not every layer need be there.
 
     Raises:
-        UnmaskError: a file that cannot be read, other columns, a layer that is not known, or a number that is none.
+        UnmaskError: a file that cannot be read, without one of the columns, a layer that is not known, or a number that is none.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise UnmaskError(f"{path}: cannot read the profile: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UnmaskError(f"{path}: not a text file") from None
-    lines = csv.DictReader(text.splitlines())
-    if set(COLUMNS) - set(lines.fieldnames or ()):
-        raise UnmaskError(f"{path}: expected the columns {', '.join(COLUMNS)}, not {', '.join(lines.fieldnames or ()) or 'none'}")
+    lines = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
+    if missing:
+        given = ", ".join(lines.fieldnames or ()) or "none"
+        raise UnmaskError(f"{path}: without {', '.join(missing)}: expected the columns {', '.join(COLUMNS)}, not {given}")
     rows = [_row(path, number, line) for number, line in enumerate(lines, 2)]
     if not rows:
         raise UnmaskError(f"{path}: the profile has no rows")
@@ -113,6 +116,8 @@ def _row(path: Path, number: int, line: dict[str, str]) -> Measured:
     try:
         tokens, cached, parallel = (int(line[name]) for name in COLUMNS[1:4])
         nanoseconds = float(line[COLUMNS[4]])
+        if not isfinite(nanoseconds):
+            raise ValueError
     except (TypeError, ValueError):
         raise UnmaskError(f"{path}:{number}: expected numbers in {', '.join(COLUMNS[1:])}, not {list(line.values())}") from None
     if tokens < 1 or cached < 0 or parallel < 1 or not nanoseconds > 0:
@@ -186,6 +191,11 @@ def layer_kernels(gpu: Gpu, shape: Architecture, layer: str, tokens: int, cached
     return op.rms_norm(gpu, tokens, width)
 
 
+def predicted_seconds(gpu: Gpu, row: Measured, shape: Architecture = LLAMA_3_1_8B) -> float:
+    """The model's seconds for a measurement of a network of that shape."""
+    return seconds_of(layer_kernels(gpu, shape, row.layer, row.tokens, row.cached, row.parallel))
+
+
 def check(gpu: Gpu, rows: Iterable[Measured], least: int = LEAST, most: int = MOST, shape: Architecture = LLAMA_3_1_8B) -> Check:
     """Predict every measurement whose length lies in [least, most].
 
@@ -195,5 +205,4 @@ def check(gpu: Gpu, rows: Iterable[Measured], least: int = LEAST, most: int = MO
     chosen = [row for row in rows if least <= row.tokens <= most]
     if not chosen:
         raise UnmaskError(f"the profile has no input length from {least} to {most}")
-    found = [Predicted(row, seconds_of(layer_kernels(gpu, shape, row.layer, row.tokens, row.cached, row.parallel))) for row in chosen]
-    return Check(gpu, tuple(found))
+    return Check(gpu, tuple(Predicted(row, predicted_seconds(gpu, row, shape)) for row in chosen))

@@ -83,8 +83,9 @@ def compare(
     if measured is not None and measured.model != model:
         raise UnmaskError(f"{profile}: a profile of {measured.model}; expected one of {model}")
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
+    shape = architecture(model)
     target = target_machine(machine, None if model in catalogue() else model, formats)
-    work = comparison.Workload(architecture(model), policy, prompt, batch, tokens_per_step)
+    work = comparison.Workload(shape, policy, prompt, batch, tokens_per_step)
     read = time_generation if reading is Reading.CYCLE else estimate_generation
     program = sampling_named(sampling)
 

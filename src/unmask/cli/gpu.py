@@ -49,8 +49,11 @@ def check_profile(
     for layer, figures in _by_layer(found).items():
         table.add_row(layer, *(f"{figures[name]:.2f}" for name in ("mape", "bias", "worst")), str(figures["worst_length"]))
     table.add_row("all", f"{found.mape:.2f}")
+    missing = _missing(found)
     console.print(f"{escape(found.gpu.name)}, lengths {least} to {most}, mean absolute error. Coefficients: {escape(found.gpu.fit.source)}")
     console.print(table)
+    if missing:
+        console.print(f"Without {', '.join(missing)}: the profile has none of these lengths.")
     _print_published(console, published)
 
 
@@ -92,10 +95,17 @@ def _figures(found: Check, least: int, most: int) -> dict[str, Any]:
         "mape": found.mape,
         "mape_by_layer": found.mape_by_layer,
         "by_layer": _by_layer(found),
+        "layers_missing": _missing(found),
         "measurements": len(found.predictions),
         "fit": found.gpu.fit.source,
         "command": found.gpu.fit.command,
     }
+
+
+def _missing(found: Check) -> list[str]:
+    from unmask.baselines.profile import LAYERS
+
+    return [layer for layer in LAYERS if layer not in found.mape_by_layer]
 
 
 def _by_layer(found: Check) -> dict[str, dict[str, float]]:

@@ -49,7 +49,9 @@ def search(
     cluster: Annotated[
         str | None, typer.Option(metavar="dask|ADDRESS", help="Evaluate on a Dask cluster: Dask's own choice, or tcp://HOST:PORT.")
     ] = None,
-    cycle: Annotated[bool, typer.Option("--cycle/--no-cycle", help="Time the front by the cycle reading at the end.")] = True,
+    cycle: Annotated[
+        bool, typer.Option("--cycle/--no-cycle", help="Time the front by the cycle reading at the end, up to minutes a point.")
+    ] = True,
     batch: Annotated[int, typer.Option(help="Sequences that are decoded side by side.", min=1, rich_help_panel=PANEL)] = 1,
     prompt: Annotated[int, typer.Option(help="Tokens of each prompt.", min=1, rich_help_panel=PANEL)] = 512,
     gen_length: Annotated[
@@ -91,10 +93,9 @@ def search(
     if name is None:
         raise UnmaskError(f"{space}: names no model; expected --model")
     policy = policy_from({key: given[key] for key in (*decoding, "gen_length", "block_length")} | {"policy": given["policy"] or "llada"})
+    shape = architecture(name)
     base = target_machine(described.machine, None if name in catalogue() else name, {})
-    workload = Workload(
-        architecture(name), policy, given["prompt"], given["batch"], given["tokens_per_step"], sampling_named(given["sampling"])
-    )
+    workload = Workload(shape, policy, given["prompt"], given["batch"], given["tokens_per_step"], sampling_named(given["sampling"]))
     task = Task(Space(base, described.fields), workload, objectives_named(objective), load_costs(costs), described.limits)
     settings = {
         "space": described.model_dump(mode="json", exclude={"model", "workload"}),
@@ -108,20 +109,21 @@ def search(
     assert task.measures, "every name is known from here on"
     folder = output or Path("build/search") / space.stem
     _make(folder)
-    store = Store(folder / "study.db", task, settings, resume)
     console = Console(stderr=True)
-    started, first = time.perf_counter(), len(store.points())
+    command = shlex.join(["unmask", "sim", name, *_words(stated), *(("--costs", str(costs)) if costs else ())])
+    # The store comes last: what is wrong before it leaves no study behind.
     with workers(jobs, cluster) as (executor, width):
+        store = Store(folder / "study.db", task, settings, resume)
+        started, first = time.perf_counter(), len(store.points())
         with _progress(console, "trials", trials) as bar:
             points = search(task, store, trials, sampler_seed, max(AHEAD, 2 * width), executor, _Told(bar, task).trial)
         seconds = time.perf_counter() - started
         front = _front(points, task)
-        exact: dict[int, Outcome] = {}
+        found = _leave(task, points, None, command, folder)
         if cycle:
             with _progress(console, "cycle reading of the front", len(front)) as bar:
                 exact = time_front(task, store, front, executor, lambda point, outcome: bar.advance(bar.task_ids[0]))
-    command = shlex.join(["unmask", "sim", name, *_words(stated), *(("--costs", str(costs)) if costs else ())])
-    found = _leave(task, points, exact if cycle else None, command, folder)
+            found = _leave(task, points, exact, command, folder)
     found = {"space": str(space), "model": name, "workload": stated, "sampler_seed": sampler_seed, "seconds": seconds, **found}
     found["new_trials_per_minute"] = (len(points) - first) / seconds * 60
     if as_json:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Op, Operand
-from unmask.isa.table import BY_NAME, REGISTER_COUNT, Engine, Kind
+from unmask.isa.table import BY_NAME, INSTRUCTIONS, REGISTER_COUNT, Engine, Kind
 
 _PAIR_SEMAPHORES = len(Engine) ** 2
 _SCRATCH_REGISTERS = 12
+_OPERANDS = {row.name: tuple((spec.name, spec.kind is Kind.REGISTER) for spec in row.fields) for row in INSTRUCTIONS}
+"""Names of operands, and whether each is a register, by instruction."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +70,13 @@ class Emitter:
 
     def emit(self, name: str, *, wait: tuple[int, ...] = (), signal: tuple[int, ...] = (), **operands: Value | float) -> None:
         """Append an instruction; register operands may be constants, variables or addresses."""
-        row = BY_NAME[name]
         ready: dict[str, Operand] = {}
-        for spec in row.fields:
-            value = operands.pop(spec.name)
-            ready[spec.name] = self._register(value) if spec.kind is Kind.REGISTER else value  # type: ignore[assignment, arg-type]
+        for operand, register in _OPERANDS[name]:
+            value = operands.pop(operand)
+            ready[operand] = self._register(value) if register else value  # type: ignore[assignment, arg-type]
         if operands:
             raise UnmaskError(f"{name} has no operands {list(operands)}")
-        self._append(Op(name, ready, wait, signal), row.engine)
+        self._append(Op(name, ready, wait, signal), BY_NAME[name].engine)
 
     def _append(self, op: Op, engine: Engine) -> None:
         pending = self._pending[engine]

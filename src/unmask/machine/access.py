@@ -19,6 +19,10 @@ _INTEGERS = {
 }
 """Operands but the floating-point constants, which address nothing, and whether each is a register, by instruction."""
 
+_NOT_ZERO = {
+    row.name: tuple(spec.name for spec in row.fields if spec.name in _SIZES and spec.kind is Kind.UNSIGNED) for row in INSTRUCTIONS
+}
+
 Space = Literal["vector", "matrix", "float", "integer", "accumulators", "hbm"]
 
 
@@ -297,9 +301,9 @@ def check_sizes(op: Op) -> None:
     Raises:
         UnmaskError: names the operand that is 0.
     """
-    for spec in op.row.fields:
-        if spec.name in _SIZES and spec.kind is Kind.UNSIGNED and op.operands[spec.name] == 0:
-            raise UnmaskError(f"{op.name}: {spec.name} is 0: expected at least 1")
+    for name in _NOT_ZERO[op.name]:
+        if op.operands[name] == 0:
+            raise UnmaskError(f"{op.name}: {name} is 0: expected at least 1")
 
 
 def accesses(op: Op, regs: Sequence[int], machine: Machine) -> list[Access]:

@@ -18,7 +18,7 @@ from unmask.machine.analytic_memory import Pins, Place
 from unmask.machine.config import Machine
 from unmask.machine.costs import Cycles, cost_of, operations_of
 from unmask.machine.cycle import MOVERS, PIPELINED, engine_of
-from unmask.machine.dma import Transfer, is_dma, transfer_of
+from unmask.machine.dma import Transfer, transfer_of
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -28,6 +28,7 @@ _FLOW: dict[str, int] = {
 }
 _SIZES = {row.name: tuple(spec.name for spec in row.fields if spec.kind is not Kind.REGISTER) for row in INSTRUCTIONS}
 """The operands of an instruction of which its cycles may depend."""
+_DMA = frozenset(row.name for row in INSTRUCTIONS if row.cost in (Cost.DMA, Cost.GATHER))
 _UNKNOWN = (0,) * (kernels.COLUMNS - kernels.OCCUPANCY)
 _NONE = (NO_SEMAPHORE, NO_SEMAPHORE)
 _MACHINES = 8
@@ -123,7 +124,7 @@ def _row(op: Op, phase: int, target: int) -> tuple[int, ...]:
     address = -1
     if kind == kernels.PLAIN:
         engine = engine_of(op)
-        if is_dma(op):
+        if op.name in _DMA:
             address = operands["table"] if op.name == "L_GATHER" else operands["dst" if engine is Engine.STORE else "src"]
             scales = operands["ids"] if op.name == "L_GATHER" else operands.get("scales", 0)
     elif kind >= kernels.S_LI:
@@ -149,11 +150,13 @@ def skeleton_of(ops: Sequence[Op], phases: Sequence[str], machine: Machine) -> S
     names = tuple(dict.fromkeys(phases))
     phase_number = {name: index for index, name in enumerate(names)}
     numbers: dict[Hashable, int] = {}
-    group_numbers: dict[Group, int] = {}
+    group_numbers: dict[tuple[int, int, int], int] = {}
     rows: list[tuple[int, ...]] = []
     alike: list[Alike] = []
+    computed: list[int] = []
+    transfers: dict[Hashable, Transfer] = {}
     moving: list[Moving] = []
-    alike_of, group_of, repeats, done = [], [], [], []
+    alike_of, group_of, repeats = [], [], []
     starts, trips = [0], [1]
     for index, (op, phase) in enumerate(zip(ops, phases, strict=True)):
         repeats.append(trips[-1])
@@ -167,30 +170,31 @@ def skeleton_of(ops: Sequence[Op], phases: Sequence[str], machine: Machine) -> S
         try:
             row = _row(op, phase_number[phase], target)
             if row[kernels.ADDRESS0] >= 0:
-                moving.append(Moving(index, transfer_of(op, machine), row[kernels.ENGINE] == Engine.STORE))
-                computed = 0
+                key = (op.name, *(op.operands[spec.name] for spec in op.row.fields))
+                transfer = transfers.get(key)
+                if transfer is None:
+                    transfer = transfers[key] = transfer_of(op, machine)
+                moving.append(Moving(index, transfer, row[kernels.ENGINE] == Engine.STORE))
             else:
                 plain = row[kernels.KIND] == kernels.PLAIN
-                key = (op.name, *(op.operands[name] for name in _SIZES[op.name])) if plain else op.name
+                key = (op.name, *[op.operands[name] for name in _SIZES[op.name]]) if plain else (op.name,)
                 number = numbers.setdefault(key, len(alike))
                 if number == len(alike):
                     alike.append(Alike(key, op, index))
-                computed = operations_of(op)
+                    computed.append(operations_of(op))
         except UnmaskError as error:
             raise UnmaskError(f"instruction {index}: {error}") from None
         rows.append(row)
         alike_of.append(number)
-        done.append(computed)
         kind = Cost.SEQUENCER if row[kernels.ENGINE] == 0 else BY_NAME[op.name].cost
-        group_of.append(group_numbers.setdefault(Group(row[kernels.PHASE], row[kernels.ENGINE], kind), len(group_numbers)))
+        group_of.append(group_numbers.setdefault((row[kernels.PHASE], row[kernels.ENGINE], kind), len(group_numbers)))
     table = np.array(rows, np.int64).reshape(-1, kernels.COLUMNS)
-    times, groups = np.array(repeats, np.int64), np.array(group_of, np.int64)
-    counts, operations = (
-        np.bincount(groups, times * amount, len(group_numbers)).astype(np.int64) for amount in (1, np.array(done, np.int64))
-    )
+    times, groups, numbered = (np.array(values, np.int64) for values in (repeats, group_of, alike_of))
+    done = np.array([*computed, 0], np.int64)[numbered]  # the last is what a transfer's -1 finds
+    counts, operations = (np.bincount(groups, times * amount, len(group_numbers)).astype(np.int64) for amount in (1, done))
     used = np.setdiff1d(table[:, kernels.WAIT0 : kernels.SIGNAL1 + 1], [NO_SEMAPHORE])
-    known = tuple(group_numbers)
-    return Skeleton(table, times, names, tuple(alike), np.array(alike_of, np.int64), tuple(moving), known, groups, counts, operations, used)
+    known = tuple(Group(*group) for group in group_numbers)
+    return Skeleton(table, times, names, tuple(alike), numbered, tuple(moving), known, groups, counts, operations, used)
 
 
 class _Prices:

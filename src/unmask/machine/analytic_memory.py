@@ -174,7 +174,7 @@ def _chunks(count: int, size: int, scales: int) -> Transfer:
     return Transfer(0, 0, 1, count * size, count * scales, 0, 0, size, scales, 0)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**15)
 def _probe(memory: tuple[int, ...], transfer: Transfer, place: Place, write: bool) -> Served:
     """Try transfers on the memory's model, some that follow each other and then some alone."""
     t = np.array(memory, np.int64)

@@ -31,6 +31,9 @@ _SIZES = {
     for row in INSTRUCTIONS
 }
 """The operands of an instruction on which its events depend: none that a register holds, and none of the sequencer's."""
+_WRITING = frozenset(row.name for row in INSTRUCTIONS if any(spec.name == "rd" for spec in row.fields))
+_NOISY = frozenset(row.name for row in INSTRUCTIONS if any(spec.name == "temperature" for spec in row.fields))
+"""Instructions that write a register, and those that add noise by one."""
 _Alike = tuple[Any, ...]
 """What instructions of the same events have in common: name, whether they are without noise, and sizes."""
 _TREES = {"V_RED_SUM": "sum", "V_RED_SUM_GE": "sum", "V_RED_SUM_WIN": "window"}
@@ -85,7 +88,8 @@ def count_events(program: Program, machine: Machine, cycles: int, hbm_bytes: Map
     alike: dict[_Alike, Op] = {}
     runs: Counter[tuple[str, _Alike]] = Counter()
     for index, (op, phase) in enumerate(zip(ops, program.phases, strict=True)):
-        key = (op.name, constants.noiseless(op), *(op.operands[name] for name in _SIZES[op.name]))
+        operands = op.operands
+        key = (op.name, constants.noiseless(op), *[operands[name] for name in _SIZES[op.name]])
         alike.setdefault(key, op)
         runs[phase, key] += repeats[-1]
         constants.step(index, op)
@@ -121,22 +125,23 @@ class _Constants:
                 self._written[index] = set()
             elif op.name == "END":
                 starts.pop()
-            elif "rd" in op.operands:
+            elif op.name in _WRITING:
                 for start in starts:
                     self._written[start].add(int(op.operands["rd"]))
 
     def step(self, index: int, op: Op) -> None:
         """Go on past an instruction; what a loop writes is unknown from its first iteration on."""
-        for register in self._written.get(index, ()):
-            self._values.pop(register, None)
-        if "rd" in op.operands:
+        if op.name == "LOOP":
+            for register in self._written[index]:
+                self._values.pop(register, None)
+        if op.name in _WRITING:
             self._values.pop(int(op.operands["rd"]), None)
         if op.name == "S_LI":
             self._values[int(op.operands["rd"])] = int(op.operands["value"])
 
     def noiseless(self, op: Op) -> bool:
         """Whether an instruction's temperature is the constant 0."""
-        return "temperature" in op.operands and self._values.get(int(op.operands["temperature"])) == 0
+        return op.name in _NOISY and self._values.get(int(op.operands["temperature"])) == 0
 
 
 def _events(op: Op, machine: Machine, noiseless: bool) -> Counter[str]:
