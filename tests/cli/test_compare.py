@@ -42,7 +42,9 @@ def test_targets_hold_at_their_batch_alone_and_a_missed_one_says_what_bounds_it(
     assert all(target["met"] == (target["found"] >= target["target"]) for target in found["targets"])
     assert found["bounds"]["speedup_if_busy"] >= 1
     fixed = found["bounds"]["fixed_energy"]
-    assert fixed["ratio"] > found["ratio"]["tokens_per_j"], "what the die cannot change is not all"
+    assert fixed["ratio"] > found["ratio"]["tokens_per_j"], "moving and multiplying is not all"
+    assert fixed["least_bytes"] <= fixed["moved_bytes"] * 1.001
+    assert fixed["least_ratio"] >= fixed["ratio"] * 0.999
     assert fixed["allowed_j"] * 30 == pytest.approx(found["npu"]["energy_j"] * found["ratio"]["tokens_per_j"])
     shown = unmask("compare", folder, *SHORT, "--gpu", "h100").stdout
     for target in found["targets"]:

@@ -104,5 +104,6 @@ def _show_bounds(found: dict[str, Any], console: Console) -> None:
         console.print(
             f"  the target leaves the machine {fixed['allowed_j']:,.1f} J; moving {fixed['moved_bytes'] / 1e9:,.0f} GB takes "
             f"{fixed['moving']:,.1f} J ({fixed['moving'] / fixed['moved_bytes'] * 1e12:,.1f} pJ a byte, DRAM and interface), products "
-            f"{fixed['products']:,.1f} J: {both:,.1f} J, which is {fixed['ratio']:.1f}x, before any SRAM, wire, clock or leakage"
+            f"{fixed['products']:,.1f} J: {both:,.1f} J, which is {fixed['ratio']:.1f}x, before any SRAM, wire, clock or leakage; "
+            f"with room for all rows on the die {fixed['least_bytes'] / 1e9:,.0f} GB, and {fixed['least_ratio']:.1f}x"
         )

@@ -1,4 +1,4 @@
-"""What holds a generation on a machine back: units that are busy, and energy that no arrangement of the die changes."""
+"""What holds a generation on a machine back: units that are busy, and energy of moving bytes and multiplying."""
 
 from __future__ import annotations
 
@@ -34,25 +34,31 @@ def bounds(sim: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def fixed_energy(sim: Mapping[str, Any], yardstick: Mapping[str, float], target: float | None) -> dict[str, float | None]:
-    """What of the energy no arrangement of the die changes, beside what a target leaves for all of it.
+def fixed_energy(
+    sim: Mapping[str, Any], yardstick: Mapping[str, float], target: float | None, least_bytes: float
+) -> dict[str, float | None]:
+    """What moving bytes and multiplying takes by itself, as it is and with room for all rows, beside what a target leaves for everything.
 
     Args:
         sim: figures of `unmask sim`.
         yardstick: the GPU's `tokens_per_j`.
         target: tokens per joule aimed at, over the GPU's; None if there is none.
+        least_bytes: moved by a machine that holds all rows at once, so that weights pass once a step.
 
     Returns:
         Joules of `moving`, the `moved_bytes` between DRAM and die at both sides, and of `products`, with quantizing and rounding; `ratio`,
-        tokens per joule over the GPU's if they were all; `allowed_j`, all that the machine may take to reach the target, or None.
+        tokens per joule over the GPU's if they were all; `least_bytes`, and `least_ratio`, the same with no more moved than these;
+        `allowed_j`, all that the machine may take to reach the target, or None.
     """
     by_part = sim["energy"]["by_part"]
     moving, products = by_part["hbm"] + by_part["memory_interface"], by_part["matrix"]
-    of_gpu = sim["tokens"] / yardstick["tokens_per_j"]
+    moved, of_gpu = sum(sim["hbm_bytes"].values()), sim["tokens"] / yardstick["tokens_per_j"]
     return {
         "moving": moving,
-        "moved_bytes": sum(sim["hbm_bytes"].values()),
+        "moved_bytes": moved,
         "products": products,
         "ratio": of_gpu / (moving + products),
+        "least_bytes": least_bytes,
+        "least_ratio": of_gpu / (moving * least_bytes / moved + products),
         "allowed_j": None if target is None else of_gpu / target,
     }

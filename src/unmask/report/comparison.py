@@ -10,6 +10,7 @@ from unmask.baselines.generation import GpuGeneration, generation_time
 from unmask.baselines.gpu import Gpu
 from unmask.baselines.measured import MeasuredProfile
 from unmask.baselines.transformer import Precision
+from unmask.compiler.analytic import estimate_generation
 from unmask.compiler.generation import GenerationTime
 from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
@@ -39,6 +40,8 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
 """Gains that the project aims at, at `TARGET_BATCH` sequences."""
 TARGET_BATCH = 16
 MULTIPLY = "no more peak multiplies than the GPU"
+_ROOM_KIB = 2**20
+"""Of a vector SRAM that holds all rows of any batch that is compared."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ def compare(
         `npu` and `gpu`, each with `seconds`, `tokens_per_s`, `tokens_per_j`, `energy_j`, `sampling_share`, `area_mm2`, `power_w` (the most
         it takes), `average_w`, `memory_gbps`, `peak_multiplies` (per second); `ratio` of `tokens_per_s` and `tokens_per_j`;
         `sampling_share` of both; `machine_area_mm2`, `machine_power_w`; `published`, or None; `rows`, variants of either side;
-        `targets` and `conditions`, each `met` or not; `bounds`, what the machine waits for and what of its energy stays whatever the die
-        looks like; `sim`, the figures of `unmask sim`.
+        `targets` and `conditions`, each `met` or not; `bounds`, what the machine waits for and what moving
+        bytes and multiplying takes by itself; `sim`, the figures of `unmask sim`.
 
     Raises:
         UnmaskError: a workload that one of the sides does not do.
@@ -113,9 +116,21 @@ def compare(
         "rows": _rows(work, machine, gpu, timed, costs, confidence, npu, yardstick),
         "targets": _targets(gpu, work.batch, ratio),
         "conditions": _conditions(npu, yardstick),
-        "bounds": {**bounds(sim), "fixed_energy": fixed_energy(sim, yardstick, target)},
+        "bounds": {**bounds(sim), "fixed_energy": fixed_energy(sim, yardstick, target, _least_bytes(work, machine))},
         "sim": sim,
     }
+
+
+def _least_bytes(work: Workload, machine: Machine) -> float:
+    """Bytes that the machine would move if its vector SRAM and accumulators held all rows at once; by the analytic reading."""
+    rows = work.batch * (work.prompt + work.policy.gen_length)
+    roomy = machine.model_copy(
+        update={
+            "sram": machine.sram.model_copy(update={"vector_kib": max(_ROOM_KIB, machine.sram.vector_kib)}),
+            "vector": machine.vector.model_copy(update={"accumulators": max(rows, machine.vector.accumulators)}),
+        }
+    )
+    return estimate_generation(work.shape, work.policy, roomy, work.prompt, work.batch, work.tokens_per_step).hbm_bytes
 
 
 def _npu(sim: Mapping[str, Any], machine: Machine) -> dict[str, float]:

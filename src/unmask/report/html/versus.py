@@ -115,6 +115,7 @@ def _bound(found: Mapping[str, Any]) -> str:
         (f"moving {fixed['moved_bytes'] / 1e9:,.0f} GB between DRAM and die", f"{fixed['moving']:,.1f} J"),
         ("products", f"{fixed['products']:,.1f} J"),
         ("with these two alone", f"{fixed['ratio']:.1f}x tokens/J of the GPU"),
+        (f"with room for all rows on the die, {fixed['least_bytes'] / 1e9:,.0f} GB", f"{fixed['least_ratio']:.1f}x"),
     ]
     if fixed["allowed_j"] is not None:
         known.append(("the target leaves for everything", f"{fixed['allowed_j']:,.1f} J"))
