@@ -36,6 +36,8 @@ RECIPES = {
     "swift": f"{_START}&st;&if -g -K 6;&dch;&nf;&put;{_SIZING}",
 }
 """Ways to map logic in ABC, the smaller result first: both rebuild it with balanced depth; many rounds of area flow cost some delay."""
+SPARE = f"{_START}&st;&dch;&if -g -K 6;&dch;&nf -R 20 -F 20;&put;{_SIZING}"
+"""What is done where ABC gives up on every recipe, as it does on some logic that `&if -g` meets without choices."""
 GATED = 3
 """Flip-flops with one enable from which on a clock gate, where the library has one, replaces their multiplexers."""
 QUICK = {"quick": "strash;&get -n;&nf;&put"}
@@ -204,6 +206,7 @@ def _map(
 ) -> tuple[Path, Counter[str]]:
     """(RTLIL of the block in cells, number of cells by type)."""
     scripts = [_front_end(name, library), *(_back_end(name, library, clock_ps, recipe) for recipe in recipes.values())]
+    spare = _back_end(name, library, clock_ps, SPARE)
     # Where the library's files lie is no part of what is mapped: a cache may be copied.
     texts = [script.replace(f"{library.logic.resolve().parent}/", "") for script in scripts]
     key = hashlib.sha256("\n".join([library.digest, *texts, source]).encode()).hexdigest()[:16]
@@ -216,7 +219,7 @@ def _map(
             driver = library.driver
             load = OUTPUT_LOAD * library.load_of(driver) * library.capacitance_unit / 1e-15
             (work / "constraints").write_text(f"set_driving_cell {driver.name}\nset_load {load:.4f}\n")
-            cells = _mapped(work, name, scripts, clock_ps, list(recipes))
+            cells = _mapped(work, name, [*scripts, spare], clock_ps, list(recipes))
             (work / "cells.json").write_text(json.dumps(cells))
             if result.exists():
                 shutil.rmtree(work)
@@ -231,28 +234,40 @@ def _map(
 
 
 def _mapped(work: Path, name: str, scripts: list[str], clock_ps: float, recipes: list[str]) -> Counter[str]:
-    """Map `source.il` of a folder to `mapped.il` by the first recipe that meets the clock, or else by the fastest; its cells."""
-    front, *backs = scripts
-    found: list[tuple[float, str]] = []
-    for recipe, back in zip(recipes, backs, strict=True):
-        log = yosys(back if found else front + back, work, f"map_{recipe}")
+    """Map `source.il` of a folder to `mapped.il` by the first recipe that meets the clock, or else by the fastest; its cells.
+
+    scripts: the front end, a back end per recipe, and that of the spare one.
+    """
+    front, *backs, spare = scripts
+    logic, found = work / "logic.il", list[tuple[float, str]]()
+
+    def attempt(recipe: str, back: str) -> None:
+        log = yosys(back if logic.exists() else front + back, work, f"map_{recipe}")
         (work / "mapped.il").replace(work / f"{recipe}.il")
         (work / "block.json").replace(work / f"{recipe}.json")
         # Without a gate ABC says nothing.
         delays = _DELAY.findall(log)
         found.append((float(delays[-1]) if delays else 0.0, recipe))
+
+    for recipe, back in zip(recipes, backs, strict=True):
+        try:
+            attempt(recipe, back)
+        except UnmaskError:
+            # Behind the front end it is ABC that failed.
+            if not logic.exists():
+                raise
+            continue
         if found[-1][0] <= clock_ps * LOGIC_SHARE:
             break
-    else:
-        found.sort()
-        found.reverse()
-    best = found[-1][1]
+    if not found:
+        attempt("spare", spare)
+    _, best = min(found)
     module = json.loads((work / f"{best}.json").read_text())["modules"][name]
     (work / f"{best}.il").replace(work / "mapped.il")
     for _, recipe in found:
         (work / f"{recipe}.json").unlink()
         (work / f"{recipe}.il").unlink(missing_ok=True)
-    (work / "logic.il").unlink()
+    logic.unlink()
     return Counter(cell["type"] for cell in module["cells"].values() if cell["type"] != "$scopeinfo")
 
 
