@@ -11,7 +11,7 @@ from tests.silicon.designs import Multiplier, Rows, Scales, Twins
 
 from unmask.errors import UnmaskError
 from unmask.rtl.speed import machine_of
-from unmask.silicon import icarus
+from unmask.silicon import icarus, synthesis
 from unmask.silicon.blocks import Design
 from unmask.silicon.gates import Gates
 from unmask.silicon.gatesim import compare
@@ -48,6 +48,18 @@ def test_units_of_lanes_are_converted_once_and_do_what_they_did(osu018: Library,
     expected = rtl_outputs(Scales(), gates.inputs, gates.outputs, stimulus[RESET:])
     # Their registers have no reset: the first results are of what they powered up with.
     assert np.array_equal(gates.run(stimulus)[0][RESET + 1 :], expected[1:])
+
+
+def test_what_abc_gives_up_on_is_mapped_by_the_spare_recipe(osu018: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesis, "RECIPES", {"first": "no_such_command", "second": "strash;&get -n;no_such_command"})
+    netlist = synthesize(Multiplier(), "multiplier", osu018, 5000, tmp_path)
+    gates = Gates(netlist)
+    stimulus = random_inputs(gates, 100, reset=RESET)
+    expected = rtl_outputs(Multiplier(), gates.inputs, gates.outputs, stimulus[RESET:])
+    assert np.array_equal(gates.run(stimulus)[0][RESET:], expected)
+    monkeypatch.setattr(synthesis, "SPARE", "no_such_command")
+    with pytest.raises(UnmaskError, match="map_spare"):
+        synthesize(Multiplier(), "multiplier", osu018, 5000, tmp_path / "again")
 
 
 def test_a_large_memory_is_a_macro_with_ports_that_tell_how_it_is_read() -> None:
