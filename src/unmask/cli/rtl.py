@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from unmask.cli.synth import WHOLE, machine_for
+
 rtl = typer.Typer(name="rtl", help="The hardware as Verilog.", no_args_is_help=True)
 
 
@@ -30,6 +32,6 @@ def emit_unit(
     from unmask.rtl.emit import emit
     from unmask.rtl.speed import machine_of
 
-    chosen = machine or ("rtl-tiny" if unit == "npu" else "sampler")
-    for path in emit(unit, machine_of(chosen, vlen, whole=unit == "npu"), output, black_box=black_box, matrix_port=matrix_port):
+    built = machine_of(machine_for(unit, machine), vlen, whole=unit in WHOLE)
+    for path in emit(unit, built, output, black_box=black_box, matrix_port=matrix_port):
         print(path)

@@ -18,7 +18,7 @@ from unmask.machine.analytic_memory import Pins, Place
 from unmask.machine.config import Machine
 from unmask.machine.costs import Cycles, cost_of, operations_of
 from unmask.machine.cycle import MOVERS, PIPELINED, engine_of
-from unmask.machine.dma import Transfer, transfer_of
+from unmask.machine.dma import Transfer, is_dma, transfer_of
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -28,7 +28,6 @@ _FLOW: dict[str, int] = {
 }
 _SIZES = {row.name: tuple(spec.name for spec in row.fields if spec.kind is not Kind.REGISTER) for row in INSTRUCTIONS}
 """The operands of an instruction of which its cycles may depend."""
-_DMA = frozenset(row.name for row in INSTRUCTIONS if row.cost in (Cost.DMA, Cost.GATHER))
 _UNKNOWN = (0,) * (kernels.COLUMNS - kernels.OCCUPANCY)
 _NONE = (NO_SEMAPHORE, NO_SEMAPHORE)
 _MACHINES = 8
@@ -124,7 +123,7 @@ def _row(op: Op, phase: int, target: int) -> tuple[int, ...]:
     address = -1
     if kind == kernels.PLAIN:
         engine = engine_of(op)
-        if op.name in _DMA:
+        if is_dma(op):
             address = operands["table"] if op.name == "L_GATHER" else operands["dst" if engine is Engine.STORE else "src"]
             scales = operands["ids"] if op.name == "L_GATHER" else operands.get("scales", 0)
     elif kind >= kernels.S_LI:

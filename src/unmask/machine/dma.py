@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from unmask.isa.encoding import Op
-from unmask.isa.table import REGISTER_COUNT, Cost
+from unmask.isa.table import INSTRUCTIONS, REGISTER_COUNT, Cost
 from unmask.machine.access import accesses
 from unmask.machine.config import Machine
 
@@ -48,9 +48,12 @@ class Transfer(NamedTuple):
     lead: int = 0
 
 
+_MOVING = frozenset(row.name for row in INSTRUCTIONS if row.cost in (Cost.DMA, Cost.GATHER))
+
+
 def is_dma(op: Op) -> bool:
     """Whether an instruction moves bytes to or from HBM."""
-    return op.row.cost in (Cost.DMA, Cost.GATHER)
+    return op.name in _MOVING
 
 
 def transfer_of(op: Op, machine: Machine) -> Transfer:
