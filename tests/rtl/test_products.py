@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from amaranth.hdl import Value
+from amaranth.hdl import Const, Value
 
 from unmask.rtl.pipeline import Pipeline
 from unmask.rtl.products import product, recoded_product
@@ -38,13 +38,16 @@ def test_the_words_add_up_to_the_product(signs: tuple[bool, bool], width: int | 
     np.testing.assert_array_equal(found.astype(np.int64), (x * y) % (1 << (width or FACTOR_BITS + OTHER_BITS)))
 
 
-def test_a_recoded_factor_gives_the_same_product() -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_a_recoded_factor_gives_the_same_product(split: bool) -> None:
+    """The other factor is one word, or two with its sum."""
     rng = np.random.default_rng(4)
     ends = [(a, b) for a in (0, 1, 1023, 1024, 2047) for b in range(64)]
     a, b = (np.concatenate([[pair[side] for pair in ends], rng.integers(0, 1 << bits, 1000)]) for side, bits in enumerate((11, 6)))
 
     def built(p: Pipeline, x: Value, y: Value) -> Value:
-        low, high = recoded_product(p.m, x.as_signed(), y.as_signed(), 14)
+        factors = [x.as_signed() - 700, Const(700)] if split else [x.as_signed()]
+        low, high = recoded_product(p.m, factors, y.as_signed(), 14)
         return (low + high)[:14]
 
     (found,) = apply(built, 0, 0, a=(a, 11), b=(b, 6))

@@ -233,9 +233,8 @@ class SamplingEngine(wiring.Component):
             empty.eq(Cat(queue.level for queue in queues.values()) == 0),
             host.idle.eq(
                 ~sequencer.running
-                & empty
                 & Cat(resting).all()
-                & Mux(stopping, load.quiet & store.quiet, load.idle & store.idle & (code == Fault.NONE))
+                & Mux(stopping, load.quiet & store.quiet, empty & load.idle & store.idle & (code == Fault.NONE))
             ),
             self.busy.eq(host.busy),
         ]

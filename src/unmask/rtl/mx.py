@@ -166,12 +166,7 @@ def scale_of(top: Value, coding: Coding) -> Value:
 
 def encode(m: Module, pattern: Value, scale: Value, coding: Coding, name: str) -> Value:
     """The code, 8 bits, of a BF16 element of a block with that scale; 0 under the NaN scale."""
-    return encode_spread(m, spread(m, pattern, coding, name), scale, coding, name)
-
-
-def encode_spread(m: Module, element: data.View, scale: Value, coding: Coding, name: str) -> Value:
-    """The same, of a `SPREAD`."""
-    return coded(m, aligned(m, element, scale, coding, name), coding, name)
+    return coded(m, aligned(m, spread(m, pattern, coding, name), scale, coding, name), coding, name)
 
 
 SPREAD = data.StructLayout({"significand": SIGNIFICAND + 1, "above": signed(10), "sign": 1})
@@ -196,13 +191,12 @@ def spread(m: Module, pattern: Value, coding: Coding, name: str) -> data.View:
     return result
 
 
-def aligned(m: Module, element: data.View, scale: Value, coding: Coding, name: str) -> tuple[Value, ...]:
-    """The second part of `encode`, of what `spread` has found; a register may stand before it and behind it.
+ALIGNED = data.StructLayout({"kept": SIGNIFICAND + 1, "up": 1, "binades": 5, "sign": 1, "zero": 1})
+"""An element on the grid of its format: the significand there, whether rounding adds one, and binades above the lowest; or a zero."""
 
-    Returns:
-        What `coded` takes: the significand on the grid of the format, 8 bits; whether rounding adds one; binades above the lowest, 5 bits;
-        and a bit each: the sign, whether it is zero, and whether the block's scale is NaN.
-    """
+
+def aligned(m: Module, element: data.View, scale: Value, coding: Coding, name: str) -> data.View:
+    """The second part of `encode`, of what `spread` has found, an `ALIGNED`; a register may stand before it and behind it."""
     below = Signal(signed(11), name=f"{name}_below")
     lost, binades = Signal(4, name=f"{name}_lost"), Signal(5, name=f"{name}_binades")
     m.d.comb += below.eq(scale - element.above)
@@ -212,20 +206,23 @@ def aligned(m: Module, element: data.View, scale: Value, coding: Coding, name: s
         # More places than a significand has are as good as all of them.
         m.d.comb += lost.eq(below[:4] | below[4:-1].any().replicate(4))
     kept, up = _moved(m, element.significand, coding.drop + lost, name)
-    return kept, up, binades, element.sign, ~element.significand[-1], scale == NAN_SCALE
+    nan, result = scale == NAN_SCALE, Signal(ALIGNED, name=f"{name}_aligned")
+    m.d.comb += [
+        result.kept.eq(kept),
+        result.up.eq(up),
+        result.binades.eq(binades),
+        result.sign.eq(element.sign & ~nan),
+        result.zero.eq(~element.significand[-1] | nan),
+    ]
+    return result
 
 
-def coded(m: Module, element: tuple[Value, ...], coding: Coding, name: str) -> Value:
+def coded(m: Module, element: data.View, coding: Coding, name: str) -> Value:
     """The last part of `encode`, of what `aligned` has found: the code, 8 bits."""
-    kept, up, binades, sign, zero, nan = element
     sum_ = Signal(13, name=f"{name}_sum")
-    m.d.comb += sum_.eq(_rounded(kept, up) + (binades << coding.mantissa_bits))
+    m.d.comb += sum_.eq(_rounded(element.kept, element.up) + (element.binades << coding.mantissa_bits))
     code = Signal(7, name=f"{name}_magnitude")
     m.d.comb += code.eq(Mux(sum_ > coding.max_code, coding.max_code, sum_))
-    result = Signal(unsigned(8), name=name)
-    with m.If(nan):
-        m.d.comb += result.eq(0)
-    with m.Else():
-        magnitude = Mux(zero, 0, code)
-        m.d.comb += result.eq(Mux(sign, Mux(coding.integer, -magnitude, magnitude | (1 << coding.sign_place)), magnitude))
+    magnitude, result = Mux(element.zero, 0, code), Signal(unsigned(8), name=name)
+    m.d.comb += result.eq(Mux(element.sign, Mux(coding.integer, -magnitude, magnitude | (1 << coding.sign_place)), magnitude))
     return result

@@ -12,7 +12,7 @@ from amaranth.utils import ceil_log2
 from unmask.isa.table import BF16_BYTES, INT32_BYTES
 from unmask.numerics import mx
 from unmask.rtl.dma import CHUNK, Shape
-from unmask.rtl.mx import SPREAD, Coding, encode_spread, largest_exponent, scale_of, spread
+from unmask.rtl.mx import ALIGNED, SPREAD, Coding, aligned, coded, largest_exponent, scale_of, spread
 from unmask.rtl.position import Position
 from unmask.rtl.sram import SramRead, rotate
 
@@ -107,13 +107,13 @@ class Packing(wiring.Component):
             self.integer.enable.eq(asked.valid & (asked.kind == 1)),
         ]
 
-        # One set of controls per stage: of the data out of the SRAM, in `raw`, with their scales, as codes, as bytes.
+        # One set of controls per stage: of the data out of the SRAM, in `raw`, with their scales, on the grid of their format, as bytes.
         stages = [asked]
-        for name in ("read", "taken", "measured", "coded", "folded"):
+        for name in ("read", "taken", "measured", "placed", "folded"):
             stage = Signal(layout, name=name)
             m.d.sync += stage.eq(stages[-1])
             stages.append(stage)
-        _, read, taken, measured, coded, folded = stages
+        _, read, taken, measured, placed, folded = stages
         too_wide = Signal()
         with m.Switch(read.kind):
             for kind, filled in enumerate(self._filled):
@@ -129,8 +129,8 @@ class Packing(wiring.Component):
             m.d.sync += raw[lane].eq(Mux(read.room > lane, self.vector.data[lane], 0))
         with m.If(read.kind == 1):
             m.d.sync += raw.as_value()[: 32 * shape.words].eq(self.integer.data.as_value())
-        codes, kept = self._codes(m, raw, taken, measured, coded)
-        bytes_ = self._folded(m, codes, kept, coded)
+        elements, coding, kept = self._elements(m, raw, taken, measured)
+        bytes_ = self._folded(m, elements, coding, kept, placed)
         turn = Signal(shape.beat_bits)
         m.d.comb += turn.eq(folded.low - Mux(folded.kind == shape.scales, folded.unit, folded.start))
         m.d.sync += [
@@ -141,14 +141,14 @@ class Packing(wiring.Component):
         ]
         return m
 
-    def _codes(self, m: Module, raw: data.View, taken: data.View, measured: data.View, coded: data.View) -> tuple[data.View, list[Value]]:
-        """Elements as they are sent, 16 bits each at most, with `coded`; the chunk's scales."""
+    def _elements(self, m: Module, raw: data.View, taken: data.View, measured: data.View) -> tuple[data.View, Coding | None, list[Value]]:
+        """Elements a cycle after `measured`, 16 bits each: as they are, of MX as `ALIGNED`; their coding; the chunk's scales."""
         shape, blocks = self._shape, self._blocks
-        codes = Signal(raw.shape(), name="codes")
+        elements = Signal(raw.shape(), name="elements")
         if not blocks:
             later = Signal(raw.shape(), name="later")
-            m.d.sync += [later.eq(raw), codes.eq(later)]
-            return codes, []
+            m.d.sync += [later.eq(raw), elements.eq(later)]
+            return elements, None, []
         formats = [form.element for form in shape.formats]
         scales = Signal(data.ArrayLayout(8, blocks))
         coding = Coding.choose(m, formats, (taken.kind - 2)[:2], "coding")
@@ -165,11 +165,11 @@ class Packing(wiring.Component):
             with m.If(packs):
                 m.d.sync += later[lane].eq(spread(m, raw[lane], coding, f"code_{lane}").as_value())
         coding = coding.held(m, "coding_later")
-        m.d.sync += codes.eq(Cat(lane[:16] for lane in later))
+        m.d.sync += elements.eq(Cat(lane[:16] for lane in later))
         with m.If((measured.kind > 1) & (measured.kind != shape.scales)):
             for lane in range(blocks * mx.BLOCK):
                 element, scale = data.View(SPREAD, later[lane]), scales[lane // mx.BLOCK]
-                m.d.sync += codes[lane].eq(encode_spread(m, element, scale, coding, f"code_{lane}"))
+                m.d.sync += elements[lane].eq(aligned(m, element, scale, coding, f"code_{lane}").as_value())
 
         kept = [Signal(8, name=f"scale_{index}") for index in range(CHUNK)]
         columns = 1 << ceil_log2(blocks)
@@ -182,24 +182,28 @@ class Packing(wiring.Component):
                 place = index % columns
                 with m.If(row + (column > place) == index // columns):
                     m.d.sync += scale.eq(turned.word_select(place, 8))
-        return codes, kept
+        return elements, coding.held(m, "coding_last"), kept
 
-    def _folded(self, m: Module, codes: data.View, kept: list[Value], coded: data.View) -> Value:
-        """The beat's bytes at their place in the window, modulo a beat; a cycle after `coded`."""
+    def _folded(self, m: Module, elements: data.View, coding: Coding | None, kept: list[Value], placed: data.View) -> Value:
+        """The beat's bytes at their place in the window, modulo a beat; a cycle after `placed`."""
         shape, size = self._shape, self._shape.beat_bytes
         folded = Signal(8 * size, name="bytes")
-        choices: dict[int, Value] = {16: codes.as_value(), 32: codes.as_value()}
+        choices: dict[int, Value] = {16: elements.as_value(), 32: elements.as_value()}
+        codes = []
+        if coding:
+            # Rounded here: finding the grid is a cycle's work of its own.
+            codes = [coded(m, data.View(ALIGNED, elements[lane]), coding, f"code_{lane}") for lane in range(self._blocks * mx.BLOCK)]
         for bits in {form.element.bits for form in shape.formats}:
             choices[bits] = Signal(bits * self._blocks * mx.BLOCK, name=f"packed_{bits}")
-            m.d.comb += choices[bits].eq(Cat(codes[lane][:bits] for lane in range(self._blocks * mx.BLOCK)))
+            m.d.comb += choices[bits].eq(Cat(code[:bits] for code in codes))
         scales = Signal(8 * max(len(kept), 1), name="scales")
         m.d.comb += scales.eq(Cat(*kept))
-        with m.Switch(coded.kind):
+        with m.Switch(placed.kind):
             for kind, bits in enumerate(shape.kinds[:-1]):
                 with m.Case(kind):
-                    self._fold(m, folded, choices[bits][: self._filled[kind] * bits], coded.start)
+                    self._fold(m, folded, choices[bits][: self._filled[kind] * bits], placed.start)
             with m.Default():
-                self._fold(m, folded, scales, coded.unit)
+                self._fold(m, folded, scales, placed.unit)
         return folded
 
     def _fold(self, m: Module, folded: Signal, window: Value, start: Value) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Const, Module, Signal, Value
 
 from unmask.rtl.bits import wire
 
 
-def carry_save(m: Module, rows: list[Value], width: int) -> tuple[Value, Value]:
+def carry_save(m: Module, rows: Sequence[Value], width: int) -> tuple[Value, Value]:
     """Two words of `width` bits with the sum of some rows (unsigned, two or more), modulo 2^width; full adders turn three into two."""
     words = [wire(m, Cat(row, Const(0, max(0, width - len(row))))[:width]) for row in rows]
     while len(words) > 2:
@@ -41,23 +43,27 @@ def product(m: Module, factor: Value, other: Value, width: int | None = None) ->
     return carry_save(m, rows, width)
 
 
-def recoded_product(m: Module, factor: Value, other: Value, width: int) -> tuple[Value, Value]:
-    """Two words with the sum factor * other, modulo 2^width, for an `other` (signed, of an even length) that is there early.
+def recoded_product(m: Module, factors: Sequence[Value], other: Value, width: int) -> tuple[Value, Value]:
+    """Two words with the sum of factors times `other`, modulo 2^width, for an `other` (signed, of an even length) that is there early.
 
     Booth's digits of two bits, from -2 to 2, take half as many rows as bits do: of a negative one the complement, and the ones that
-    complements lack are a row of their own.
+    complements lack are a row of their own for each factor.
     """
-    once = Signal(width)
-    m.d.comb += once.eq(factor)
-    below: Value = Const(0, 1)
-    rows, lacking = [], []
+    digits, below = [], Value.cast(Const(0, 1))
     for place in range(0, len(other), 2):
         low, high = other[place], other[place + 1]
         one = wire(m, low ^ below)
         two = wire(m, (high & ~low & ~below) | (~high & low & below))
-        length = width - place
-        multiple = (once[:length] & one.replicate(length)) | (Cat(Const(0, 1), once)[:length] & two.replicate(length))
-        rows.append(Cat(Const(0, place), multiple ^ high.replicate(length)))
-        lacking += [high, Const(0, 1)]
+        digits.append((place, one, two, high))
         below = high
-    return carry_save(m, [*rows, Cat(*lacking)], width)
+    lacking = Cat(*(part for _, _, _, high in digits for part in (high, Const(0, 1))))
+    rows: list[Value] = []
+    for factor in factors:
+        once = Signal(width)
+        m.d.comb += once.eq(factor)
+        for place, one, two, high in digits:
+            length = width - place
+            multiple = (once[:length] & one.replicate(length)) | (Cat(Const(0, 1), once)[:length] & two.replicate(length))
+            rows.append(Cat(Const(0, place), multiple ^ high.replicate(length)))
+        rows.append(lacking)
+    return carry_save(m, rows, width)

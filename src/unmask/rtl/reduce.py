@@ -14,8 +14,8 @@ from unmask.rtl.bf16 import ordered
 from unmask.rtl.bits import wire
 from unmask.rtl.pipeline import Pipeline, loads_of
 
-#: Comparisons in a row that fit between two registers at 1 GHz in ASAP7.
-LEVELS_PER_PLACE = 3
+#: Comparisons in a row that fit between two registers at 1 GHz in ASAP7; beside what a leaf does, fewer.
+LEVELS_PER_PLACE, FIRST_LEVELS = 3, 2
 
 _MINUS_INFINITY = bf16.SIGN_BIT | bf16.INFINITY_BITS
 
@@ -86,16 +86,17 @@ class MaxTree(wiring.Component):
 
     @staticmethod
     def places(lanes: int) -> int:
-        """Where registers can go: before every third comparison, and at the end."""
-        return 1 - (-int(exact_log2(lanes)) // LEVELS_PER_PLACE)
+        """Where registers can go: at the inputs, before the third comparison and every third one from there, and at the end."""
+        return 2 + len(range(FIRST_LEVELS, exact_log2(lanes), LEVELS_PER_PLACE))
 
     def elaborate(self, _: object) -> Module:
         m = Module()
         p = Pipeline(m, self.places(len(self.mask)), self._registers, loads=self.loads)
-        group = [self._leaf(m, index) for index in range(len(self.mask))]
+        # Scores come from a rounding, late in a cycle.
+        given = p.cut(*(Cat(self.scores[index], self.companions[index], self.mask[index]) for index in range(len(self.mask))))
+        group = [self._leaf(m, lane[:16], lane[16:32], lane[32]) for lane in given]
         for level in range(self._levels):
-            # Before the first one too: scores come from a rounding.
-            if level % LEVELS_PER_PLACE == 0:
+            if level % LEVELS_PER_PLACE == FIRST_LEVELS:
                 group = _cut(p, group)
             group = [low.against(m, high) for low, high in zip(group[::2], group[1::2], strict=True)]
         (winner,) = _cut(p, group)
@@ -110,10 +111,11 @@ class MaxTree(wiring.Component):
         ]
         return m
 
-    def _leaf(self, m: Module, index: int) -> _Candidate:
-        score = comparable(m, self.scores[index])
-        key = ordered(m, score) & self.mask[index].replicate(16)
-        return _Candidate.of(wire(m, Cat(key, score == bf16.SIGN_BIT, self.companions[index])))
+    @staticmethod
+    def _leaf(m: Module, score: Value, companion: Value, takes_part: Value) -> _Candidate:
+        score = comparable(m, score)
+        key = ordered(m, score) & takes_part.replicate(16)
+        return _Candidate.of(wire(m, Cat(key, score == bf16.SIGN_BIT, companion)))
 
 
 def _cut(p: Pipeline, group: list[_Candidate]) -> list[_Candidate]:

@@ -13,10 +13,11 @@ from amaranth.lib.wiring import In, Out
 from unmask.isa.row import REGISTER_COUNT, Engine
 from unmask.isa.table import BY_NAME, INSTRUCTIONS
 from unmask.machine.sequencer import REGISTER_BITS
+from unmask.rtl.bits import wire
 from unmask.rtl.decode import HEADER, SEMAPHORE_NAME_BITS, WORD_BITS, dispatch_layout, places, register_operands
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
-from unmask.rtl.products import recoded_product
+from unmask.rtl.products import carry_save, recoded_product
 from unmask.rtl.semaphores import COUNT_BITS
 
 OWN = tuple(row.name for row in INSTRUCTIONS if row.engine is Engine.SEQUENCER)
@@ -44,10 +45,13 @@ class Sequencer(wiring.Component):
         reserve, own, set: to the semaphores; see `Semaphores`. `word` names the semaphores meant.
         ready, underflow, overflow, set_fault: their answer.
         take_own: strobe: one of its own instructions takes and gives its semaphores.
-        start_own: and is executed in this cycle, and ends with it: unless it is a SEM_SET that must not be.
+        start_own: and is executed in this cycle, and ends with it: unless it is a fault.
         pc: of the instruction in `word`.
-        register_write, register_number, register_value: what a register instruction leaves, S_LD and S_MULI excepted.
+        register_write, register_number, register_value: what a register instruction leaves, S_LD and S_MULI excepted; unless it is a fault.
         word_write, word_number, word_value: what these leave, a cycle after them.
+
+    An instruction that is a fault may still reach a queue, the semaphores and a register in the cycle of its fault: that is known too late
+    in it to keep it away. Nothing starts after that cycle, and the next start clears all of them.
     """
 
     def __init__(self, engines: Mapping[Engine, frozenset[str]], program_words: int, loop_depth: int, integer_words: int) -> None:
@@ -119,21 +123,21 @@ class Sequencer(wiring.Component):
         def is_(name: str) -> Value:
             return opcode == BY_NAME[name].opcode
 
-        executes = Signal()
-        values = self._registers(m, executes)
+        executes, completes = Signal(), Signal()
+        values = self._registers(m, executes, completes)
         to, known, room = self._route(m, opcode)
-        own, able, passes, advance, wrong = Signal(), Signal(), Signal(), Signal(), Signal(FAULT_BITS)
+        own, reached, passes, advance, wrong = Signal(), Signal(), Signal(), Signal(), Signal(FAULT_BITS)
         bad_loop, past_end, outside = Signal(), Signal(), Signal()
         m.d.comb += [
             own.eq(to == 0),
-            able.eq(self.running & ~self.stop & known & ~(self.underflow | self.overflow | bad_loop | past_end)),
-            # What is known late goes only where it matters: the room in a queue, and whether an S_LD has an address.
-            executes.eq(able & own & self.ready),
-            self.take_own.eq(executes & ~outside),
-            passes.eq(able & ~own & room),
-            advance.eq(self.take_own | passes),
+            reached.eq(self.running & ~self.stop & known & ~(bad_loop | past_end)),
+            executes.eq(reached & own & self.ready),
+            self.take_own.eq(executes),
+            passes.eq(reached & ~own & room),
+            advance.eq(executes | passes),
             self.reserve.eq(advance),
-            self.start_own.eq(self.take_own & ~(self.set & self.set_fault)),
+            completes.eq(executes & ~(self.underflow | self.overflow)),
+            self.start_own.eq(completes & ~outside & ~(self.set & self.set_fault)),
             self.set.eq(executes & is_("SEM_SET")),
             self.set_name.eq(_field(self.word, "SEM_SET", "semaphore")),
             self.set_value.eq(_field(self.word, "SEM_SET", "value")),
@@ -150,6 +154,7 @@ class Sequencer(wiring.Component):
             outside.eq(is_("S_LD") & (values[1].as_unsigned() >= self._integer_words)),
         ]
         for condition, code in (
+            (self.set & self.set_fault, Fault.RESET),
             (past_end, Fault.PROGRAM),
             (outside, Fault.ADDRESS),
             (bad_loop, Fault.LOOP),
@@ -160,7 +165,7 @@ class Sequencer(wiring.Component):
             with m.If(condition):
                 m.d.comb += wrong.eq(code)
         with m.If(self.running & ~self.stop):
-            m.d.comb += self.fault.eq(Mux(self.set & self.set_fault, Fault.RESET, wrong))
+            m.d.comb += self.fault.eq(wrong)
         m.d.comb += self.fault_pc.eq(self.pc)
         with m.If(self.running & (self.stop | (self.fault != Fault.NONE) | (executes & is_("HALT")))):
             m.d.sync += self.running.eq(0)
@@ -190,10 +195,13 @@ class Sequencer(wiring.Component):
                     m.d.comb += room.eq(getattr(self, f"{engine.name.lower()}_room"))
         return to, known, room
 
-    def _registers(self, m: Module, executes: Signal) -> list[Signal]:
+    def _registers(self, m: Module, executes: Signal, completes: Signal) -> list[Signal]:
         """The register file; the values of the word's register operands, with that of an S_LD or S_MULI just before it."""
         registers = [Signal(signed(REGISTER_BITS), name=f"register_{index}") for index in range(REGISTER_COUNT)]
-        values = []
+        # The sum of an S_MULI's words is late in a cycle: arithmetic takes the words, `parts`.
+        multiplied = Signal()
+        words = [Signal(REGISTER_BITS, name=f"product_{index}", reset_less=True) for index in range(2)]
+        values, parts = [], []
         for slot in range(self._slots):
             number, value = Signal(_NUMBER_BITS, name=f"number_{slot}"), Signal(signed(REGISTER_BITS), name=f"value_{slot}")
             by_place: dict[int, list[int]] = {}
@@ -208,19 +216,18 @@ class Sequencer(wiring.Component):
                     if place != usual:
                         with m.Case(*opcodes):
                             m.d.comb += number.eq(self.word.operands[place : place + _NUMBER_BITS])
-            m.d.comb += value.eq(Array(registers)[number])
-            with m.If(self.word_write & (self.word_number == number)):
-                m.d.comb += value.eq(self.word_value)
+            kept, arrives = Array(registers)[number], Signal(name=f"arrives_{slot}")
+            m.d.comb += [arrives.eq(self.word_write & (self.word_number == number)), value.eq(Mux(arrives, self.word_value, kept))]
             values.append(value)
+            loaded = Mux(multiplied, words[0], self.integer_data)
+            parts.append((wire(m, Mux(arrives, loaded, kept)), wire(m, words[1] & (arrives & multiplied).replicate(REGISTER_BITS))))
         loads, multiplies = (self.word.opcode == BY_NAME[name].opcode for name in ("S_LD", "S_MULI"))
         # The partial products of S_MULI are a cycle's work down to two words, their sum the next one's.
-        multiplied = Signal()
-        words = [Signal(REGISTER_BITS, name=f"product_{index}", reset_less=True) for index in range(2)]
         constant = _field(self.word, "S_MULI", "value").as_signed()
         with m.If(multiplies):
-            m.d.sync += [word.eq(part) for word, part in zip(words, recoded_product(m, values[1], constant, REGISTER_BITS), strict=True)]
+            m.d.sync += [word.eq(part) for word, part in zip(words, recoded_product(m, parts[1], constant, REGISTER_BITS), strict=True)]
         m.d.sync += [
-            self.word_write.eq((self.start_own & loads) | (executes & multiplies)),
+            self.word_write.eq((self.start_own & loads) | (completes & multiplies)),
             self.word_number.eq(self.word.operands[:_NUMBER_BITS]),
             multiplied.eq(multiplies),
         ]
@@ -228,34 +235,40 @@ class Sequencer(wiring.Component):
             self.integer_address.eq(values[1]),
             self.word_value.eq(Mux(multiplied, (words[0] + words[1])[:REGISTER_BITS].as_signed(), self.integer_data.as_signed())),
         ]
-        self._arithmetic(m, values, executes)
+        writes = self._arithmetic(m, values, parts, executes)
+        m.d.comb += self.register_write.eq(writes & completes)
         for index, register in enumerate(registers):
             with m.If(self.word_write & (self.word_number == index)):
                 m.d.sync += register.eq(self.word_value)
-            with m.If(self.register_write & (self.register_number == index)):
+            with m.If(writes & (self.register_number == index)):
                 m.d.sync += register.eq(self.register_value)
             with m.If(self.start & ~self.running):
                 m.d.sync += register.eq(0)
         return values
 
-    def _arithmetic(self, m: Module, values: list[Signal], executes: Signal) -> None:
-        """rd of the register instructions: rs and rt are the second and the third register operand."""
-        first, second = values[1], values[2]
+    def _arithmetic(self, m: Module, values: list[Signal], parts: list[tuple[Signal, Signal]], executes: Signal) -> Signal:
+        """rd of the register instructions, and whether there is one: rs and rt are the second and the third register operand."""
+        first, second, writes = parts[1], parts[2], Signal()
 
         def constant(name: str) -> Value:
             return _field(self.word, name, "value")
 
+        def total(*addends: Value) -> Value:
+            low, high = carry_save(m, addends, REGISTER_BITS)
+            return low + high
+
         results = {
             "S_LI": constant("S_LI"),
-            "S_ADDI": first + constant("S_ADDI"),
-            "S_ADD": first + second,
-            "S_XORI": first ^ constant("S_XORI"),
+            "S_ADDI": total(*first, constant("S_ADDI")),
+            "S_ADD": total(*first, *second),
+            "S_XORI": values[1] ^ constant("S_XORI"),
         }
         m.d.comb += self.register_number.eq(self.word.operands[:_NUMBER_BITS])
         with m.Switch(self.word.opcode):
             for name, result in results.items():
                 with m.Case(BY_NAME[name].opcode):
-                    m.d.comb += [self.register_write.eq(executes), self.register_value.eq(result)]
+                    m.d.comb += [writes.eq(executes), self.register_value.eq(result)]
+        return writes
 
     def _flow(self, m: Module, is_: Any, advance: Signal, executes: Signal, next_pc: Signal) -> tuple[Value, Value]:
         """The program counter and the loop stack; faults: no loop to open or close, no next instruction."""

@@ -12,7 +12,7 @@ from unmask.numerics.formats import ElementFormat
 from unmask.numerics.mx import BLOCK
 from unmask.rtl.largest import largest
 from unmask.rtl.matrix.parts import decode, part_layout, whole
-from unmask.rtl.mx import SIGNIFICAND, Coding, aligned, coded, scale_of, spread
+from unmask.rtl.mx import ALIGNED, SIGNIFICAND, Coding, aligned, coded, scale_of, spread
 from unmask.rtl.pipeline import Pipeline
 
 PLACES = 4
@@ -54,11 +54,10 @@ class Quantizer(wiring.Component):
             elements = [
                 aligned(m, spread(m, pattern, coding, name), scale, coding, name) for pattern, name in zip(patterns, names, strict=True)
             ]
-            fields = len(elements[0])
-            later, *flat = p.cut(scale, *(field for element in elements for field in element))
+            later, *placed = p.cut(scale, *elements)
             parts = []
-            for index, name in enumerate(names):
-                code = coded(m, tuple(flat[index * fields : (index + 1) * fields]), coding, name)
+            for element, name in zip(placed, names, strict=True):
+                code = coded(m, data.View(ALIGNED, element), coding, name)
                 parts.append(whole(m, decode(m, code[: self._element.bits], self._element), self.layout).as_value())
             scales, *parts = p.cut(later, *parts)
             p.done()
