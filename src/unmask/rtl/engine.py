@@ -219,22 +219,22 @@ class SamplingEngine(wiring.Component):
             sequencer.program_write.eq(host.program_write),
         ]
 
-        # The first fault stops everything; an engine's comes before the sequencer's, whose instruction is a later one.
+        # The first fault stops everything; an engine's comes before the sequencer's, whose instruction is a later one, and which runs in
+        # its cycle. The host is told in the cycle after it.
         code, fault_pc = Signal(FAULT_BITS), Signal(self.pc_bits)
         m.d.comb += [code.eq(sequencer.fault), fault_pc.eq(sequencer.fault_pc)]
+        m.d.sync += [host.fault.eq(Mux(host.busy & ~stopping, code, Fault.NONE)), host.fault_pc.eq(fault_pc)]
         for failed, cause, pc in failures:
             with m.If(failed):
                 m.d.comb += [code.eq(cause), fault_pc.eq(pc)]
         m.d.comb += [
             sequencer.stop.eq(stopping),
-            host.fault.eq(Mux(stopping, Fault.NONE, code)),
-            host.fault_pc.eq(fault_pc),
             # What is on its way through a queue counts, too.
             empty.eq(Cat(queue.level for queue in queues.values()) == 0),
             host.idle.eq(
                 ~sequencer.running
                 & Cat(resting).all()
-                & Mux(stopping, load.quiet & store.quiet, empty & load.idle & store.idle & (code == Fault.NONE))
+                & Mux(stopping, load.quiet & store.quiet, empty & load.idle & store.idle & ~Cat(failed for failed, *_ in failures).any())
             ),
             self.busy.eq(host.busy),
         ]

@@ -109,7 +109,7 @@ class Host(wiring.Component):
             with m.If((self.fault != Fault.NONE) & (fault == Fault.NONE)):
                 m.d.sync += [fault.eq(self.fault), fault_pc.eq(self.fault_pc)]
             with m.If(started & self.idle):
-                m.d.sync += [self.busy.eq(0), done.eq(fault == Fault.NONE)]
+                m.d.sync += [self.busy.eq(0), done.eq((fault == Fault.NONE) & (self.fault == Fault.NONE))]
             with m.Else():
                 m.d.sync += cycles.eq(cycles + 1)
         registers = {
