@@ -42,6 +42,8 @@ MATRIX_INSTRUCTIONS = frozenset({"L_MAT", "M_MM"})
 SAMPLER_INSTRUCTIONS = VECTOR_INSTRUCTIONS - _TRANSFORMER
 """What the sampling engine runs, if nothing else is asked for: not those that only the transformer needs."""
 
+_REGISTER = ("register_write", "register_number", "register_value")
+
 
 class SamplingEngine(wiring.Component):
     """The sampling engine of a machine.
@@ -57,7 +59,7 @@ class SamplingEngine(wiring.Component):
         trace_E_start_memory, trace_E_start_scales: with `trace`, of load and store, the addresses of its elements and its scales.
         trace_vector_dst_*, trace_vector_load_*: with `trace`, writes to the vector SRAM: address (granules), mask, data; so for the float
             (trace_float_0_*, trace_float_1_*) and the integer SRAM (trace_integer_vector_*, trace_integer_load_*).
-        trace_register_*, trace_word_*: with `trace`, what register instructions leave, S_LD and S_MULI a cycle later: write, number, value.
+        trace_register_*: with `trace`, what register instructions leave, a cycle after them: write, number, value.
     """
 
     def __init__(
@@ -122,9 +124,8 @@ class SamplingEngine(wiring.Component):
             for name, port in self._traced().items():
                 for member, value in port.items():
                     ports[f"trace_{name}_{member}"] = Out(Value.cast(value).shape())
-            for name in ("register", "word"):
-                for member in ("write", "number", "value"):
-                    ports[f"trace_{name}_{member}"] = Out(getattr(self.sequencer, f"{name}_{member}").shape())
+            for member in _REGISTER:
+                ports[f"trace_{member}"] = Out(getattr(self.sequencer, member).shape())
         super().__init__(ports)
 
     @property
@@ -360,6 +361,5 @@ class SamplingEngine(wiring.Component):
         for name, port in self._traced().items():
             for member, value in port.items():
                 m.d.comb += getattr(self, f"trace_{name}_{member}").eq(value)
-        for name in ("register", "word"):
-            for member in ("write", "number", "value"):
-                m.d.comb += getattr(self, f"trace_{name}_{member}").eq(getattr(sequencer, f"{name}_{member}"))
+        for member in _REGISTER:
+            m.d.comb += getattr(self, f"trace_{member}").eq(getattr(sequencer, member))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth.hdl import Array, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -47,11 +47,10 @@ class Sequencer(wiring.Component):
         take_own: strobe: one of its own instructions takes and gives its semaphores.
         start_own: and is executed in this cycle, and ends with it: unless it is a fault.
         pc: of the instruction in `word`.
-        register_write, register_number, register_value: what a register instruction leaves, S_LD and S_MULI excepted; unless it is a fault.
-        word_write, word_number, word_value: what these leave, a cycle after them.
+        register_write, register_number, register_value: what a register instruction leaves, a cycle after it.
 
-    An instruction that is a fault may still reach a queue, the semaphores and a register in the cycle of its fault: that is known too late
-    in it to keep it away. Nothing starts after that cycle, and the next start clears all of them.
+    An instruction that is a fault may still reach a queue and the semaphores in the cycle of its fault: that is known too late in it to
+    keep it away. Nothing starts after that cycle, and the next start clears both.
     """
 
     def __init__(self, engines: Mapping[Engine, frozenset[str]], program_words: int, loop_depth: int, integer_words: int) -> None:
@@ -95,11 +94,8 @@ class Sequencer(wiring.Component):
             "start_own": Out(1),
             "pc": Out(self.pc_bits),
             "register_write": Out(1),
-            "word_write": Out(1),
             "register_number": Out(_NUMBER_BITS),
-            "word_number": Out(_NUMBER_BITS),
             "register_value": Out(signed(REGISTER_BITS)),
-            "word_value": Out(signed(REGISTER_BITS)),
         }
         for engine, layout in self.layouts.items():
             name = engine.name.lower()
@@ -123,8 +119,8 @@ class Sequencer(wiring.Component):
         def is_(name: str) -> Value:
             return opcode == BY_NAME[name].opcode
 
-        executes, completes = Signal(), Signal()
-        values = self._registers(m, executes, completes)
+        executes = Signal()
+        values = self._registers(m)
         to, known, room = self._route(m, opcode)
         own, reached, passes, advance, wrong = Signal(), Signal(), Signal(), Signal(), Signal(FAULT_BITS)
         bad_loop, past_end, outside = Signal(), Signal(), Signal()
@@ -136,8 +132,7 @@ class Sequencer(wiring.Component):
             passes.eq(reached & ~own & room),
             advance.eq(executes | passes),
             self.reserve.eq(advance),
-            completes.eq(executes & ~(self.underflow | self.overflow)),
-            self.start_own.eq(completes & ~outside & ~(self.set & self.set_fault)),
+            self.start_own.eq(executes & ~(self.underflow | self.overflow | outside | (self.set & self.set_fault))),
             self.set.eq(executes & is_("SEM_SET")),
             self.set_name.eq(_field(self.word, "SEM_SET", "semaphore")),
             self.set_value.eq(_field(self.word, "SEM_SET", "value")),
@@ -195,13 +190,17 @@ class Sequencer(wiring.Component):
                     m.d.comb += room.eq(getattr(self, f"{engine.name.lower()}_room"))
         return to, known, room
 
-    def _registers(self, m: Module, executes: Signal, completes: Signal) -> list[Signal]:
-        """The register file; the values of the word's register operands, with that of an S_LD or S_MULI just before it."""
+    def _registers(self, m: Module) -> list[Signal]:
+        """The register file; the values of the word's register operands, with that of the instruction just before it.
+
+        What an instruction leaves is two words in the next cycle, whose sum is that cycle's work: the register's value, and that of an
+        operand. Sums and products take the words.
+        """
         registers = [Signal(signed(REGISTER_BITS), name=f"register_{index}") for index in range(REGISTER_COUNT)]
-        # The sum of an S_MULI's words is late in a cycle: arithmetic takes the words, `parts`.
-        multiplied = Signal()
-        words = [Signal(REGISTER_BITS, name=f"product_{index}", reset_less=True) for index in range(2)]
-        values, parts = [], []
+        loaded = Signal()
+        words = [Signal(REGISTER_BITS, name=f"word_{index}", reset_less=True) for index in range(2)]
+        values: list[Signal] = []
+        parts: list[tuple[Signal, Signal]] = []
         for slot in range(self._slots):
             number, value = Signal(_NUMBER_BITS, name=f"number_{slot}"), Signal(signed(REGISTER_BITS), name=f"value_{slot}")
             by_place: dict[int, list[int]] = {}
@@ -217,57 +216,53 @@ class Sequencer(wiring.Component):
                         with m.Case(*opcodes):
                             m.d.comb += number.eq(self.word.operands[place : place + _NUMBER_BITS])
             kept, arrives = Array(registers)[number], Signal(name=f"arrives_{slot}")
-            m.d.comb += [arrives.eq(self.word_write & (self.word_number == number)), value.eq(Mux(arrives, self.word_value, kept))]
+            m.d.comb += [
+                arrives.eq(self.register_write & (self.register_number == number)),
+                value.eq(Mux(arrives, self.register_value, kept)),
+            ]
             values.append(value)
-            loaded = Mux(multiplied, words[0], self.integer_data)
-            parts.append((wire(m, Mux(arrives, loaded, kept)), wire(m, words[1] & (arrives & multiplied).replicate(REGISTER_BITS))))
-        loads, multiplies = (self.word.opcode == BY_NAME[name].opcode for name in ("S_LD", "S_MULI"))
-        # The partial products of S_MULI are a cycle's work down to two words, their sum the next one's.
-        constant = _field(self.word, "S_MULI", "value").as_signed()
-        with m.If(multiplies):
-            m.d.sync += [word.eq(part) for word, part in zip(words, recoded_product(m, parts[1], constant, REGISTER_BITS), strict=True)]
+            late = Mux(loaded, self.integer_data, words[0])
+            parts.append((wire(m, Mux(arrives, late, kept)), wire(m, words[1] & arrives.replicate(REGISTER_BITS))))
         m.d.sync += [
-            self.word_write.eq((self.start_own & loads) | (completes & multiplies)),
-            self.word_number.eq(self.word.operands[:_NUMBER_BITS]),
-            multiplied.eq(multiplies),
+            self.register_write.eq(self.start_own & self._arithmetic(m, values, parts, words)),
+            self.register_number.eq(self.word.operands[:_NUMBER_BITS]),
+            loaded.eq(self.word.opcode == BY_NAME["S_LD"].opcode),
         ]
         m.d.comb += [
             self.integer_address.eq(values[1]),
-            self.word_value.eq(Mux(multiplied, (words[0] + words[1])[:REGISTER_BITS].as_signed(), self.integer_data.as_signed())),
+            self.register_value.eq(Mux(loaded, self.integer_data.as_signed(), (words[0] + words[1])[:REGISTER_BITS].as_signed())),
         ]
-        writes = self._arithmetic(m, values, parts, executes)
-        m.d.comb += self.register_write.eq(writes & completes)
         for index, register in enumerate(registers):
-            with m.If(self.word_write & (self.word_number == index)):
-                m.d.sync += register.eq(self.word_value)
-            with m.If(writes & (self.register_number == index)):
+            with m.If(self.register_write & (self.register_number == index)):
                 m.d.sync += register.eq(self.register_value)
             with m.If(self.start & ~self.running):
                 m.d.sync += register.eq(0)
         return values
 
-    def _arithmetic(self, m: Module, values: list[Signal], parts: list[tuple[Signal, Signal]], executes: Signal) -> Signal:
-        """rd of the register instructions, and whether there is one: rs and rt are the second and the third register operand."""
+    def _arithmetic(self, m: Module, values: list[Signal], parts: list[tuple[Signal, Signal]], words: list[Signal]) -> Signal:
+        """Give `words` what a register instruction leaves in rd, and say whether the instruction is one.
+
+        rs and rt are the second and the third register operand: `values`, or `parts` where the sum of these is wanted no earlier.
+        """
         first, second, writes = parts[1], parts[2], Signal()
 
         def constant(name: str) -> Value:
             return _field(self.word, name, "value")
 
-        def total(*addends: Value) -> Value:
-            low, high = carry_save(m, addends, REGISTER_BITS)
-            return low + high
-
+        none = Const(0, REGISTER_BITS)
         results = {
-            "S_LI": constant("S_LI"),
-            "S_ADDI": total(*first, constant("S_ADDI")),
-            "S_ADD": total(*first, *second),
-            "S_XORI": values[1] ^ constant("S_XORI"),
+            "S_LI": (constant("S_LI"), none),
+            "S_ADDI": carry_save(m, [*first, constant("S_ADDI")], REGISTER_BITS),
+            "S_ADD": carry_save(m, [*first, *second], REGISTER_BITS),
+            "S_XORI": (values[1] ^ constant("S_XORI"), none),
+            "S_MULI": recoded_product(m, first, constant("S_MULI").as_signed(), REGISTER_BITS),
+            "S_LD": (none, none),
         }
-        m.d.comb += self.register_number.eq(self.word.operands[:_NUMBER_BITS])
         with m.Switch(self.word.opcode):
             for name, result in results.items():
                 with m.Case(BY_NAME[name].opcode):
-                    m.d.comb += [writes.eq(executes), self.register_value.eq(result)]
+                    m.d.comb += writes.eq(1)
+                    m.d.sync += [word.eq(part) for word, part in zip(words, result, strict=True)]
         return writes
 
     def _flow(self, m: Module, is_: Any, advance: Signal, executes: Signal, next_pc: Signal) -> tuple[Value, Value]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from unmask.errors import UnmaskError
 from unmask.isa.table import Engine
 from unmask.machine.config import Machine
+from unmask.machine.sequencer import REGISTER_BITS
 from unmask.numerics import mx
 from unmask.rtl.lockstep.names import instructions_of
 from unmask.rtl.lockstep.reference import Space
@@ -71,10 +72,7 @@ def taps_of(machine: Machine, engine: Any) -> list[Tap]:
         tap(Engine.VECTOR, Space.FLOAT, "float_1", 1, 32),
         tap(Engine.VECTOR, Space.INTEGER, "integer_vector", 1, 32),
         tap(Engine.LOAD, Space.INTEGER, "integer_load", 1, 32),
-        *(
-            Tap(Engine.SEQUENCER, Space.REGISTER, 1, 1, 48, late, f"trace_{name}_number", f"trace_{name}_write", f"trace_{name}_value")
-            for name, late in (("register", 0), ("word", 1))
-        ),
+        Tap(Engine.SEQUENCER, Space.REGISTER, 1, 1, REGISTER_BITS, 1, *(f"trace_register_{part}" for part in ("number", "write", "value"))),
     ]
     if Engine.MATRIX in engine.engines:
         taps += [
