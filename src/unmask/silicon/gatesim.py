@@ -19,6 +19,7 @@ from unmask.silicon.liberty import Library
 from unmask.silicon.measure import random_inputs
 from unmask.silicon.recording import Recording
 from unmask.silicon.reference import rtl_outputs
+from unmask.silicon.sizing import sized
 from unmask.silicon.synthesis import synthesize
 from unmask.silicon.units import unit_named
 
@@ -91,6 +92,8 @@ def compare(
     started = time.perf_counter()
     unit = unit_named(name)
     netlist = synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat, quick=quick)
+    if not quick:
+        netlist = sized(netlist, clock_ps)
     gates = Gates(netlist)
     if recorded is None:
         start, inputs = RESET + SETTLE, f"{cycles} cycles of random inputs"

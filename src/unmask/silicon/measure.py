@@ -15,6 +15,7 @@ from unmask.silicon.gates import Bits, Gates, places_of
 from unmask.silicon.liberty import Library
 from unmask.silicon.places import TREES, Places, part_of
 from unmask.silicon.recording import Recording
+from unmask.silicon.sizing import sized
 from unmask.silicon.synthesis import Netlist, synthesize
 from unmask.silicon.timing import Analysis, analyse
 from unmask.silicon.units import unit_named
@@ -116,7 +117,7 @@ def measure(
     """
     started = time.perf_counter()
     unit = unit_named(name)
-    netlist = synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat)
+    netlist = sized(synthesize(unit.build(machine), name, library, clock_ps, cache, flat=unit.flat), clock_ps)
     gates = Gates(netlist)
     if recorded is None:
         stimulus, activity = random_inputs(gates, RANDOM_CYCLES), f"{RANDOM_CYCLES} cycles of random inputs"

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ class Netlist:
         design: the RTL that it was made of.
         blocks: its parts, children before parents.
         folder: where its files lie.
+        sizes: cells that take the place of others of the same logic, by name in the flat netlist (`unmask.silicon.sizing`).
     """
 
     top: str
@@ -93,6 +94,7 @@ class Netlist:
     design: Design
     blocks: list[MappedBlock]
     folder: Path
+    sizes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cells(self) -> int:
@@ -126,7 +128,7 @@ class Netlist:
 
     @property
     def trees(self) -> Counter[str]:
-        """Buffers that were put on nets that drive much, by cell (`unmask.silicon.fanout`)."""
+        """What the whole has more than its blocks, by cell: buffers on nets that drive much (`unmask.silicon.fanout`), and `sizes`."""
         return self._flat[1]
 
     @cached_property
@@ -141,7 +143,12 @@ class Netlist:
             yosys("\n".join([*script, ""]), self.folder, "flatten")
             (self.folder / "flat.partial").replace(path)
         module: dict[str, Any] = json.loads(path.read_text())["modules"][self.top]
-        return module, with_trees(module, self.library, CLOCK, OUTPUT_LOAD)
+        added = with_trees(module, self.library, CLOCK, OUTPUT_LOAD)
+        for name, size in self.sizes.items():
+            cell = module["cells"][name]
+            added.update({size: 1, cell["type"]: -1})
+            cell["type"] = size
+        return module, added
 
 
 def synthesize(

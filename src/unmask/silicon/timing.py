@@ -89,10 +89,10 @@ def analyse(
         UnmaskError: OpenSTA is missing or failed.
     """
     names = names_of(gates, netlist.flat)
-    start = _constraints(netlist, gates, names, clock_ps, folder)
+    start = constraints(netlist, gates, names, clock_ps, folder)
     script = _paths("critical", "") + _paths("inside", "-from [all_registers -clock_pins] -to [all_registers -data_pins]")
     script.append(f"report_checks -path_delay max -format end -group_count {len(gates.instances) + 1} -digits 6 > ends.txt")
-    _sta(folder, "timing", verilog(gates, names, netlist.top), [*start, *script])
+    opensta(folder, "timing", verilog(gates, names, netlist.top), [*start, *script])
     scale = netlist.library.time_unit / 1e-12
     slacks = _slacks(folder / "ends.txt", names, scale)
     power = power_of(netlist, gates, clock_ps, folder, toggles, rate)
@@ -104,7 +104,7 @@ def power_of(
 ) -> Power:
     """The power of a netlist; arguments and errors as of `analyse`, which takes longer."""
     names = names_of(gates, netlist.flat)
-    start = _constraints(netlist, gates, names, clock_ps, folder)
+    start = constraints(netlist, gates, names, clock_ps, folder)
     # The activity of gates that constants silence is worked out in no order, and ends OpenSTA: ports hold 0 and 1 instead.
     script = [f"sta::set_power_input_port_activity [get_ports {tie}] 0 {level}" for level, tie in enumerate(TIES)]
     if toggles is None:
@@ -120,7 +120,7 @@ def power_of(
     # Once more while nothing but clocks toggles: OpenSTA takes every gated clock to run.
     still = "set_power_activity -global -activity 0 -duty 0.5"
     script += [_POWER_OF_ALL, "power_of_all power.txt", still, "power_of_all clock.txt"]
-    _sta(folder, "power", verilog(gates, names, netlist.top, tied=True), [*start, *script])
+    opensta(folder, "power", verilog(gates, names, netlist.top, tied=True), [*start, *script])
     clocks, watts = (_watts(folder / file, names) for file in ("clock.txt", "power.txt"))
     if toggles is not None:
         # One that is left out and whose pins do not toggle takes what it takes while nothing does.
@@ -133,8 +133,8 @@ def power_of(
     return _power(watts, clocks, gates, toggles, clock_ps * 1e-12)
 
 
-def _constraints(netlist: Netlist, gates: Gates, names: Names, clock_ps: float, folder: Path) -> list[str]:
-    """The script's start, in a folder that is there: the design, its clock, what drives its inputs and loads its outputs."""
+def constraints(netlist: Netlist, gates: Gates, names: Names, clock_ps: float, folder: Path) -> list[str]:
+    """A script's start, in a folder that is there: the design, its clock, what drives its inputs and loads its outputs."""
     folder.mkdir(parents=True, exist_ok=True)
     library, driver = netlist.library, netlist.library.driver
     period = clock_ps * 1e-12 / library.time_unit
@@ -158,8 +158,12 @@ def _constraints(netlist: Netlist, gates: Gates, names: Names, clock_ps: float, 
     return start
 
 
-def _sta(folder: Path, name: str, netlist: str, script: list[str]) -> None:
-    """Run OpenSTA on a netlist."""
+def opensta(folder: Path, name: str, netlist: str, script: list[str]) -> None:
+    """Run a script of OpenSTA's on a netlist, in a folder.
+
+    Raises:
+        UnmaskError: it is missing or failed.
+    """
     (folder / "netlist.v").write_text(netlist)
     (folder / f"{name}.tcl").write_text("\n".join([*script, "exit", ""]))
     log = run("sta", ["-no_splash", "-exit", f"{name}.tcl"], folder)
