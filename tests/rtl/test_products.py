@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Const, Value
 
 from unmask.rtl.pipeline import Pipeline
-from unmask.rtl.products import product, recoded_product
+from unmask.rtl.products import product, reaches, recoded_product
 
 from .applied import apply
 
@@ -53,3 +53,15 @@ def test_a_recoded_factor_gives_the_same_product(split: bool) -> None:
     (found,) = apply(built, 0, 0, a=(a, 11), b=(b, 6))
     x, y = (np.where(value >= 1 << (bits - 1), value - (1 << bits), value) for value, bits in ((a, 11), (b, 6)))
     np.testing.assert_array_equal(found.astype(np.int64), (x * y) % (1 << 14))
+
+
+@pytest.mark.parametrize("bound", [16, 12, 1, 2048])
+def test_whether_a_sum_reaches_a_bound_is_told_without_it(bound: int) -> None:
+    rng = np.random.default_rng(5)
+    a = rng.integers(0, 1 << FACTOR_BITS, 6000)
+    # Half of the sums are small, or just below a power of two.
+    b = np.where(
+        rng.integers(0, 2, 6000), rng.integers(0, 1 << FACTOR_BITS, 6000), (rng.integers(-4, 2 * bound, 6000) - a) % (1 << FACTOR_BITS)
+    )
+    (found,) = apply(lambda p, x, y: reaches(p.m, x, y, bound), 0, 0, a=(a, FACTOR_BITS), b=(b, FACTOR_BITS))
+    np.testing.assert_array_equal(found.astype(bool), (a + b) % (1 << FACTOR_BITS) >= bound)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from unmask.rtl.bits import wire
 
@@ -67,3 +67,17 @@ def recoded_product(m: Module, factors: Sequence[Value], other: Value, width: in
             rows.append(Cat(Const(0, place), multiple ^ high.replicate(length)))
         rows.append(lacking)
     return carry_save(m, rows, width)
+
+
+def reaches(m: Module, first: Value, second: Value, bound: int) -> Value:
+    """Whether the sum of two words of equal length, modulo 2^length and unsigned, is `bound` or more.
+
+    Only as many bits as `bound` - 1 has are added up. The rest of the sum is zero if each of its bits is the complement of its carry: where
+    all bits below are zero, there is one if a word is 1 in the bit below.
+    """
+    bits = (bound - 1).bit_length()
+    low = wire(m, first[:bits] + second[:bits])
+    a, b = (wire(m, word[bits:]) for word in (first, second))
+    differ = wire(m, a ^ b)
+    zero = Mux(low[bits], differ.all(), ~(differ ^ Cat(Const(0, 1), a | b)[: len(a)]).any())
+    return ~zero | (low[:bits] >= bound)

@@ -17,7 +17,7 @@ from unmask.rtl.bits import wire
 from unmask.rtl.decode import HEADER, SEMAPHORE_NAME_BITS, WORD_BITS, dispatch_layout, places, register_operands
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
-from unmask.rtl.products import carry_save, recoded_product
+from unmask.rtl.products import carry_save, reaches, recoded_product
 from unmask.rtl.semaphores import COUNT_BITS
 
 OWN = tuple(row.name for row in INSTRUCTIONS if row.engine is Engine.SEQUENCER)
@@ -120,7 +120,7 @@ class Sequencer(wiring.Component):
             return opcode == BY_NAME[name].opcode
 
         executes = Signal()
-        values = self._registers(m)
+        values, parts = self._registers(m)
         to, known, room = self._route(m, opcode)
         own, reached, passes, advance, wrong = Signal(), Signal(), Signal(), Signal(), Signal(FAULT_BITS)
         bad_loop, past_end, outside = Signal(), Signal(), Signal()
@@ -146,7 +146,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             bad_loop.eq(no_loop),
             past_end.eq(no_next),
-            outside.eq(is_("S_LD") & (values[1].as_unsigned() >= self._integer_words)),
+            outside.eq(is_("S_LD") & reaches(m, *parts[1], self._integer_words)),
         ]
         for condition, code in (
             (self.set & self.set_fault, Fault.RESET),
@@ -190,11 +190,11 @@ class Sequencer(wiring.Component):
                     m.d.comb += room.eq(getattr(self, f"{engine.name.lower()}_room"))
         return to, known, room
 
-    def _registers(self, m: Module) -> list[Signal]:
-        """The register file; the values of the word's register operands, with that of the instruction just before it.
+    def _registers(self, m: Module) -> tuple[list[Signal], list[tuple[Signal, Signal]]]:
+        """The register file; the values of the word's register operands, and pairs that add up to them.
 
-        What an instruction leaves is two words in the next cycle, whose sum is that cycle's work: the register's value, and that of an
-        operand. Sums and products take the words.
+        What the instruction just before it leaves is two words, whose sum is this cycle's work: the register's value, and that of an
+        operand. Sums, products and comparisons take the words.
         """
         registers = [Signal(signed(REGISTER_BITS), name=f"register_{index}") for index in range(REGISTER_COUNT)]
         loaded = Signal()
@@ -237,7 +237,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += register.eq(self.register_value)
             with m.If(self.start & ~self.running):
                 m.d.sync += register.eq(0)
-        return values
+        return values, parts
 
     def _arithmetic(self, m: Module, values: list[Signal], parts: list[tuple[Signal, Signal]], words: list[Signal]) -> Signal:
         """Give `words` what a register instruction leaves in rd, and say whether the instruction is one.
