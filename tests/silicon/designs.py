@@ -85,3 +85,22 @@ class Held(wiring.Component):
             m.d.sync += later.eq(self.product)
         m.d.comb += self.later.eq(later)
         return m
+
+
+class Crossed(wiring.Component):
+    """A unit that counts what a signal of the module around says, behind `others` units of another kind."""
+
+    def __init__(self, others: int) -> None:
+        self._others = others
+        super().__init__({"a": In(6), "b": In(6), "counted": Out(8)})
+
+    def elaborate(self, platform: object) -> Module:
+        m, inner, total = Module(), Module(), Signal(8)
+        for index in range(self._others):
+            m.submodules[f"other_{index}"] = other = Multiplier()
+            m.d.comb += [other.a.eq(self.a + index), other.b.eq(self.b)]
+        chosen = self.a ^ self.b
+        inner.d.sync += total.eq(total + chosen)
+        m.submodules.counter = inner
+        m.d.comb += self.counted.eq(total)
+        return m

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.silicon.designs import Multiplier, Rows, Scales, Twins
+from tests.silicon.designs import Crossed, Multiplier, Rows, Scales, Twins
 
 from unmask.errors import UnmaskError
 from unmask.rtl.speed import machine_of
@@ -37,6 +37,13 @@ def gates(netlist: Netlist) -> Gates:
 def test_equal_modules_are_one_block() -> None:
     design = Design(Twins(), "twins")
     assert dict(design.instances) == {"twins": 1, "one": 2}
+
+
+def test_the_text_of_a_block_does_not_depend_on_what_else_is_there() -> None:
+    """Its mapping is kept by its text; Amaranth numbers what crosses into a module by what the whole design has."""
+    texts = {Design(Crossed(others), "crossed").blocks["counter"].text for others in range(3)}
+    assert len(texts) == 1
+    assert "crossing$" in texts.pop()
 
 
 def test_units_of_lanes_are_converted_once_and_do_what_they_did(osu018: Library, cache: Path) -> None:

@@ -21,6 +21,10 @@ from unmask.rtl.once import once_each
 
 _MODULE = re.compile(r"^module \\(\S+)$\n(.*?)^end$", re.MULTILINE | re.DOTALL)
 _INSTANCE = re.compile(r"^(  cell )\\(\S+) ", re.MULTILINE)
+_INSTANCE_CELL = re.compile(r"^  cell \\(\S+) .*?^  end\n", re.MULTILINE | re.DOTALL)
+# A port that Amaranth makes for a value of another module, called after the value's number in the whole design.
+_CROSSING = re.compile(r"\\port\$\d+\$\d+")
+_CONNECTED = re.compile(rf"^    connect ({_CROSSING.pattern}) ", re.MULTILINE)
 _WIRE = re.compile(r"^(?:  attribute [^\n]*\n)*  wire [^\n]*\n", re.MULTILINE)
 _MEMORY = re.compile(r"^  memory width (\d+) size (\d+)", re.MULTILINE)
 # A memory macro, as `unmask.rtl.sram` names it, and what yosys must know of its ports.
@@ -126,6 +130,7 @@ class Design:
         self.blocks: dict[str, Block] = {}
         modules = dict(_MODULE.findall(rtlil_of(component, name, apart)))
         block_of: dict[str, str] = {}
+        crossings: dict[str, dict[str, str]] = {}
         by_text: dict[str, str] = {}
 
         def add(module: str) -> str:
@@ -144,7 +149,16 @@ class Design:
                 children[child] += 1
                 return f"{match[1]}\\{child} "
 
-            body = _INSTANCE.sub(replaced, modules[module])
+            def connected(cell: re.Match[str]) -> str:
+                return _CONNECTED.sub(lambda port: f"    connect {crossings[cell[1]][port[1]]} ", cell[0])
+
+            for child in dict.fromkeys(match[2] for match in _INSTANCE.finditer(modules[module])):
+                add(child)
+            # Numbered anew in each module, so that a block's text stays what it is where others change.
+            own = crossings[module] = dict[str, str]()
+            body = _INSTANCE_CELL.sub(connected, modules[module])
+            body = _CROSSING.sub(lambda port: own.setdefault(port[0], f"\\crossing${len(own)}"), body)
+            body = _INSTANCE.sub(replaced, body)
             key = _canonical(body)
             if key not in by_text:
                 short = name if module == name else re.sub(r"_?\d+$", "", re.sub(r"\W", "_", module.rpartition(".")[2])) or "block"
