@@ -88,19 +88,20 @@ class Held(wiring.Component):
 
 
 class Crossed(wiring.Component):
-    """A unit that counts what a signal of the module around says, behind `others` units of another kind."""
+    """A unit that adds up parts of words of a memory of the module around, behind `others` units of another kind."""
 
     def __init__(self, others: int) -> None:
         self._others = others
-        super().__init__({"a": In(6), "b": In(6), "counted": Out(8)})
+        super().__init__({"a": In(6), "b": In(6), "total": Out(8)})
 
     def elaborate(self, platform: object) -> Module:
-        m, inner, total = Module(), Module(), Signal(8)
+        m, adder = Module(), Module()
         for index in range(self._others):
             m.submodules[f"other_{index}"] = other = Multiplier()
             m.d.comb += [other.a.eq(self.a + index), other.b.eq(self.b)]
-        chosen = self.a ^ self.b
-        inner.d.sync += total.eq(total + chosen)
-        m.submodules.counter = inner
-        m.d.comb += self.counted.eq(total)
+        m.submodules.words = words = Memory(shape=8, depth=64, init=[])
+        write, read = words.write_port(), words.read_port(domain="comb")
+        m.d.comb += [write.addr.eq(self.a), write.data.eq(self.b), write.en.eq(1), read.addr.eq(self.b)]
+        adder.d.sync += self.total.eq(self.total + read.data[2:])
+        m.submodules.adder = adder
         return m
