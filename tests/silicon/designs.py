@@ -88,20 +88,17 @@ class Held(wiring.Component):
 
 
 class Crossed(wiring.Component):
-    """A unit that adds up parts of words of a memory of the module around, behind `others` units of another kind."""
+    """A multiplier of the two halves of a sum, behind `others` that multiply something else."""
 
     def __init__(self, others: int) -> None:
         self._others = others
-        super().__init__({"a": In(6), "b": In(6), "total": Out(8)})
+        super().__init__({"a": In(12), "b": In(12), "total": Out(16)})
 
     def elaborate(self, platform: object) -> Module:
-        m, adder = Module(), Module()
+        m, both = Module(), Signal(12)
         for index in range(self._others):
             m.submodules[f"other_{index}"] = other = Multiplier()
             m.d.comb += [other.a.eq(self.a + index), other.b.eq(self.b)]
-        m.submodules.words = words = Memory(shape=8, depth=64, init=[])
-        write, read = words.write_port(), words.read_port(domain="comb")
-        m.d.comb += [write.addr.eq(self.a), write.data.eq(self.b), write.en.eq(1), read.addr.eq(self.b)]
-        adder.d.sync += self.total.eq(self.total + read.data[2:])
-        m.submodules.adder = adder
+        m.submodules.halves = halves = Multiplier()
+        m.d.comb += [both.eq(self.a + self.b), halves.a.eq(both[:6]), halves.b.eq(both[6:]), self.total.eq(halves.total)]
         return m
