@@ -13,7 +13,6 @@ from amaranth.lib.wiring import In, Out
 from unmask.isa.row import REGISTER_COUNT, Engine
 from unmask.isa.table import BY_NAME, INSTRUCTIONS
 from unmask.machine.sequencer import REGISTER_BITS
-from unmask.rtl.bits import wire
 from unmask.rtl.decode import HEADER, SEMAPHORE_NAME_BITS, WORD_BITS, dispatch_layout, places, register_operands
 from unmask.rtl.faults import BITS as FAULT_BITS
 from unmask.rtl.faults import Fault
@@ -221,8 +220,12 @@ class Sequencer(wiring.Component):
                 value.eq(Mux(arrives, self.register_value, kept)),
             ]
             values.append(value)
-            late = Mux(loaded, self.integer_data, words[0])
-            parts.append((wire(m, Mux(arrives, late, kept)), wire(m, words[1] & arrives.replicate(REGISTER_BITS))))
+            first, second = Signal(REGISTER_BITS, name=f"first_{slot}"), Signal(REGISTER_BITS, name=f"second_{slot}")
+            m.d.comb += [
+                first.eq(Mux(arrives, Mux(loaded, self.integer_data.as_signed(), words[0].as_signed()), kept)),
+                second.eq(words[1] & arrives.replicate(REGISTER_BITS)),
+            ]
+            parts.append((first, second))
         m.d.sync += [
             self.register_write.eq(self.start_own & self._arithmetic(m, values, parts, words)),
             self.register_number.eq(self.word.operands[:_NUMBER_BITS]),
