@@ -17,7 +17,7 @@ import numpy as np
 from unmask.errors import UnmaskError
 from unmask.isa.encoding import Operand, encode
 from unmask.isa.program import Program, Region
-from unmask.isa.table import BY_NAME, INT32_BYTES, Engine
+from unmask.isa.table import BY_NAME, INT32_BYTES, Engine, Kind
 from unmask.machine.config import Machine
 from unmask.machine.hazards import find_races
 from unmask.rtl.lockstep.accumulators import Unavailable
@@ -236,7 +236,7 @@ class _Generator:
         b.place("L_GATHER", b.constants("L_GATHER", given), {"ids": ids.addresses["dst"], "table": Address(table.start)})
 
     def _load_word(self) -> None:
-        """S_LD of a word that a load has just brought, and an instruction whose constant it is."""
+        """S_LD of a word that a load has just brought, arithmetic with it at once or not, and an instruction whose constant that is."""
         b, rng = self._b, self._rng
         if b.loops or "I_FILL" not in self._all:
             raise Unavailable
@@ -250,6 +250,11 @@ class _Generator:
         word = Node("S_LD", {}, {"a": Address(target)}, registers={"rd": LOADED})
         word.touches = touched(word, self._machine)
         b.body.append(word)
+        for _ in range(rng.randint(0, 2)):
+            name = rng.choice(("S_ADD", "S_ADDI", "S_MULI", "S_XORI"))
+            operands = [spec.name for spec in BY_NAME[name].fields if spec.kind is Kind.REGISTER]
+            constants: dict[str, Operand] = {} if "rt" in operands else {"value": rng.randint(0, 1 << 20)}
+            b.body.append(Node(name, constants, registers=dict.fromkeys(operands, LOADED)))
         fill = b.instruction("I_FILL")
         fill.registers["value"] = LOADED
         b.words["integer"].forget_marks(fill.addresses["dst"].base, int(fill.constants["count"]))
