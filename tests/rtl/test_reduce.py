@@ -14,7 +14,7 @@ from .lanes import bits_of_lanes, pack_lanes
 from .streaming import stream
 
 
-@pytest.mark.parametrize(("lanes", "registers"), [(2, 0), (2, 1), (8, 1), (8, 5), (32, 0), (32, 2), (32, 3)])
+@pytest.mark.parametrize(("lanes", "registers"), [(2, 0), (2, 1), (8, 1), (8, 5), (8, 3), (32, 0), (32, 2), (32, 3), (64, 4)])
 def test_the_first_of_the_highest_wins_with_its_companion(lanes, registers):
     rng = np.random.default_rng(lanes + registers)
     scores, companions = (bits_of_lanes(rng, 2000, lanes) for _ in range(2))

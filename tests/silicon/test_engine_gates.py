@@ -24,7 +24,7 @@ def test_the_smallest_engine_in_gates_samples_as_the_rtl_and_pytorch(osu018: Lib
 
 
 @pytest.mark.slow
-def test_the_engine_of_32_lanes_in_asap7_samples_as_the_rtl_and_pytorch(asap7: Library, cache: Path, iverilog: None) -> None:
+def test_the_engine_of_32_lanes_in_asap7_samples_as_the_rtl_and_pytorch(asap7: Library, cache: Path, iverilog: None, sta: None) -> None:
     machine = machine_of("sampler", 32)
     found = compare("sampler", machine, asap7, 1000, cache, cycles=0, recorded=sampling_recording(machine, cache / "recording", programs=3))
     assert found.mismatches == 0, found.first

@@ -147,7 +147,7 @@ def test_given_rates_and_uniform_ones_are_the_same_to_opensta(netlist: Netlist, 
     assert given.total_mw == pytest.approx(uniform.total_mw, rel=0.1)
 
 
-def test_a_unit_of_the_engine_survives_mapping(osu018: Library, cache: Path, iverilog: None) -> None:
+def test_a_unit_of_the_engine_survives_mapping(osu018: Library, cache: Path, iverilog: None, sta: None) -> None:
     found = compare("max_tree", machine_of("sampler", 8), osu018, 10_000, cache, cycles=300, with_icarus=True)
     assert found.mismatches == 0
     assert found.compared > 10_000

@@ -10,6 +10,7 @@ import pytest
 
 from unmask.silicon.gates import Gates
 from unmask.silicon.liberty import Library
+from unmask.silicon.logic import truth_table
 from unmask.silicon.measure import random_inputs
 from unmask.silicon.sizing import near_sizes, sized
 from unmask.silicon.synthesis import synthesize
@@ -48,9 +49,26 @@ def test_a_netlist_that_meets_the_clock_is_left_alone(osu018: Library, cache: Pa
 
 
 def test_sizes_are_of_the_same_logic(osu018: Library) -> None:
-    for name, sizes in near_sizes(osu018).items():
-        cell = osu018.cells[name]
+    near = near_sizes(osu018)
+    assert near["INVX1"][0] == "INVX2"
+    assert not [name for name in near if name.startswith(("DFF", "LATCH", "TBUF"))]
+    for name, sizes in near.items():
+        inputs = sorted(pin.name for pin in osu018.cells[name].pins if pin.direction == "input")
+        tables = [{pin.name: pin.function for pin in osu018.cells[each].pins} for each in (name, *sizes)]
         assert name not in sizes
-        for size in sizes:
-            other = osu018.cells[size]
-            assert {(pin.name, pin.direction, pin.function) for pin in cell.pins} == {(p.name, p.direction, p.function) for p in other.pins}
+        for pin, function in tables[0].items():
+            for other in tables[1:]:
+                assert set(other) == set(tables[0])
+                if function is not None:
+                    np.testing.assert_array_equal(truth_table(str(other[pin]), inputs), truth_table(function, inputs))
+
+
+@pytest.mark.usefixtures("sta")
+def test_a_size_is_counted_once(osu018: Library, cache: Path) -> None:
+    netlist = synthesize(Twins(), "twins", osu018, CLOCK_PS, cache)
+    name, cell = next((name, cell) for name, cell in netlist.flat["cells"].items() if cell["type"] in near_sizes(osu018))
+    other = near_sizes(osu018)[cell["type"]][0]
+    for size in (cell["type"], other):
+        changed = replace(netlist, sizes={name: size})
+        assert changed.cells == netlist.cells
+        assert changed.area - netlist.area == pytest.approx(osu018.cells[size].area - osu018.cells[cell["type"]].area)

@@ -52,7 +52,7 @@ class Host(wiring.Component):
         address, write, write_data: a word is written at the end of the cycle. read_data: of the address of the cycle before.
 
     Ports of the engine:
-        start: strobe; entry. idle: nothing is under way. fault, fault_pc: strobe.
+        start: strobe; entry. idle: nothing is under way. fault, fault_pc: strobe, a cycle after the fault, that of `idle` at the latest.
         program_address, program_word, program_write: to the sequencer.
         integer_address, integer_write, integer_write_data, integer_read_data: to the integer SRAM; meaningful only while idle.
     """

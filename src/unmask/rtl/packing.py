@@ -190,7 +190,7 @@ class Packing(wiring.Component):
         folded = Signal(8 * size, name="bytes")
         choices: dict[int, Value] = {16: elements.as_value(), 32: elements.as_value()}
         codes = []
-        if coding:
+        if coding is not None:
             # Rounded here: finding the grid is a cycle's work of its own.
             codes = [coded(m, data.View(ALIGNED, elements[lane]), coding, f"code_{lane}") for lane in range(self._blocks * mx.BLOCK)]
         for bits in {form.element.bits for form in shape.formats}:

@@ -14,8 +14,10 @@ from unmask.rtl.bf16 import ordered
 from unmask.rtl.bits import wire
 from unmask.rtl.pipeline import Pipeline, loads_of
 
-#: Comparisons in a row that fit between two registers at 1 GHz in ASAP7; beside what a leaf does, fewer.
-LEVELS_PER_PLACE, FIRST_LEVELS = 3, 2
+#: Comparisons in a row that fit between two registers at 1 GHz in ASAP7.
+LEVELS_PER_PLACE = 3
+#: Those that fit behind a leaf.
+FIRST_LEVELS = 2
 
 _MINUS_INFINITY = bf16.SIGN_BIT | bf16.INFINITY_BITS
 

@@ -52,7 +52,8 @@ class Semaphores(wiring.Component):
         sequencer_ready, sequencer_take: what `reserve_wait0` and `reserve_wait1` name is there; the sequencer takes it, and gives what
             `reserve_signal0` and `reserve_signal1` name.
         reserve, reserve_wait0, ...: an instruction is dispatched. What the sequencer itself waits for it takes in the same cycle.
-        underflow, overflow: the instruction that reserve_wait0, ... describe must not be, whether `reserve` is set or not.
+        underflow, overflow: the instruction that reserve_wait0, ... describe must not be, whether `reserve` is set or not; if it is, the
+            counts mean nothing until `clear`, as they do after a `set` with `set_fault`.
         set, set_name, set_value: SEM_SET, which the sequencer takes, too; `set_fault`: the semaphore is in use.
         clear: all counts to zero.
     """

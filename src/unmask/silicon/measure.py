@@ -20,13 +20,15 @@ from unmask.silicon.synthesis import Netlist, synthesize
 from unmask.silicon.timing import Analysis, analyse
 from unmask.silicon.units import unit_named
 
+SIZES = "other sizes"
+"""What the area of gates that `unmask.silicon.sizing` has changed is more than that of the gates before is called among the blocks."""
 # Cycles of random inputs where no run was recorded, and those before counting starts.
 RANDOM_CYCLES, WARM_UP = 1024, 64
 
 
 @dataclass(frozen=True)
 class BlockFigures:
-    """Part of a unit that is mapped by itself, without the blocks inside it.
+    """Part of a unit that is mapped by itself, without the blocks inside it; and `TREES` and `SIZES`, which lie between them.
 
     Attributes:
         instances: how often it stands in the unit. cells, area_um2: of one. macro_bits: of a memory macro.
@@ -192,4 +194,5 @@ def _blocks(netlist: Netlist, gates: Gates, places: Places, analysis: Analysis) 
         (block.name, block.instances, sum(block.cells.values()), block.area(netlist.library), block.bits) for block in netlist.blocks
     ]
     figures.append((TREES, 1, sum(netlist.trees.values()), netlist.area_of_trees, 0))
-    return [BlockFigures(*each, slacks.get(each[0]), watts[each[0]]) for each in figures]
+    found = [BlockFigures(*each, slacks.get(each[0]), watts[each[0]]) for each in figures]
+    return [*found, BlockFigures(SIZES, 1, 0, netlist.area_of_sizes, 0, None, 0.0)]

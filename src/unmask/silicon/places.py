@@ -11,7 +11,7 @@ from unmask.silicon.synthesis import Netlist
 _INSTANCE = re.compile(r"^  cell \\(\S+) \\(\S+)$", re.MULTILINE)
 
 TREES = "fanout trees"
-"""What the buffers between and around the blocks, and what gates in other sizes add, are called among these."""
+"""What the buffers between and around the blocks are called among these."""
 
 
 def plain(name: str) -> str:

@@ -6,10 +6,16 @@ run of OpenSTA: a gate on a path that misses takes each of the sizes near its ow
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
 
 from unmask.silicon.gates import Gates
 from unmask.silicon.liberty import Library
@@ -25,7 +31,8 @@ GAIN = 0.02
 """Share of the total negative slack that a round must win for there to be another one."""
 
 _SEARCH = """proc missed {} {
-  report_checks -path_delay max -format full -group_count PATHS -digits 5 > sizing.txt
+  global most
+  report_checks -path_delay max -format full -group_count $most -digits 5 > sizing.txt
   set file [open sizing.txt]
   set text [read $file]
   close $file
@@ -41,7 +48,7 @@ _SEARCH = """proc missed {} {
 proc take {cell size} { replace_cell [get_cells $cell] [get_lib_cells */$size] }
 set taken [dict create]
 set least [sta::total_negative_slack_cmd max]
-for {set round 0} {$round < ROUNDS && $least < 0} {incr round} {
+for {set round 0} {$round < $rounds && $least < 0} {incr round} {
   set before $least
   set seen [dict create]
   foreach cells [missed] {
@@ -59,7 +66,7 @@ for {set round 0} {$round < ROUNDS && $least < 0} {incr round} {
       take $cell $best
     }
   }
-  if {$least < $before * (1 - GAIN)} { break }
+  if {$least < $before * (1 - $gain)} { break }
 }
 set file [open sizes.txt w]
 dict for {cell size} $taken { puts $file "$cell $size" }
@@ -71,26 +78,33 @@ def sized(netlist: Netlist, clock_ps: float) -> Netlist:
     """The netlist with gates in other sizes of the library, where it misses the clock; the logic stays what it is.
 
     Args:
-        clock_ps: period. The sizes that were found are kept in the netlist's folder.
+        netlist: mapped, in the sizes that its blocks were given.
+        clock_ps: period. What was found is kept in the netlist's folder, by all that it depends on.
 
     Raises:
         UnmaskError: OpenSTA is missing or failed.
     """
-    folder = netlist.folder / f"sizes-{clock_ps:g}"
-    found = folder / "sizes.json"
-    if not found.exists():
-        gates = Gates(netlist)
-        names = names_of(gates, netlist.flat)
-        near = [f"dict set near {cell} {{{' '.join(sizes)}}}" for cell, sizes in near_sizes(netlist.library).items()]
-        search = _SEARCH
-        for name, value in (("PATHS", PATHS), ("ROUNDS", ROUNDS), ("GAIN", GAIN)):
-            search = search.replace(name, str(value))
-        script = [*constraints(netlist, gates, names, clock_ps, folder), "set near [dict create]", *near, search]
-        opensta(folder, "sizing", verilog(gates, names, netlist.top), script)
-        cells = {called: name for called, (name, _, _) in zip(names.instances, gates.instances, strict=True)}
-        sizes = dict(line.split() for line in (folder / "sizes.txt").read_text().splitlines())
-        (folder / "sizes.partial").write_text(json.dumps({cells[called]: size for called, size in sizes.items()}))
-        (folder / "sizes.partial").replace(found)
+    gates = Gates(netlist)
+    names = names_of(gates, netlist.flat)
+    text = verilog(gates, names, netlist.top)
+    search = [f"set most {PATHS}", f"set rounds {ROUNDS}", f"set gain {GAIN}", "set near [dict create]"]
+    search += [f"dict set near {cell} {{{' '.join(sizes)}}}" for cell, sizes in near_sizes(netlist.library).items()]
+    search.append(_SEARCH)
+    work = Path(tempfile.mkdtemp(prefix="sizing-", dir=netlist.folder))
+    try:
+        constrained = constraints(netlist, gates, names, clock_ps, work)
+        parts = [netlist.library.full.read_text(), *constrained[1:], *search, text]
+        found = netlist.folder / f"sizes-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.json"
+        if not found.exists():
+            with Console(stderr=True).status(f"other sizes for gates of {netlist.top} that are late"):
+                opensta(work, "sizing", text, [*constrained, *search])
+            cells = {called: name for called, (name, _, _) in zip(names.instances, gates.instances, strict=True)}
+            sizes = {cells[called]: size for called, size in (line.split() for line in (work / "sizes.txt").read_text().splitlines())}
+            changed = {name: size for name, size in sizes.items() if netlist.flat["cells"][name]["type"] != size}
+            (work / "sizes.json").write_text(json.dumps(changed))
+            (work / "sizes.json").replace(found)
+    finally:
+        shutil.rmtree(work)
     return replace(netlist, sizes=json.loads(found.read_text()))
 
 
@@ -98,7 +112,7 @@ def near_sizes(library: Library) -> Mapping[str, list[str]]:
     """Sizes of the same gate to try instead of a cell's, by the cell's name: larger ones, nearest first, then smaller ones."""
     families: dict[object, list[tuple[float, float, str]]] = defaultdict(list)
     for cell in library.cells.values():
-        if cell.sequential or cell.name in library.clock_gates:
+        if cell.sequential or not cell.plain or cell.name in library.clock_gates:
             continue
         inputs = frozenset(pin.name for pin in cell.pins if pin.direction == "input")
         outputs = frozenset((pin.name, pin.function) for pin in cell.pins if pin.direction == "output")

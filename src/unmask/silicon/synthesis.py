@@ -104,12 +104,18 @@ class Netlist:
     @property
     def area(self) -> float:
         """Of the standard cells, in the library's unit; macros are not in it."""
-        return sum(block.instances * block.area(self.library) for block in self.blocks) + self.area_of_trees
+        blocks = sum(block.instances * block.area(self.library) for block in self.blocks)
+        return blocks + self.area_of_trees + self.area_of_sizes
 
     @property
     def area_of_trees(self) -> float:
         """Of `trees`, in the library's unit."""
         return sum(self.library.cells[cell].area * number for cell, number in self.trees.items())
+
+    @property
+    def area_of_sizes(self) -> float:
+        """What `sizes` add to the area of the blocks and the trees, in the library's unit; below 0 where they take from it."""
+        return self._flat[2]
 
     @property
     def macro_bits(self) -> int:
@@ -128,11 +134,11 @@ class Netlist:
 
     @property
     def trees(self) -> Counter[str]:
-        """What the whole has more than its blocks, by cell: buffers on nets that drive much (`unmask.silicon.fanout`), and `sizes`."""
+        """Buffers that were put on nets that drive much, by cell (`unmask.silicon.fanout`)."""
         return self._flat[1]
 
     @cached_property
-    def _flat(self) -> tuple[dict[str, Any], Counter[str]]:
+    def _flat(self) -> tuple[dict[str, Any], Counter[str], float]:
         path = self.folder / "flat.json"
         if not path.exists():
             script = [f"read_rtlil {block.path}" for block in self.blocks if block.path]
@@ -144,11 +150,12 @@ class Netlist:
             (self.folder / "flat.partial").replace(path)
         module: dict[str, Any] = json.loads(path.read_text())["modules"][self.top]
         added = with_trees(module, self.library, CLOCK, OUTPUT_LOAD)
+        larger = 0.0
         for name, size in self.sizes.items():
             cell = module["cells"][name]
-            added.update({size: 1, cell["type"]: -1})
+            larger += self.library.cells[size].area - self.library.cells[cell["type"]].area
             cell["type"] = size
-        return module, added
+        return module, added, larger
 
 
 def synthesize(
