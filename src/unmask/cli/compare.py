@@ -85,12 +85,11 @@ def compare(
     formats = {"weights": weights, "activations": activations, "kv": kv, "logits": logits, "smoothing": smoothing}
     shape = architecture(model)
     target = target_machine(machine, None if model in catalogue() else model, formats)
-    work = comparison.Workload(shape, policy, prompt, batch, tokens_per_step)
+    work = comparison.Workload(shape, policy, prompt, batch, tokens_per_step, sampling_named(sampling))
     read = time_generation if reading is Reading.CYCLE else estimate_generation
-    program = sampling_named(sampling)
 
     def timed(on: Machine) -> GenerationTime:
-        return partial(read, work.shape, policy)(on, prompt, batch, tokens_per_step, program)
+        return partial(read, work.shape, policy)(on, prompt, batch, tokens_per_step, work.sampling)
 
     found = comparison.compare(work, target, yardstick, timed, prices, softmax.value, measured)
     if reading is Reading.ANALYTIC:

@@ -36,13 +36,19 @@ def show(found: dict[str, Any]) -> None:
     console.print()
     for condition in found["conditions"]:
         relation = "no more" if condition["met"] else "more"
-        console.print(f"{relation} {_CONDITIONS[condition['name']]} than the GPU: {condition['npu']:,.4g} and {condition['gpu']:,.4g}")
+        sides = " and ".join(_number(condition[side]) for side in ("npu", "gpu"))
+        console.print(f"{relation} {_CONDITIONS[condition['name']]} than the GPU: {sides}")
     for target in found["targets"]:
         state = "met" if target["met"] else "missed"
         console.print(f"target {target['target']:g}x {_RATES[target['name']]}: {state}, {target['found']:.2f}x")
     _show_bounds(found, console)
     if found["published"] is not None:
         console.print(f"published: {found['published']['source']}; its tokens/s and tokens/J here are its gains times this GPU's")
+
+
+def _number(value: float) -> str:
+    """Four digits, never an exponent of a large one."""
+    return f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
 
 
 def _table(*columns: str) -> Table:
@@ -58,9 +64,9 @@ def _sides(found: dict[str, Any]) -> Table:
     theirs = published or {}
     table = _table("", escape(found["machine"]), escape(found["gpu_name"]), "here", *(["published NPU"] if published else []))
     for name, title in _RATES.items():
-        cells = [f"{npu[name]:,.4g}", f"{gpu[name]:,.4g}", f"{found['ratio'][name]:.2f}x"]
-        table.add_row(title, *cells, *([f"{theirs[name]:,.4g}, {theirs['ratio'][name]:g}x"] if published else []))
-    table.add_row("latency, s", f"{npu['seconds']:.4g}", f"{gpu['seconds']:.4g}", f"{gpu['seconds'] / npu['seconds']:.2f}x")
+        cells = [_number(npu[name]), _number(gpu[name]), f"{found['ratio'][name]:.2f}x"]
+        table.add_row(title, *cells, *([f"{_number(theirs[name])}, {theirs['ratio'][name]:g}x"] if published else []))
+    table.add_row("latency, s", _number(npu["seconds"]), _number(gpu["seconds"]), f"{gpu['seconds'] / npu['seconds']:.2f}x")
     shares = [f"{side['sampling_share']:.2%}" for side in (npu, gpu)]
     table.add_row("sampling, of the time", *shares, "", *([f"under {theirs['sampling_share_below']:.0%}"] if published else []))
     for name, title in (
@@ -70,8 +76,8 @@ def _sides(found: dict[str, Any]) -> Table:
         ("area_mm2", "die, mm2"),
         ("memory_gbps", "memory, GB/s"),
     ):
-        table.add_row(title, f"{npu[name]:,.4g}", f"{gpu[name]:,.4g}", f"{npu[name] / gpu[name]:.2f}x")
-    multiplies = [f"{side['peak_multiplies'] / 1e12:,.4g}" for side in (npu, gpu)]
+        table.add_row(title, _number(npu[name]), _number(gpu[name]), f"{npu[name] / gpu[name]:.2f}x")
+    multiplies = [_number(side["peak_multiplies"] / 1e12) for side in (npu, gpu)]
     table.add_row("peak multiplies, 10^12/s", *multiplies, f"{npu['peak_multiplies'] / gpu['peak_multiplies']:.2f}x")
     return table
 
@@ -82,7 +88,7 @@ def _rows(found: dict[str, Any]) -> Table:
     for row in (as_is, *found["rows"]):
         cells: list[str] = []
         for name in _RATES:
-            cells += [f"{row['npu'][name]:,.4g}", f"{row['gpu'][name]:,.4g}", f"{row['ratio'][name]:.2f}x"]
+            cells += [_number(row["npu"][name]), _number(row["gpu"][name]), f"{row['ratio'][name]:.2f}x"]
         table.add_row(row["name"], *cells)
     return table
 
@@ -100,10 +106,10 @@ def _show_bounds(found: dict[str, Any], console: Console) -> None:
         parts = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in bounds["energy"].items())
         console.print(f"  energy: {parts}")
         fixed = bounds["fixed_energy"]
-        both = fixed["moving"] + fixed["products"]
+        both, a_byte = fixed["moving"] + fixed["products"], fixed["moving"] / fixed["moved_bytes"] * 1e12
         console.print(
-            f"  the target leaves the machine {fixed['allowed_j']:,.1f} J; moving {fixed['moved_bytes'] / 1e9:,.0f} GB takes "
-            f"{fixed['moving']:,.1f} J ({fixed['moving'] / fixed['moved_bytes'] * 1e12:,.1f} pJ a byte, DRAM and interface), products "
-            f"{fixed['products']:,.1f} J: {both:,.1f} J, which is {fixed['ratio']:.1f}x, before any SRAM, wire, clock or leakage; "
-            f"with room for all rows on the die {fixed['least_bytes'] / 1e9:,.0f} GB, and {fixed['least_ratio']:.1f}x"
+            f"  the target leaves the machine {_number(fixed['allowed_j'])} J; moving {_number(fixed['moved_bytes'] / 1e9)} GB takes "
+            f"{_number(fixed['moving'])} J ({_number(a_byte)} pJ a byte, DRAM and interface), products "
+            f"{_number(fixed['products'])} J: {_number(both)} J, which is {fixed['ratio']:.1f}x, before any SRAM, wire, clock or leakage; "
+            f"with room for all rows on the die {_number(fixed['least_bytes'] / 1e9)} GB, and {fixed['least_ratio']:.1f}x"
         )

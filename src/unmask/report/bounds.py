@@ -35,7 +35,7 @@ def bounds(sim: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fixed_energy(
-    sim: Mapping[str, Any], yardstick: Mapping[str, float], target: float | None, least_bytes: float
+    sim: Mapping[str, Any], yardstick: Mapping[str, float], target: float | None, least_bytes: float | None
 ) -> dict[str, float | None]:
     """What moving bytes and multiplying takes by itself, as it is and with room for all rows, beside what a target leaves for everything.
 
@@ -43,11 +43,11 @@ def fixed_energy(
         sim: figures of `unmask sim`.
         yardstick: the GPU's `tokens_per_j`.
         target: tokens per joule aimed at, over the GPU's; None if there is none.
-        least_bytes: moved by a machine that holds all rows at once, so that weights pass once a step.
+        least_bytes: moved by a machine that holds all rows at once, so that weights pass once a step; None where no target is missed.
 
     Returns:
         Joules of `moving`, the `moved_bytes` between DRAM and die at both sides, and of `products`, with quantizing and rounding; `ratio`,
-        tokens per joule over the GPU's if they were all; `least_bytes`, and `least_ratio`, the same with no more moved than these;
+        tokens per joule over the GPU's if they were all; `least_bytes`, and `least_ratio`, the same with no more moved than these, or None;
         `allowed_j`, all that the machine may take to reach the target, or None.
     """
     by_part = sim["energy"]["by_part"]
@@ -59,6 +59,6 @@ def fixed_energy(
         "products": products,
         "ratio": of_gpu / (moving + products),
         "least_bytes": least_bytes,
-        "least_ratio": of_gpu / (moving * least_bytes / moved + products),
+        "least_ratio": None if least_bytes is None else of_gpu / (moving * least_bytes / moved + products),
         "allowed_j": None if target is None else of_gpu / target,
     }

@@ -12,6 +12,7 @@ from unmask.baselines.measured import MeasuredProfile
 from unmask.baselines.transformer import Precision
 from unmask.compiler.analytic import estimate_generation
 from unmask.compiler.generation import GenerationTime
+from unmask.compiler.sampling.streamed import SamplingProgram
 from unmask.decoding.policy import Policy
 from unmask.errors import UnmaskError
 from unmask.machine.config import Machine
@@ -54,6 +55,7 @@ class Workload:
         prompt: positions before the generated ones.
         batch: sequences.
         tokens_per_step: of commits by value, an assumption; None: 1.
+        sampling: the machine's sampling program.
     """
 
     shape: Architecture
@@ -61,6 +63,7 @@ class Workload:
     prompt: int
     batch: int
     tokens_per_step: float | None = None
+    sampling: SamplingProgram = "general"
 
 
 def compare(
@@ -95,6 +98,7 @@ def compare(
     yardstick = _gpu(modelled, gpu)
     ratio = _ratio(npu, yardstick)
     target = _aims(gpu, work.batch).get("tokens_per_j")
+    least = None if target is None or ratio["tokens_per_j"] >= target else _least_bytes(work, machine)
     return {
         "batch": work.batch,
         "prompt": work.prompt,
@@ -116,7 +120,7 @@ def compare(
         "rows": _rows(work, machine, gpu, timed, costs, confidence, npu, yardstick),
         "targets": _targets(gpu, work.batch, ratio),
         "conditions": _conditions(npu, yardstick),
-        "bounds": {**bounds(sim), "fixed_energy": fixed_energy(sim, yardstick, target, _least_bytes(work, machine))},
+        "bounds": {**bounds(sim), "fixed_energy": fixed_energy(sim, yardstick, target, least)},
         "sim": sim,
     }
 
@@ -130,7 +134,8 @@ def _least_bytes(work: Workload, machine: Machine) -> float:
             "vector": machine.vector.model_copy(update={"accumulators": max(rows, machine.vector.accumulators)}),
         }
     )
-    return estimate_generation(work.shape, work.policy, roomy, work.prompt, work.batch, work.tokens_per_step).hbm_bytes
+    done = estimate_generation(work.shape, work.policy, roomy, work.prompt, work.batch, work.tokens_per_step, work.sampling)
+    return done.hbm_bytes
 
 
 def _npu(sim: Mapping[str, Any], machine: Machine) -> dict[str, float]:

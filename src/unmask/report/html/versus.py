@@ -112,11 +112,12 @@ def _bound(found: Mapping[str, Any]) -> str:
     columns = ("part", "% of the energy", "x tokens/J if it were all", "x tokens/J with it and those above")
     fixed = bounds["fixed_energy"]
     known = [
-        (f"moving {fixed['moved_bytes'] / 1e9:,.0f} GB between DRAM and die", f"{fixed['moving']:,.1f} J"),
-        ("products", f"{fixed['products']:,.1f} J"),
+        (f"moving {fixed['moved_bytes'] / 1e9:,.4g} GB between DRAM and die", f"{fixed['moving']:,.4g} J"),
+        ("products", f"{fixed['products']:,.4g} J"),
         ("with these two alone", f"{fixed['ratio']:.1f}x tokens/J of the GPU"),
-        (f"with room for all rows on the die, {fixed['least_bytes'] / 1e9:,.0f} GB", f"{fixed['least_ratio']:.1f}x"),
     ]
+    if fixed["least_bytes"] is not None:
+        known.append((f"with room for all rows on the die, {fixed['least_bytes'] / 1e9:,.4g} GB", f"{fixed['least_ratio']:.1f}x"))
     if fixed["allowed_j"] is not None:
-        known.append(("the target leaves for everything", f"{fixed['allowed_j']:,.1f} J"))
+        known.append(("the target leaves for everything", f"{fixed['allowed_j']:,.4g} J"))
     return times + table("What bounds tokens/J", Data(columns, parts)) + facts(known)
