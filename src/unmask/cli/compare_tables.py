@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unmask.report.names import part_title
+
 _WIDTH = 120
 """Where there is no terminal: wide enough for all tables."""
 _RATES = {"tokens_per_s": "tokens/s", "tokens_per_j": "tokens/J"}
@@ -103,7 +105,7 @@ def _show_bounds(found: dict[str, Any], console: Console) -> None:
         gain = found["ratio"]["tokens_per_s"] * bounds["speedup_if_busy"]
         console.print(f"  with the busiest unit of every phase always busy: {gain:.2f}x tokens/s")
     if "tokens_per_j" in missed:
-        parts = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in bounds["energy"].items())
+        parts = ", ".join(f"{part_title(name)} {share:.0%}" for name, share in bounds["energy"].items())
         console.print(f"  energy: {parts}")
         fixed = bounds["fixed_energy"]
         both, a_byte = fixed["moving"] + fixed["products"], fixed["moving"] / fixed["moved_bytes"] * 1e12

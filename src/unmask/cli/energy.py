@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from unmask.report.names import part_title
+
 LEAST_SHARE = 0.0005
 """Parts of the energy and of the die below this share of it are summed up as others."""
 
@@ -38,11 +40,8 @@ def _shares(title: str, unit: str, values: dict[str, float]) -> Table:
     whole, shown = sum(values.values()), 0.0
     for name, value in sorted(values.items(), key=lambda item: -item[1]):
         if value >= whole * LEAST_SHARE:
-            table.add_row(_title(name), f"{value:.4g}", f"{value / whole:.1%}")
+            table.add_row(part_title(name), f"{value:.4g}", f"{value / whole:.1%}")
             shown += value
-    table.add_row("others", f"{max(whole - shown, 0.0):.2g}", f"{max(1 - shown / whole, 0.0):.1%}")
+    if whole - shown > 1e-9 * whole:
+        table.add_row("others", f"{whole - shown:.2g}", f"{1 - shown / whole:.1%}")
     return table
-
-
-def _title(name: str) -> str:
-    return {"hbm": "HBM", "dma": "DMA"}.get(name, name.replace("_sram", " SRAM").replace("_", " "))

@@ -1,4 +1,4 @@
-"""Figures as JSON, with the command that printed them."""
+"""Figures as JSON, with the command that printed them, which files that a command writes state too."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def remember(arguments: Sequence[str]) -> None:
     _arguments.set(tuple(arguments))
 
 
+def typed() -> str:
+    """The command line, `unmask` included."""
+    return shlex.join(["unmask", *_arguments.get()])
+
+
 def print_json(figures: Mapping[str, Any]) -> None:
     """Print figures on one line, and as `command` what was typed."""
-    print(json.dumps({**figures, "command": shlex.join(["unmask", *_arguments.get()])}))
+    print(json.dumps({**figures, "command": typed()}))

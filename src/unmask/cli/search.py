@@ -14,7 +14,7 @@ import typer
 
 from unmask.cli import options
 from unmask.cli.policy import policy_from, takes_policy
-from unmask.cli.printed import print_json
+from unmask.cli.printed import print_json, typed
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
@@ -119,12 +119,13 @@ def search(
             points = search(task, store, trials, sampler_seed, max(AHEAD, 2 * width), executor, _Told(bar, task).trial)
         seconds = time.perf_counter() - started
         front = _front(points, task)
-        found = _leave(task, points, None, command, folder)
+        about = {"space": str(space), "model": name, "workload": stated, "sampler_seed": sampler_seed, "command": typed()}
+        found = _leave(task, points, None, command, about, folder)
         if cycle:
             with _progress(console, "cycle reading of the front", len(front)) as bar:
                 exact = time_front(task, store, front, executor, lambda point, outcome: bar.advance(bar.task_ids[0]))
-            found = _leave(task, points, exact, command, folder)
-    found = {"space": str(space), "model": name, "workload": stated, "sampler_seed": sampler_seed, "seconds": seconds, **found}
+            found = _leave(task, points, exact, command, about, folder)
+    found["seconds"] = seconds
     found["new_trials_per_minute"] = (len(points) - first) / seconds * 60
     if as_json:
         print_json(found)
@@ -188,8 +189,10 @@ def _front(points: list[Point], task: Task) -> list[Point]:
     return front_of(points, task.objectives)
 
 
-def _leave(task: Task, points: list[Point], exact: Mapping[int, Outcome] | None, command: str, folder: Path) -> dict[str, Any]:
-    """Write what the search leaves in its folder; the figures of `report`, with `files`."""
+def _leave(
+    task: Task, points: list[Point], exact: Mapping[int, Outcome] | None, command: str, about: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Write what the search leaves in its folder; `about` it and the figures of `report`, with `files`."""
     from dataclasses import replace
 
     from unmask.explore.export import report, write_front
@@ -199,7 +202,7 @@ def _leave(task: Task, points: list[Point], exact: Mapping[int, Outcome] | None,
     if exact is not None:
         timed = _front([replace(point, outcome=exact[point.number]) for point in front], task)
         front = [point for point in front if point.number in {survivor.number for survivor in timed}]
-    found = report(task, points, front, exact or {}, command)
+    found = {**about, **report(task, points, front, exact or {}, command)}
     files = [write_front(found, task, folder), *draw(task, points, front, folder), folder / "study.db"]
     return found | {"files": [str(path) for path in files]}
 

@@ -12,7 +12,7 @@ import typer
 from unmask.cli import options
 from unmask.cli.files import check_output
 from unmask.cli.policy import policy_from, takes_policy
-from unmask.cli.printed import print_json
+from unmask.cli.printed import print_json, typed
 from unmask.errors import UnmaskError
 from unmask.report.plots import check_plots, write_plots
 
@@ -105,7 +105,7 @@ def sim(
     if plot is not None:
         found["plots"] = [str(path) for path in write_plots(found, plot)]
     if trace is not None:
-        drawn = write_trace(trace, steps_of(done), target, window, {name: found[name] for name in TRACED})
+        drawn = write_trace(trace, steps_of(done), target, window, {"command": typed()} | {name: found[name] for name in TRACED})
         found["trace"] = {"file": str(trace), "steps": {name: step._asdict() for name, step in drawn.items()}}
     if as_json:
         print_json(found)

@@ -11,10 +11,11 @@ from unmask.report.html.runs import COMMANDS, Run
 
 def configuration(run: Run) -> str:
     """The file, the command that makes it again, and the machine where it ships."""
-    line = run.found.get("command")
+    stated = run.found.get("otherData") or run.found
+    line = stated.get("command")
     about = [("file", run.name), ("SHA-256", run.digest), ("written by", COMMANDS[run.kind])]
     shown = facts(about) + (command(line) if isinstance(line, str) else "")
-    name = run.found.get("machine")
+    name = stated.get("machine")
     if isinstance(name, str) and name in presets():
         shown += f"<details><summary>Machine {escape(name)}</summary>{_machine(Machine.preset(name))}</details>"
     return shown

@@ -50,8 +50,8 @@ def search(found: Mapping[str, Any]) -> str:
     fields = list(front[0]["fields"])
     rows: list[Sequence[Cell]] = []
     for entry, measured in zip(front, measures, strict=True):
-        rows.append([f"trial {entry['trial']}", *(measured[name] for name in objectives), *(entry["fields"][name] for name in fields)])
-    data = Data(("point", *titles, *fields), rows)
+        rows.append([entry["trial"], *(measured[name] for name in objectives), *(entry["fields"][name] for name in fields)])
+    data = Data(("trial", *titles, *fields), rows)
     drawn = ""
     for first, second in combinations(range(len(objectives)), 2):
         points = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -34,6 +34,25 @@ def box(x: float, y: float, width: float, height: float, kind: str, hint: str, o
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.2):.2f}" height="{height:.1f}" class="{kind}"{shade}>'
         f"<title>{escape(hint)}</title></rect>"
     )
+
+
+_PHASES = {
+    "attention": "c0",
+    "feed-forward": "c1",
+    "lm-head": "c2",
+    "sampling-1-confidence": "c3",
+    "smoothing": "c4",
+    "sampling-4-select": "c5",
+    "sampling-2-scalars": "c6",
+    "setup": "c7",
+    "embedding": "c8",
+    "sampling-3-topk": "c9",
+}
+
+
+def phase_colours(phases: Iterable[str]) -> dict[str, str]:
+    """A colour class for each phase of a step, the same in every drawing of a page."""
+    return {phase: _PHASES.get(phase, f"c{_COLOURS - 1}") for phase in phases}
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
@@ -82,6 +101,8 @@ def stacked(title: str, bars: Mapping[str, Mapping[str, float]], unit: str, kind
 
 def ranked(title: str, values: Mapping[str, float], unit: str, kinds: Mapping[str, str] | None = None) -> str:
     """A horizontal bar for each value, as they come."""
+    factor, unit = _prefixed(max(values.values(), default=0), unit)
+    values = {name: value * factor for name, value in values.items()}
     longest, pieces = max(values.values(), default=0) or 1, []
     for row, (name, value) in enumerate(values.items()):
         y, length = 4 + 26 * row, value / longest * (WIDTH - _LEFT - 130)
@@ -89,6 +110,15 @@ def ranked(title: str, values: Mapping[str, float], unit: str, kinds: Mapping[st
         pieces.append(box(_LEFT, y, length, 20, (kinds or {}).get(name, "c0"), f"{name}: {number(value)} {unit}"))
         pieces.append(text(_LEFT + length + 6, y + 10, f"{number(value)} {unit}"))
     return svg(10 + 26 * len(values), title, "".join(pieces))
+
+
+def _prefixed(largest: float, unit: str) -> tuple[float, str]:
+    """Joules in the largest of J, mJ, uJ and nJ of which there is at least one; other units as they are: the factor, and the unit."""
+    if unit == "J":
+        for factor, name in ((1, "J"), (1e3, "mJ"), (1e6, "uJ"), (1e9, "nJ")):
+            if largest * factor >= 1:
+                return factor, name
+    return 1, unit
 
 
 class Point(NamedTuple):
@@ -161,8 +191,7 @@ def scatter(
     """
     left, right, top, bottom = 76.0, WIDTH - 20.0, 30.0, 380.0
     corners = [(point.x, point.y) for point in points] + [corner for _, line in roofs for corner in line]
-    spread = 1.3 if log else 1.06
-    ranges = [(min(values) / spread, max(values) * spread) for values in zip(*corners, strict=True)]
+    ranges = [_room(min(values), max(values), log=log) for values in zip(*corners, strict=True)]
     x, y = Scale(*ranges[0], left, right, log=log), Scale(*ranges[1], bottom, top, log=log)
     pieces = [axes(x, y, x_title, y_title, bottom, top, left, right)]
     for name, line in roofs:
@@ -178,6 +207,14 @@ def scatter(
         hint = f"{point.name}: {number(point.x)}, {number(point.y)}"
         pieces.append(f'<circle cx="{x(point.x):.1f}" cy="{y(point.y):.1f}" r=7 class={point.kind}><title>{escape(hint)}</title></circle>')
     return svg(bottom + 48, title, "".join(pieces))
+
+
+def _room(low: float, high: float, *, log: bool) -> tuple[float, float]:
+    """An axis with room beyond its outermost points."""
+    if log:
+        return low / 1.3, high * 1.3
+    space = 0.05 * (high - low or abs(high))
+    return low - space, high + space
 
 
 def steps(title: str, times: Sequence[float], values: Sequence[float], x_title: str, y_title: str, most: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from unmask.report.html import plots
 from unmask.report.html.figures import Data, facts, figure, number, table
 from unmask.report.html.treemap import treemap
+from unmask.report.names import part_title
 
 _LEAST_OF_RUN = 1e-4
 """A phase with less of the time is no point of the roofline."""
@@ -31,7 +32,7 @@ def simulation(found: Mapping[str, Any]) -> str:
 
 
 def _phases(found: Mapping[str, Any]) -> str:
-    kinds = plots.colours(list(found["by_phase"]))
+    kinds = plots.phase_colours(found["by_phase"])
     per_cycle = 1e-6 / found["clock_ghz"]
     bars = {"whole run": {phase: work["cycles"] * per_cycle for phase, work in found["by_phase"].items()}}
     for name, step in found["by_step"].items():
@@ -66,7 +67,7 @@ def found_energy(found: Mapping[str, Any], phase: str) -> float:
 
 
 def _roofline(found: Mapping[str, Any]) -> str:
-    kinds = plots.colours(list(found["by_phase"]))
+    kinds = plots.phase_colours(found["by_phase"])
     bandwidth, points = found["peak_bandwidth_gbps"], []
     for phase, work in found["by_phase"].items():
         engine = "matrix" if work["operations"].get("matrix") else "vector"
@@ -105,7 +106,7 @@ def memories(found: Mapping[str, Any]) -> str:
 def costs(found: Mapping[str, Any]) -> str:
     """Energy, power and the die: what `unmask.silicon.cost.figures.cost_figures` gives."""
     energy, area = found["energy"], found["area"]
-    parts = {name.replace("_", " "): value for name, value in sorted(energy["by_part"].items(), key=lambda item: -item[1]) if value}
+    parts = {part_title(name): value for name, value in sorted(energy["by_part"].items(), key=lambda item: -item[1]) if value}
     power = facts(
         [
             ("energy", f"{energy['total_j']:.4g} J, {energy['basis']}"),
@@ -116,7 +117,7 @@ def costs(found: Mapping[str, Any]) -> str:
     whole = sum(parts.values())
     shown = {name: value for name, value in parts.items() if value >= 0.001 * whole}
     of_energy = figure("Energy by part", plots.ranked("energy by part", shown, "J"), Data(("part", "J"), list(parts.items())))
-    blocks = {name.replace("_", " "): value for name, value in sorted(area["by_block"].items(), key=lambda item: -item[1]) if value}
+    blocks = {part_title(name): value for name, value in sorted(area["by_block"].items(), key=lambda item: -item[1]) if value}
     note = "Areas are to scale, places are not a floorplan; the memory interface is the die's side of the DRAM."
     of_area = figure("The machine, block by block", treemap(blocks, "mm2"), Data(("block", "mm2"), list(blocks.items())), note)
     return power + of_energy + of_area

@@ -68,8 +68,12 @@ def _busy(slices: Sequence[Mapping[str, Any]], edges: F64) -> F64:
 def _engines(title: str, busy: Mapping[str, F64], phases: Sequence[Mapping[str, Any]], edges: F64) -> str:
     right, height = plots.WIDTH - 20.0, 20 + _ROW * (len(busy) + 1)
     x = plots.Scale(edges[0], edges[-1], _LEFT, right)
-    kinds = plots.colours(list(dict.fromkeys(event["name"] for event in phases)))
-    pieces = [plots.text(_LEFT - 8, 22, "phase", "end")]
+    kinds = plots.phase_colours(dict.fromkeys(event["name"] for event in phases))
+    pieces = [
+        f'<path class=grid d="M{x(tick):.1f} 6V{height}"/>' + plots.text(x(tick), height + 10, f"{number(tick)} us", "middle", "small")
+        for tick in x.ticks
+    ]
+    pieces.append(plots.text(_LEFT - 8, 22, "phase", "end"))
     least = (edges[-1] - edges[0]) / 2000
     for event in phases:
         if event["dur"] >= least:
@@ -87,10 +91,6 @@ def _engines(title: str, busy: Mapping[str, F64], phases: Sequence[Mapping[str, 
                 pieces.append(
                     plots.box(x(edges[first]), y, x(edges[last]) - x(edges[first]), _ROW - 8, "c0", hint, levels[first] / _LEVELS)
                 )
-    pieces += [
-        f'<path class=grid d="M{x(tick):.1f} 6V{height}"/>' + plots.text(x(tick), height + 10, f"{number(tick)} us", "middle", "small")
-        for tick in x.ticks
-    ]
     drawing = plots.svg(height + 26, f"engines: {title}", "".join(pieces)) + plots.legend(kinds)
     rows = [(float(edge), *(float(shares[at]) for shares in busy.values())) for at, edge in enumerate(edges[:-1])]
     return figure(

@@ -7,6 +7,7 @@ from typing import Any
 
 from unmask.report.html import plots
 from unmask.report.html.figures import Cell, Data, facts, figure, table
+from unmask.report.names import part_title
 
 RATES = {"tokens_per_s": "tokens/s", "tokens_per_j": "tokens/J"}
 _FIGURES = {
@@ -108,7 +109,7 @@ def _bound(found: Mapping[str, Any]) -> str:
     parts: list[Sequence[Cell]] = []
     for name, share in bounds["energy"].items():
         summed += share
-        parts.append((name.replace("_", " "), 100 * share, ratio / share, ratio / summed))
+        parts.append((part_title(name), 100 * share, ratio / share, ratio / summed))
     columns = ("part", "% of the energy", "x tokens/J if it were all", "x tokens/J with it and those above")
     fixed = bounds["fixed_energy"]
     known = [
