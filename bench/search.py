@@ -33,8 +33,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--objective", default="latency,energy,area")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--cache", default="dual")
+    parser.add_argument("--batch", type=int, help="by default the space's")
+    parser.add_argument("--cache", help="by default the space's")
     return parser.parse_args()
 
 
@@ -42,7 +42,9 @@ def main() -> None:
     """Measure and print."""
     given = arguments()
     described = read_space(given.space)
-    workload = Workload(architecture(given.model), Policy(256, 32, 256, cache=given.cache), 512, given.batch)
+    batch = given.batch or described.workload.get("batch", 1)
+    cache = given.cache or described.workload.get("cache", "none")
+    workload = Workload(architecture(given.model), Policy(256, 32, 256, cache=cache), 512, batch)
     space = Space(Machine.load(described.machine), described.fields)
     task = Task(space, workload, objectives_named(given.objective), load_costs(), described.limits)
     with tempfile.TemporaryDirectory() as folder, workers(given.jobs, None) as (executor, width):

@@ -14,6 +14,8 @@ root_doc = "index"
 exclude_patterns = ["README.md"]
 html_theme = "furo"
 html_title = "unmask"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
@@ -38,7 +40,7 @@ def _links(text: str, folder: Path, page: Path) -> str:
         if image and path.is_relative_to(DOCS):
             return f"![{label}]({os.path.relpath(path, page.parent)})"
         if path.suffix != ".md" or not path.is_relative_to(DOCS):
-            return label
+            return label.removeprefix("../")
         # A page that is called by its file's name is called by its title.
         label = "" if label.rstrip("/") == target.rstrip("/") else label
         return f"[{label}]({os.path.relpath(path, page.parent)}{anchor})"

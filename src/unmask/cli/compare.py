@@ -27,7 +27,10 @@ class Softmax(StrEnum):
 
 @takes_policy
 def compare(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="llada-8b, dream-7b, a shipped checkpoint or a folder with a config.json.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="llada-8b, dream-7b, llada-moe-7b-a1b, a shipped checkpoint or a folder with a config.json."),
+    ],
     machine: options.MachineOption = "a6000-class",
     gpu: GpuOption = "a6000",
     batch: Annotated[int, typer.Option(help="Sequences that are decoded side by side.", min=1)] = 16,

@@ -62,7 +62,8 @@ def search(
         typer.Option("--block", "--block-length", help="Tokens per block; by default the policy's.", min=1, rich_help_panel=PANEL),
     ] = None,
     tokens_per_step: Annotated[
-        float | None, typer.Option(help="Of --commit threshold and factor: tokens that a step commits on average.", rich_help_panel=PANEL)
+        float | None,
+        typer.Option(help="Of --commit threshold and factor: tokens that a step commits on average; by default 1.", rich_help_panel=PANEL),
     ] = None,
     sampling: options.SamplingOption = "general",
     costs: options.CostsOption = None,

@@ -24,7 +24,7 @@ UNITS = (
     "npu, matrix (its matrix engine), sampler, vector, lane, gumbel, scale, words, max_tree, window_tree, noise, scalar, integer_unit "
     "or sequencer"
 )
-UnitOption = Annotated[str, typer.Option(help=f"{UNITS}; with --table also datapath: the vector datapath, added up of its parts.")]
+UnitOption = Annotated[str, typer.Option(help=f"{UNITS}.")]
 WidestOption = Annotated[int, typer.Option(help="The largest width that a table synthesizes, at least 32; wider ones are composed.")]
 VlenOption = Annotated[int | None, typer.Option(help="Lanes, a power of two from 8 to 2048; by default the machine's.")]
 SynthesisMachine = Annotated[
@@ -44,7 +44,9 @@ def machine_for(unit: str, name: str | None) -> str:
 
 
 def synth(
-    unit: UnitOption = "sampler",
+    unit: Annotated[
+        str, typer.Option(help=f"{UNITS}; with --table also datapath: the vector datapath, added up of its parts.")
+    ] = "sampler",
     vlen: VlenOption = None,
     clock_ps: ClockOption = 1000,
     liberty: LibertyOption = None,
