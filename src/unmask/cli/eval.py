@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from unmask.quality.windows import Window
 
 _SIZES = {False: {"prompts": 16, "gen_length": 64, "bound_windows": 32}, True: {"prompts": 4, "gen_length": 32, "bound_windows": 8}}
-"""Defaults without and with --sweep, where a forward pass in a machine's formats takes ten times as long."""
+"""Defaults without and with --sweep, where a forward pass in a machine's formats takes several times as long."""
 
 _BOUND = {False: {"length": 512, "strata": 8}, True: {"length": 128, "strata": 4}}
 
