@@ -18,6 +18,7 @@ def test_a_generation_leaves_a_trace(unmask: Command, tmp_path: Path) -> None:
     trace = json.loads(file.read_text())
     assert trace["otherData"]["model"] == "sotu"
     assert trace["otherData"]["generate"] == 8
+    assert trace["otherData"]["command"].startswith("unmask sim sotu --prompt 16")
     for name, step in found["trace"]["steps"].items():
         assert trace["otherData"]["steps"][name]["window_cycles"] == [step["start"], step["end"]] == [100, 2000]
     assert f"unmask trace {file}" in unmask(*SHORT, "--trace", file).stdout

@@ -204,8 +204,9 @@ def test_the_front_is_left_with_commands_that_find_the_same(unmask: Command, tmp
         again = json.loads(unmask(*words[1:], "--json").stdout)
         assert again["seconds"] == entry["cycle"]["latency"]
         assert Machine.load(entry["machine"]).peak_multiplies == entry["cycle"]["multiplies"]
-    kept = json.loads((tmp_path / "out" / "front.json").read_text())["front"]
-    assert [entry["trial"] for entry in kept] == [entry["trial"] for entry in found["front"]]
+    kept = json.loads((tmp_path / "out" / "front.json").read_text())
+    assert kept["command"] == found["command"]
+    assert [entry["trial"] for entry in kept["front"]] == [entry["trial"] for entry in found["front"]]
     assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
     assert "src=" not in (tmp_path / "out" / "front.html").read_text()[:2000]
     more = unmask("search", space, "--objective", "latency,multiplies", "--trials", 22, "-o", tmp_path / "out", "--resume", "--no-cycle")

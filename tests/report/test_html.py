@@ -23,6 +23,7 @@ from unmask.models.catalogue import architecture
 from unmask.report.comparison import Workload, compare
 from unmask.report.html.figures import Data, table
 from unmask.report.html.page import page
+from unmask.report.html.plots import ranked
 from unmask.report.html.runs import Run, read_run
 from unmask.report.trace import steps_of, write_trace
 from unmask.silicon.cost.table import load_costs
@@ -90,7 +91,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         paths.append(folder / f"{name}.json")
         paths[-1].write_text(json.dumps(content))
     paths.append(folder / "trace.json")
-    write_trace(paths[-1], steps_of(time_generation(shape, policy, machine, 16, 2)), machine, room=3_000_000)
+    about = {"command": "unmask sim sotu --trace trace.json"}
+    write_trace(paths[-1], steps_of(time_generation(shape, policy, machine, 16, 2)), machine, about=about, room=3_000_000)
     return paths
 
 
@@ -148,6 +150,21 @@ def test_the_data_of_a_plot_is_its_data(text: str, files: list[Path]) -> None:
 
 def test_the_command_of_a_run_is_shown_as_its_file_states_it(text: str) -> None:
     assert "unmask sim sotu --batch 2 '&lt;b&gt;'" in text or "unmask sim sotu --batch 2 &#x27;&lt;b&gt;&#x27;" in text
+    assert "unmask sim sotu --trace trace.json" in text
+
+
+def test_a_phase_has_one_colour_in_all_drawings(text: str) -> None:
+    for phase in ("attention", "feed-forward", "lm-head", "sampling-1-confidence"):
+        colours = re.findall(rf"class=(c\d) /></svg>{phase}", text)
+        assert len(colours) > 2
+        assert len(set(colours)) == 1, phase
+
+
+def test_a_small_energy_is_in_a_smaller_unit() -> None:
+    assert ">2.5 mJ</text>" in ranked("energy", {"HBM": 0.0025, "wires": 1e-5}, "J")
+    assert ">0.01 mJ</text>" in ranked("energy", {"HBM": 0.0025, "wires": 1e-5}, "J")
+    assert ">12 J</text>" in ranked("energy", {"HBM": 12.0}, "J")
+    assert ">0.5 mm2</text>" in ranked("area", {"matrix": 0.5}, "mm2")
 
 
 def test_the_datapath_by_width_is_shown_with_noise_and_without(tmp_path: Path) -> None:
@@ -182,7 +199,6 @@ def test_a_file_that_is_no_run_is_a_mistake(tmp_path: Path) -> None:
         page([Run("sim", "run.json", "", {"by_phase": {}, "by_step": {}, "peak_tops": {}, "model": "", "machine": "", "batch": 1})])
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_chromium_draws_every_plot_without_errors_or_requests(text: str, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
