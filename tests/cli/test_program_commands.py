@@ -224,6 +224,13 @@ def test_machines_lists_every_preset_or_shows_one() -> None:
     assert "unknown machine 'huge'" in mistake("machines", "huge")
 
 
+def test_the_file_of_a_machine_is_the_machine_again(tmp_path: Path) -> None:
+    for name in ("small", "a6000-class"):
+        (tmp_path / "mine.toml").write_text(ok("machines", name, "--toml"))
+        assert Machine.load(str(tmp_path / "mine.toml")) == Machine.preset(name)
+    assert "expected a NAME" in mistake("machines", "--toml")
+
+
 def test_the_light_commands_load_no_network() -> None:
     code = """
 import sys

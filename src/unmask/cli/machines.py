@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unmask.cli.options import JsonOption
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -22,14 +23,20 @@ def machines(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Show this one in full: a preset, or the path of a .toml file.")
     ] = None,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print NAME's machine file, to change and to give to --machine.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the machines that programs can be compiled for."""
+    from unmask.explore.describe import machine_text
     from unmask.machine.config import Machine, presets
 
+    if as_toml and (name is None or as_json):
+        raise UnmaskError("--toml prints one machine's file; expected a NAME, and no --json")
     if name is not None:
         machine = Machine.load(name)
-        if as_json:
+        if as_toml:
+            print(machine_text(machine), end="")
+        elif as_json:
             print(json.dumps(_with_peak(machine)))
         else:
             _print_one(machine)
