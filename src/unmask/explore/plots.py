@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, combinations
+from math import floor, log10
 from pathlib import Path
+from typing import Any
 
 from unmask.errors import UnmaskError
 from unmask.explore.evaluate import Task
@@ -82,6 +84,9 @@ def _png(task: Task, tried: Sequence[_Dot], best: Sequence[_Dot], path: Path) ->
                 [dot.place[x] for dot in dots], [dot.place[y] for dot in dots], label=name, color=_COLOURS[name], s=_SIZES[name] ** 2
             )
         axes.set(xlabel=titles[x], ylabel=titles[y], xscale="log", yscale="log")
+        axes.minorticks_off()
+        axes.set_xticks(*_ticks(tried, x))
+        axes.set_yticks(*_ticks(tried, y))
         axes.grid(which="major", lw=0.4, color="0.85")
         axes.legend(fontsize=8)
     if not pairs:
@@ -96,6 +101,8 @@ def _png(task: Task, tried: Sequence[_Dot], best: Sequence[_Dot], path: Path) ->
         )
         axes.step([dot.number for dot in tried], _least(tried, only), where="post", color=_COLOURS["front"], label="best so far")
         axes.set(xlabel="trial", ylabel=titles[only], yscale="log")
+        axes.minorticks_off()
+        axes.set_yticks(*_ticks(tried, only))
         axes.grid(which="major", lw=0.4, color="0.85")
         axes.legend(fontsize=8)
     figure.suptitle(_title(task, tried, best), fontsize=10)
@@ -127,12 +134,33 @@ def _html(task: Task, tried: Sequence[_Dot], best: Sequence[_Dot], path: Path) -
             )
         if pair is None:
             figure.update_xaxes(title_text="trial", row=1, col=column)
-            figure.update_yaxes(title_text=titles[only], type="log", row=1, col=column)
+            figure.update_yaxes(**_logarithmic(titles[only], tried, only), row=1, col=column)
         else:
-            figure.update_xaxes(title_text=titles[pair[0]], type="log", row=1, col=column)
-            figure.update_yaxes(title_text=titles[pair[1]], type="log", row=1, col=column)
+            figure.update_xaxes(**_logarithmic(titles[pair[0]], tried, pair[0]), row=1, col=column)
+            figure.update_yaxes(**_logarithmic(titles[pair[1]], tried, pair[1]), row=1, col=column)
     figure.update_layout(title_text=_title(task, tried, best), template="plotly_white")
     figure.write_html(path, include_plotlyjs=True)
+
+
+def _logarithmic(title: str, dots: Sequence[_Dot], name: str) -> dict[str, Any]:
+    """An axis of the page."""
+    places, labels = _ticks(dots, name)
+    return {"title_text": title, "type": "log", "tickvals": places, "ticktext": labels}
+
+
+def _ticks(dots: Sequence[_Dot], name: str) -> tuple[list[float], list[str]]:
+    """Round values of a measure for a logarithmic axis, as many as are legible, and their labels without powers of ten."""
+    values = [dot.place[name] for dot in dots if dot.place[name] > 0]
+    if not values:
+        return [], []
+    low, high = min(values), max(values)
+    powers, found = range(floor(log10(low)), floor(log10(high)) + 1), sorted({low, high})
+    for mantissas in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1,)):
+        round_ones = [mantissa * 10.0**power for power in powers for mantissa in mantissas if low <= mantissa * 10.0**power <= high]
+        if len(round_ones) < 3:
+            break
+        found = round_ones
+    return found, [f"{tick:,.4g}" if tick < 1e4 else f"{tick:,.0f}" for tick in found]
 
 
 def _least(dots: Sequence[_Dot], name: str) -> list[float]:
