@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from unmask.cli.main import app
 from unmask.errors import UnmaskError
 from unmask.isa.program import Program
+from unmask.isa.row import Cost
 from unmask.machine.config import Machine
-from unmask.rtl.latency import SHORTEST
+from unmask.rtl.latency import SHORTEST, shortest
 from unmask.rtl.lockstep import fuzz, generate, run, simulate
 from unmask.rtl.lockstep.bench import DONE
 from unmask.rtl.lockstep.campaign import missing, replay, save_failure
@@ -48,11 +49,19 @@ def test_everything_that_needs_no_matrix_engine_agrees_too() -> None:
 
 @pytest.mark.slow
 def test_a_vector_engine_without_registers_to_spare_agrees() -> None:
-    shortest = {name: SHORTEST for name in type(MACHINE.vector).model_fields if name.endswith("latency")}
-    machine = MACHINE.model_copy(update={"vector": MACHINE.vector.model_copy(update=shortest)})
+    latencies = {name: SHORTEST for name in type(MACHINE.vector).model_fields if name.endswith("latency")}
+    # Masks have this one, too.
+    latencies["latency"] = shortest(Cost.TOPK)
+    machine = MACHINE.model_copy(update={"vector": MACHINE.vector.model_copy(update=latencies)})
     result = fuzz(200, 5, machine, "vector", jobs=2)
     assert result.details == []
     assert result.passed
+
+
+def test_a_latency_that_no_hardware_has_is_refused() -> None:
+    vector = MACHINE.vector.model_copy(update={"latency": SHORTEST})
+    with pytest.raises(UnmaskError, match="topk latency 3: expected at least 4 for hardware"):
+        fuzz(1, 5, MACHINE.model_copy(update={"vector": vector}))
 
 
 def test_one_program_leaves_the_memory_that_the_functional_reading_leaves() -> None:
